@@ -1,0 +1,15 @@
+"""How long a step waits for a server that is being restarted before it gives up."""
+
+from __future__ import annotations
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dataset_steps.errors import TemporaryError
+
+# About 15 s in all. Only for what may be done twice: each use says why it may.
+patiently = retry(
+    retry=retry_if_exception_type(TemporaryError),
+    stop=stop_after_attempt(6),
+    wait=wait_random_exponential(multiplier=0.5, max=6),
+    reraise=True,
+)

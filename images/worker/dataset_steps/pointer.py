@@ -1,0 +1,39 @@
+"""The `.dvc` file: the small text in git that names the large bytes in S3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.utils.serialize import YAMLFileCorruptedError, dump_yaml, load_yaml
+
+from dataset_steps.errors import StepError
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What one `.dvc` file says of its only output."""
+
+    md5: str
+    size: int  # bytes
+
+
+def read(path: Path) -> Pointer:
+    """The pointer in `path`. Raises StepError when it is missing or not of one file's form."""
+    try:
+        (out,) = load_yaml(path)["outs"]
+        md5, size = str(out["md5"]), int(out["size"])
+    except FileNotFoundError:
+        raise StepError(f"the repository has no {path.name}: import the dataset first") from None
+    except (YAMLFileCorruptedError, KeyError, TypeError, ValueError) as error:
+        raise StepError(f"{path.name} is not a pointer to one file: {error}") from error
+    if len(md5) != 32 or not set(md5) <= set("0123456789abcdef"):
+        raise StepError(f"{path.name} names {md5!r}, which is not the MD5 of a file")
+    return Pointer(md5, size)
+
+
+def write(path: Path, pointer: Pointer) -> None:
+    """`path` names these bytes, in the form in which `dvc add` writes it."""
+    name = path.name.removesuffix(".dvc")
+    out = {"md5": pointer.md5, "size": pointer.size, "hash": "md5", "path": name}
+    dump_yaml(path, {"outs": [out]})

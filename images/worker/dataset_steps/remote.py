@@ -1,0 +1,153 @@
+"""The DVC remote: what DVC reads from it, what is stored in it, and the proof that it is there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from dataset_steps.errors import StepError, TemporaryError
+from dataset_steps.files import md5_of, md5_of_blocks
+from dataset_steps.pointer import Pointer
+
+SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
+MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
+REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+CLIENT = Config(
+    retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=10, read_timeout=120
+)
+
+
+class Missing(StepError):
+    """The remote has no such object."""
+
+
+class Remote:
+    """The default DVC remote of one clone; it must be an S3 one."""
+
+    def __init__(self, repository: Path) -> None:
+        """Reads the clone's DVC configuration. Raises StepError when it names no S3 remote."""
+        try:
+            self.repo = Repo(str(repository))
+            self.objects = self.repo.cloud.get_remote_odb()
+        except DvcException as error:
+            raise StepError(f"the repository's DVC configuration is unusable: {error}") from error
+        if self.objects.fs.protocol != "s3":
+            raise StepError(f"the DVC remote is {self.objects.fs.protocol}; these steps need s3")
+
+    @cached_property
+    def s3(self) -> Any:
+        """boto3's client; endpoint, region and credentials come from the environment."""
+        return boto3.client("s3", config=CLIENT)
+
+    def download(self, pointer: Pointer, dataset_path: str, into: Path) -> None:
+        """`into` holds exactly the bytes that `pointer` names, read by DVC; or nothing new is there.
+
+        DVC's file system writes the file directly: no second copy in a cache.
+        Raises StepError when the remote lacks the object or holds other bytes under its name.
+        """
+        part = into.with_name(into.name + ".part")
+        where = self.where(pointer)
+        with reading(where):
+            self.repo.dvcfs.get_file(f"/{dataset_path}", str(part))
+        if (found := md5_of(part)) != pointer.md5:
+            raise StepError(f"the object {where} holds other bytes: their MD5 is {found}")
+        part.replace(into)
+
+    def store(self, pointer: Pointer, path: Path) -> None:
+        """The remote holds these bytes and has proved it; no commit may name them before.
+
+        An object that is there already is not sent again. Raises TemporaryError.
+        """
+        if self.proves(pointer):
+            return
+        self.send(pointer, path)
+        if not self.proves(pointer):
+            raise TemporaryError(f"the object {self.where(pointer)} is not what was sent")
+
+    def send(self, pointer: Pointer, path: Path) -> None:
+        """The server has the bytes of `path`; it refuses them when their MD5 is not the pointer's."""
+        place = self.place(pointer)
+        with asking(self.where(pointer)), path.open("rb") as file:
+            if pointer.size > SINGLE_PUT:
+                self.s3.upload_fileobj(file, place["Bucket"], place["Key"])
+            else:
+                checksum = base64.b64encode(bytes.fromhex(pointer.md5)).decode()
+                self.s3.put_object(**place, Body=file, ContentMD5=checksum)
+
+    def proves(self, pointer: Pointer) -> bool:
+        """Whether the server says, of what it stores, that it is exactly these bytes.
+
+        The entity tag of a single PUT is the MD5 that the server computed; of several parts or
+        under KMS it is not (S3 API reference, Object, ETag): then the bytes are read back.
+        """
+        try:
+            with asking(self.where(pointer)):
+                head = self.s3.head_object(**self.place(pointer))
+        except Missing:
+            return False
+        tag = head["ETag"].strip('"')
+        if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head):
+            tag = self.rehash(pointer)
+        return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
+
+    def rehash(self, pointer: Pointer) -> str:
+        """The MD5 of the bytes that the server sends back."""
+        with asking(self.where(pointer)):
+            return md5_of_blocks(self.s3.get_object(**self.place(pointer))["Body"].iter_chunks())
+
+    def place(self, pointer: Pointer) -> dict[str, str]:
+        """Bucket and key under which DVC keeps these bytes."""
+        bucket, _, key = str(self.objects.oid_to_path(pointer.md5)).partition("/")
+        return {"Bucket": bucket, "Key": key}
+
+    def where(self, pointer: Pointer) -> str:
+        return "s3://{Bucket}/{Key}".format(**self.place(pointer))
+
+
+@contextmanager
+def asking(where: str) -> Iterator[None]:
+    """boto3's failures, told apart: missing, refused, or worth another try."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in MISSING:
+            raise missing(where) from error
+        if code in REFUSED:
+            raise refused(where, code) from error
+        raise TemporaryError(f"the S3 server answered {code} for {where}") from error
+    except BotoCoreError as error:
+        raise TemporaryError(f"the S3 server did not answer for {where}: {error}") from error
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """DVC's failures, told apart in the same way."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing(where) from error
+    except PermissionError as error:
+        raise refused(where, str(error)) from error
+    except (OSError, DvcException, BotoCoreError) as error:
+        raise TemporaryError(f"DVC could not read {where}: {error}") from error
+
+
+def missing(where: str) -> Missing:
+    return Missing(
+        f"the remote has no object {where}: was it deleted, or does the pointer name a wrong hash?"
+    )
+
+
+def refused(where: str, why: str) -> StepError:
+    return StepError(f"the S3 server refused the step's key for {where} ({why})")

@@ -1,0 +1,304 @@
+"""The command line: `lab COMMAND`, `python -m lab COMMAND`, `nox -s lab -- COMMAND`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import webbrowser
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from lab import doctor, runs, state
+from lab.backends import BACKENDS, choose, of
+from lab.config import Config, database
+from lab.errors import DiskError, LabError, NotRunningError
+from lab.model import Lab, Proof
+from lab.progress import mark, phase
+from lab.shell import tail
+
+app = typer.Typer(
+    help="A local lab for data-versioning pipelines: Airflow, DVC, S3 and git.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+FIRST_DAG = "dataset_pipeline"
+INTERRUPTED = 130
+USAGE = 2
+
+BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
+DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
+DatasetFile = Annotated[Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")]
+
+
+def main() -> None:
+    """Runs one command; turns every known failure into its message and its exit code."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ninterrupted: `lab up` completes what was begun, `lab down` ends it", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except TyperException as error:
+        print(f"error: {error.format_message()}\n  try: lab --help", file=sys.stderr)
+        sys.exit(USAGE)
+    except LabError as error:
+        sys.exit(explain(error))
+    except OSError as error:
+        sys.exit(explain(of_system(error)))
+
+
+def explain(error: LabError) -> int:
+    """What happened, what to do and where the log is, on standard error; the exit code."""
+    if Config.from_environment().debug:
+        raise error
+    print(f"error: {error.what}\n  try: {error.fix}", file=sys.stderr)
+    if error.log:
+        print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
+        if error.log.exists():
+            print(tail(error.log.read_text("utf-8", "replace")), file=sys.stderr)
+    return error.exit_code
+
+
+def of_system(error: OSError) -> LabError:
+    """The operating system's failure as one of the lab's."""
+    where = f" ({error.filename})" if error.filename else ""
+    text = f"{error.strerror or error}{where}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskError(f"the disk is full: {text}", "make room, then: lab up")
+    return LabError(text, "LAB_DEBUG=1 shows where it happened")
+
+
+def settings(
+    backend: str | None = None, database_name: str | None = None, csv: Path | None = None
+) -> Config:
+    """The environment's choices, and over them the command line's."""
+    found = Config.from_environment()
+    return replace(
+        found,
+        backend=backend or found.backend,
+        database=database(database_name) or found.database,
+        dataset=csv.absolute() if csv else found.dataset,
+    )
+
+
+@app.callback(invoke_without_command=True)
+def everything(context: typer.Context) -> None:
+    """Without a command: up, one run of dataset_pipeline, and the proof of what it made."""
+    if context.invoked_subcommand is None:
+        config = settings()
+        lab = bring_up(config)
+        follow(lab, FIRST_DAG, {})
+        show_proof(lab.verify())
+        print(what_next(lab))
+
+
+@app.command()
+def up(
+    backend: BackendName = None, database: DatabaseName = None, dataset: DatasetFile = None
+) -> None:
+    """Bring a whole lab up; complete one that is there."""
+    lab = bring_up(settings(backend, database, dataset))
+    print(what_next(lab))
+
+
+def bring_up(config: Config) -> Lab:
+    """The lab that the config asks for, running."""
+    backend, why = choose(config)
+    print(f"backend: {backend.NAME} ({why})\nhome:    {config.home}")
+    lab: Lab = backend.up(config, phase)
+    return lab
+
+
+def what_next(lab: Lab) -> str:
+    """What to open and to try, for somebody who sees a lab for the first time."""
+    commits = commits_page(lab)
+    return f"""
+open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
+      {commits}   commits   user {lab.git_user}
+      (lab env shows the passwords)
+try   nox -s lab -- run {FIRST_DAG}
+      nox -s lab -- verify
+      nox -s lab -- status
+      nox -s lab -- down"""
+
+
+def commits_page(lab: Lab) -> str:
+    """Where a person reads the commits of the datasets repository."""
+    server, _, repository = lab.git_url.removesuffix(".git").rpartition("/lab/")
+    return f"{server}/web/~lab/{repository}/"
+
+
+@app.command()
+def run(
+    dag: Annotated[str, typer.Argument(help="the DAG's id")],
+    conf: Annotated[str | None, typer.Option("--conf", help="a JSON object for the run")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="seconds to follow the run")] = 600,
+) -> None:
+    """Run a DAG and follow its tasks to the end."""
+    parsed = runs.parse_conf(conf)
+    follow(connect(), dag, parsed, timeout)
+
+
+def follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> None:
+    with phase(f"Run {dag}"):
+        started = lab.trigger(dag, conf)
+        print(f"  {started.id}")
+        runs.follow(lab, started, timeout, lambda line: print(f"  {line}", flush=True))
+
+
+def connect() -> Lab:
+    """The running lab of this LAB_HOME. Raises NotRunningError."""
+    config = settings()
+    lab: Lab = existing(config).connect(config)
+    return lab
+
+
+def existing(config: Config) -> ModuleType:
+    """The backend of the lab that is there. Raises NotRunningError when there is none."""
+    known = state.read(config)
+    if known is None:
+        raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
+    return of(known.backend)
+
+
+@app.command()
+def verify(
+    commit: Annotated[str, typer.Argument(help="a commit of the datasets repository")] = "main",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Prove that a commit brings its dataset back, without trusting the pipeline."""
+    lab = connect()
+    if not as_json:
+        return show_proof(lab.verify(commit))
+    try:
+        print(json.dumps(asdict(lab.verify(commit))))
+    except LabError as error:
+        print(json.dumps({"ok": False, "commit": commit, "error": error.what}))
+        raise
+
+
+def show_proof(proof: Proof) -> None:
+    print(f"""{mark(True)} Proved: this commit brings its dataset back, byte for byte
+  commit       {proof.commit}
+  md5          {proof.md5}
+  size         {proof.size} bytes
+  object       {proof.object}
+  run          {proof.run_id or "none (the first import)"}
+  DAG version  {proof.dag_version or "none"}
+  lineage      {proof.parents_checked} earlier versions checked""")
+
+
+@app.command()
+def status() -> None:
+    """Show each service, its addresses, the DAGs and the newest version of the dataset."""
+    config = settings()
+    backend = existing(config)
+    print(f"backend: {backend.NAME}\nhome:    {config.home}")
+    rows = backend.services(config)
+    for service, running in rows:
+        first = f"http://127.0.0.1:{service.ports[0].number}" if service.ports else ""
+        print(f"{mark(running)} {service.name:<24} {'running' if running else 'stopped':<9} {first}")
+    if not all(running for _, running in rows):
+        raise NotRunningError("some services do not run", "lab up starts them")
+    show_pipelines(backend.connect(config))
+
+
+def show_pipelines(lab: Lab) -> None:
+    print(f"DAGs:    {', '.join(runs.known_dags(lab)) or 'none'}")
+    for name, why in runs.import_errors(lab).items():
+        print(f"{mark(False)} {name} can't be parsed:\n{tail(why)}")
+    newest = lab.dataset()
+    print(f"dataset: {lab.dataset_path}, {newest.size} bytes, commit {newest.commit[:12]}")
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(help="a service's name; all without one")] = None,
+    following: Annotated[bool, typer.Option("-f", "--follow", help="go on as it grows")] = False,
+) -> None:
+    """Print the logs of one service, or of all."""
+    config = settings()
+    files: dict[str, Path] = existing(config).logs(config)
+    if service and service not in files:
+        raise LabError(f"there is no service {service!r}", f"choose one of {', '.join(files)}")
+    chosen = [path for name, path in files.items() if service in (None, name) and path.exists()]
+    if following:
+        subprocess.run(["tail", "-n", "20", "-F", *chosen], check=False)
+        return
+    for path in chosen:
+        print(f"==> {path}\n{path.read_text('utf-8', 'replace')}")
+
+
+@app.command()
+def env(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False) -> None:
+    """Print everything that another program needs to use the lab: it holds passwords."""
+    values = connect().env()
+    print(json.dumps(values, indent=1) if as_json else "\n".join(f"{k}={v}" for k, v in values.items()))
+
+
+@app.command("open")
+def open_pages() -> None:
+    """Open the lab's pages, or print them where there is no browser."""
+    lab = connect()
+    pages = [lab.airflow_url, commits_page(lab)]
+    seen = bool(os.environ.get("DISPLAY") or sys.platform == "darwin")
+    for page in pages:
+        print(page)
+        if seen and sys.stdout.isatty():
+            webbrowser.open(page)
+
+
+@app.command("doctor")
+def look(backend: BackendName = None, database: DatabaseName = None) -> None:
+    """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
+    config = settings(backend, database)
+    errors = []
+    for finding in doctor.findings(config):
+        print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
+        if finding.error:
+            errors.append(finding.error)
+            print(f"    try: {finding.error.fix}")
+    if not any(e for e in errors) and state.read(config):
+        errors += examine(config)
+    if errors:
+        raise errors[0]
+
+
+def examine(config: Config) -> list[LabError]:
+    """What is wrong with the lab that is there; prints each port and what protects it."""
+    backend = existing(config)
+    stopped = []
+    for service, running in backend.services(config):
+        stopped += [] if running else [service.name]
+        for port in service.ports:
+            print(f"{mark(True)} port {port.number:<7} {port.name:<24} {port.protection}")
+    if not stopped:
+        return []
+    return [NotRunningError(f"not running: {', '.join(stopped)}", "lab up starts them")]
+
+
+@app.command()
+def down(
+    purge: Annotated[bool, typer.Option("--purge", help="remove the lab's data, too")] = False,
+) -> None:
+    """End the lab; its data stays unless --purge is given."""
+    config = settings()
+    known = state.read(config) if not purge else None
+    backend = of(known.backend) if known else of("embedded")
+    with phase("End the lab"):
+        ended = backend.down(config, purge=purge)
+    gone = f"{config.home} is removed" if purge else f"its data is in {config.home}"
+    print(f"{ended} processes ended; {gone}")
+
+
+if __name__ == "__main__":
+    main()

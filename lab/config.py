@@ -1,0 +1,81 @@
+"""What a person may choose: the only reader of LAB_* variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from lab.errors import LabError
+
+TREE = Path(__file__).resolve().parent.parent
+DATABASES = ("sqlite", "postgresql")
+PORT_PREFIX = "LAB_PORT_"
+
+
+@dataclass(frozen=True)
+class Config:
+    """One lab's choices. Paths are absolute; nothing is read or made before a command needs it."""
+
+    home: Path
+    backend: str = "auto"
+    database: str | None = None
+    dataset: Path | None = None
+    ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    debug: bool = False
+    require: str | None = None
+    tree: Path = TREE
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> Config:
+        """The choices that LAB_* variables make. Raises LabError for one that makes no sense."""
+        return cls(
+            home=Path(env.get("LAB_HOME") or TREE / ".lab").expanduser().absolute(),
+            backend=env.get("LAB_BACKEND") or "auto",
+            database=database(env.get("LAB_DATABASE") or None),
+            ports=ports(env),
+            debug=env.get("LAB_DEBUG", "") not in ("", "0"),
+            require=env.get("LAB_REQUIRE") or None,
+        )
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def secrets(self) -> Path:
+        return self.home / "secrets"
+
+    @property
+    def run(self) -> Path:
+        """Where each service's process is recorded."""
+        return self.home / "run"
+
+    @property
+    def shared(self) -> Path:
+        """Where the steps of a run meet: `/shared` on a cluster."""
+        return self.home / "shared"
+
+
+def database(name: str | None) -> str | None:
+    """`name`, or LabError when Airflow's metadata can't be kept there."""
+    if name is not None and name not in DATABASES:
+        raise LabError(f"unknown database {name!r}", f"choose one of {', '.join(DATABASES)}")
+    return name
+
+
+def ports(env: Mapping[str, str]) -> Mapping[str, int]:
+    """The ports that LAB_PORT_<SERVICE> pins, by service. Raises LabError for one out of range."""
+    pinned = {}
+    for name, value in env.items():
+        if name.startswith(PORT_PREFIX) and value:
+            if not value.isdigit() or not 1024 <= int(value) <= 65535:
+                raise LabError(f"{name}={value} is no port", "choose one from 1024 to 65535")
+            pinned[name.removeprefix(PORT_PREFIX).lower().replace("_", "-")] = int(value)
+    return MappingProxyType(pinned)

@@ -1,0 +1,165 @@
+"""Everything that can go wrong in a way we know, each kind with an exit code of its own.
+
+`lab` prints such an error without a traceback: what happened, what to do, where the log is.
+The codes are part of the command line's contract; the README lists them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LabError(Exception):
+    """Something failed that the kit has no narrower word for."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, fix: str, log: Path | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+        self.log = log
+
+
+class MachineError(LabError):
+    """The machine lacks something that the lab needs (git, memory, a Python it supports)."""
+
+    exit_code = 10
+
+
+class PortError(LabError):
+    """A port that the lab must have is held by another process."""
+
+    exit_code = 11
+
+
+class DiskError(LabError):
+    """The disk is full, or has too little room for what was asked."""
+
+    exit_code = 12
+
+
+class HomeError(LabError):
+    """`.lab/` can't be written, or has a layout that this version does not know."""
+
+    exit_code = 13
+
+
+class BusyError(LabError):
+    """Another `lab` command is changing this very lab."""
+
+    exit_code = 14
+
+
+class BackendError(LabError):
+    """The backend asked for does not exist or can't run here."""
+
+    exit_code = 15
+
+
+class NotRunningError(LabError):
+    """The command needs a running lab, and there is none."""
+
+    exit_code = 16
+
+
+class ServiceError(LabError):
+    """A service did not start, died, or stopped answering."""
+
+    exit_code = 17
+
+
+class DagError(LabError):
+    """There is no such DAG, or it can't be parsed."""
+
+    exit_code = 20
+
+
+class ConfError(LabError):
+    """The conf given to a run is not a JSON object, or the DAG refuses it."""
+
+    exit_code = 21
+
+
+class RunError(LabError):
+    """A run ended in another state than success, or did not end in time."""
+
+    exit_code = 22
+
+
+class ProofError(LabError):
+    """A commit does not reproduce the dataset that it names."""
+
+    exit_code = 23
+
+
+class CommitError(LabError):
+    """There is no such data commit."""
+
+    exit_code = 24
+
+
+class AccessError(LabError):
+    """A server refused the lab's credentials."""
+
+    exit_code = 25
+
+
+class DatasetError(LabError):
+    """The CSV given can't be versioned record by record. Its children say why."""
+
+    exit_code = 30
+
+
+class DatasetMissing(DatasetError):
+    """There is no such file, or it can't be read."""
+
+    exit_code = 31
+
+
+class DatasetEmpty(DatasetError):
+    """The file has no record."""
+
+    exit_code = 32
+
+
+class DatasetWithoutHeader(DatasetError):
+    """The first line does not name the columns."""
+
+    exit_code = 33
+
+
+class DatasetWithoutFinalNewline(DatasetError):
+    """The last record is not ended, so a line can't be appended without changing it."""
+
+    exit_code = 34
+
+
+class DatasetWithCarriageReturns(DatasetError):
+    """Lines end in CRLF or CR."""
+
+    exit_code = 35
+
+
+class DatasetWithQuotedNewlines(DatasetError):
+    """A quoted field goes over the end of its line."""
+
+    exit_code = 36
+
+
+class DatasetRagged(DatasetError):
+    """Records differ in their number of fields."""
+
+    exit_code = 37
+
+
+class DatasetNotUtf8(DatasetError):
+    """The bytes are not UTF-8."""
+
+    exit_code = 38
+
+
+class DatasetOneColumn(DatasetError):
+    """There is one column only (or another separator than the comma)."""
+
+    exit_code = 39

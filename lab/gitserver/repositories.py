@@ -1,0 +1,126 @@
+"""The bare repositories under one folder, `OWNER/NAME.git`: each is there whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# No part may begin with a dot: neither `..` nor the folder of an unfinished creation has a name.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_NAME = re.compile(NAME, re.ASCII)
+_INIT_TIMEOUT = 60.0  # seconds
+
+# Appended to what `git init` writes.
+# - core.fsync: what a push was told is stored survives a power cut (git before 2.36 ignores it).
+# - receive.fsckObjects: a damaged object is refused at the door, not found by the next clone.
+# - receive.autogc: git's own gc would go on in the background after the push has ended, where no
+#   lock of ours holds it.
+_SETTINGS = """\
+[core]
+	fsync = committed,reference,loose-object
+[http]
+	receivepack = true
+[receive]
+	denyNonFastForwards = true
+	denyDeletes = true
+	fsckObjects = true
+	autogc = false
+[uploadpack]
+	allowFilter = true
+"""
+
+
+def git_environment() -> dict[str, str]:
+    """The whole environment that git gets: nobody's own configuration, and no secret."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        # The formats that the web view reads and whose lock files we know, whatever git's next
+        # defaults are.
+        "GIT_DEFAULT_HASH": "sha1",
+        "GIT_DEFAULT_REF_FORMAT": "files",
+    }
+
+
+def folder(root: Path, name: str) -> Path:
+    """Where the repository OWNER/NAME is, or would be. Raises ValueError for any other name."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a repository's name (OWNER/NAME): {name!r}")
+    return root / f"{name}.git"
+
+
+def exists(root: Path, name: str) -> bool:
+    """Whether there is such a repository. Raises ValueError for a name that none can have."""
+    return (folder(root, name) / "HEAD").is_file()
+
+
+def existing(root: Path) -> list[str]:
+    """The names of all repositories under the root, sorted."""
+    found = (path.relative_to(root).as_posix() for path in root.glob("*/*.git"))
+    names = (path.removesuffix(".git") for path in found)
+    return sorted(name for name in names if _NAME.fullmatch(name) and exists(root, name))
+
+
+def create(root: Path, name: str) -> Path:
+    """The folder of the bare repository OWNER/NAME, which exists and is complete afterwards.
+
+    One that is there already is left as it is. Raises ValueError for a bad name, ServiceError
+    when git fails, OSError when the root can't be written.
+    """
+    repository = folder(root, name)
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(repository.parent):
+        unfinished = f".{repository.name}.new-"
+        for leftover in repository.parent.glob(f"{unfinished}*"):
+            shutil.rmtree(leftover)
+        if not exists(root, name):
+            temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=repository.parent))
+            _initialise(temporary)
+            temporary.rename(repository)
+    return repository
+
+
+def _initialise(repository: Path) -> None:
+    # An empty template: none of the machine's hooks comes along.
+    command = ["git", "init", "--quiet", "--bare", "--template=", "--initial-branch=main"]
+    try:
+        subprocess.run(
+            [*command, os.fspath(repository)],
+            env=git_environment(),
+            check=True,
+            capture_output=True,
+            timeout=_INIT_TIMEOUT,
+        )
+    except FileNotFoundError:
+        raise ServiceError("there is no git to be found", "Install git 2.31 or later.") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise ServiceError(f"git init failed: {said}", "See what git says.") from error
+    with (repository / "config").open("a", encoding="utf-8") as config:
+        config.write(_SETTINGS)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process that holds it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,72 @@
+"""Free ports, chosen once and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterable, Mapping
+
+import psutil
+
+from lab.errors import PortError
+
+# Below the ephemeral ranges of Linux (32768) and macOS (49152), so that no outgoing connection
+# takes a chosen port while its service restarts; and such that port + 10000 stays below too.
+FIRST, LAST = 11_000, 22_000
+
+
+def choose(names: Iterable[str], pinned: Mapping[str, int], companion: int) -> dict[str, int]:
+    """A free port for each name: the pinned one, or any whose port + `companion` is free as well.
+
+    Raises PortError when a pinned port is held by another process.
+    """
+    refuse_held(pinned)
+    chosen = {name: pinned[name] for name in names if name in pinned}
+    for name in names:
+        if name not in chosen:
+            chosen[name] = pick(set(chosen.values()), companion)
+    return chosen
+
+
+def pick(taken: set[int], companion: int) -> int:
+    for _ in range(1000):
+        port = random.randint(FIRST, LAST)
+        if port not in taken and free(port) and free(port + companion):
+            return port
+    raise PortError(f"no free port from {FIRST} to {LAST}", "end some of the programs that listen")
+
+
+def refuse_held(ports: Mapping[str, int]) -> None:
+    """Raises PortError, naming the holder, when one of these ports is taken."""
+    for name, port in ports.items():
+        if not free(port):
+            raise PortError(
+                f"port {port} of {name} is held by {holder(port)}",
+                f"end that process, or choose another port: {variable(name)}=NUMBER",
+            )
+
+
+def free(port: int) -> bool:
+    """Whether 127.0.0.1:`port` can be listened on now."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def holder(port: int) -> str:
+    """The process that listens on `port`, as far as this user may see it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.pid:
+                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "another process"
+
+
+def variable(name: str) -> str:
+    """The environment variable that pins the port of a service."""
+    return "LAB_PORT_" + name.upper().replace("-", "_")

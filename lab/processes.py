@@ -1,0 +1,145 @@
+"""Service processes: started once, found again by a later command, ended with all they started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from lab.config import Config
+from lab.model import Service
+from lab.state import write_private
+from lab.wait import until
+
+# Each process of a lab carries this variable, so that none is missed even when nobody wrote down
+# that it was started. It is not called LAB_HOME: a person's own shell may carry that one.
+MARK = "MLOPS_LAB_INSTANCE"
+NAME = "MLOPS_LAB_SERVICE"
+STOP_SECONDS = 10
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
+
+
+@dataclass(frozen=True)
+class Record:
+    """Which process a service is: its id, and when it began, since ids are used again."""
+
+    pid: int
+    began: float
+
+
+def start(config: Config, service: Service) -> None:
+    """The service's process runs, by itself: it outlives this command and its terminal.
+
+    What an earlier one of the same name left behind is ended first.
+    """
+    end(strays(config, service.name))
+    service.prepare()
+    with log_of(config, service.name).open("ab") as log:
+        process = subprocess.Popen(
+            list(service.command),
+            env=environment(config, service),
+            cwd=service.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o077,
+        )
+    record(config, service.name, process.pid)
+
+
+def environment(config: Config, service: Service) -> dict[str, str]:
+    """What the process sees: nothing of the caller's environment but what every program needs."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed, **service.environment, MARK: str(config.home), NAME: service.name}
+
+
+def record(config: Config, name: str, pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        began = psutil.Process(pid).create_time()
+        write_private(config.run / f"{name}.json", json.dumps({"pid": pid, "began": began}))
+
+
+def log_of(config: Config, name: str) -> Path:
+    return config.logs / f"{name}.log"
+
+
+def find(config: Config, name: str) -> psutil.Process | None:
+    """The service's process, or None when it does not run."""
+    try:
+        known = Record(**json.loads((config.run / f"{name}.json").read_text("utf-8")))
+        process = psutil.Process(known.pid)
+        same = abs(process.create_time() - known.began) < 0.01
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
+        return None
+
+
+def strays(config: Config, name: str | None = None) -> list[psutil.Process]:
+    """Every process that carries the lab's mark (and the service's name, where one is given)."""
+    return [
+        process
+        for process, env in marked(config)
+        if name is None or env.get(NAME) == name
+    ]
+
+
+def marked(config: Config) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            env = process.environ()
+            if env.get(MARK) == str(config.home) and process.pid != os.getpid():
+                yield process, env
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """None of them runs: asked first, killed after STOP_SECONDS."""
+    processes = list(processes)
+    send(processes, signal.SIGTERM)
+    _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    send(left, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=STOP_SECONDS)
+
+
+def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def end_all(config: Config) -> int:
+    """No process of the lab runs; how many were ended. One that starts another meanwhile is ended too."""
+    total = 0
+    while found := strays(config):
+        total += len(found)
+        end(found)
+    for path in config.run.glob("*.json"):
+        path.unlink(missing_ok=True)
+    return total
+
+
+def ensure(config: Config, service: Service) -> bool:
+    """The service's process runs; whether it had to be started."""
+    if find(config, service.name):
+        return False
+    start(config, service)
+    return True
+
+
+def await_ready(config: Config, service: Service, timeout: float) -> None:
+    """The service answers. Raises ServiceError, at once when its process has died."""
+
+    def alive() -> str | None:
+        return None if find(config, service.name) else f"{service.name} exited before it answered"
+
+    log = log_of(config, service.name)
+    until(service.ready, what=service.name, timeout=timeout, alive=alive, log=log)
+
+

@@ -1,0 +1,77 @@
+"""S3 as the lab's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lab.errors import AccessError, ProofError, ServiceError
+from lab.model import Lab
+
+REGION = "us-east-1"
+RESTORE = "bring the object back from a backup of the bucket, or check an earlier version out"
+
+
+def client(lab: Lab) -> Any:
+    """boto3's client for the lab's S3 server; nothing of the caller's AWS set-up is read."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=60,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=lab.s3_endpoint,
+        aws_access_key_id=lab.s3_access_key,
+        aws_secret_access_key=lab.s3_secret_key,
+        region_name=REGION,
+        config=config,
+    )
+
+
+def ensure_bucket(lab: Lab) -> None:
+    """The lab's bucket exists. Raises AccessError and ServiceError."""
+    s3 = client(lab)
+    with answers_known():
+        names = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+        if lab.s3_bucket not in names:
+            s3.create_bucket(Bucket=lab.s3_bucket)
+
+
+def environment(lab: Lab) -> dict[str, str]:
+    """What DVC and the AWS tools read."""
+    return {
+        "AWS_ENDPOINT_URL_S3": lab.s3_endpoint,
+        "AWS_ACCESS_KEY_ID": lab.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": lab.s3_secret_key,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
+
+
+@contextmanager
+def answers_known(where: str = "the bucket") -> Iterator[None]:
+    """boto3's failures as the lab's errors: ProofError for an object that is not there."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in {"404", "NoSuchKey", "NoSuchBucket"}:
+            raise ProofError(f"there is no {where}", RESTORE) from error
+        if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+            raise AccessError(
+                f"the S3 server refused the lab's key ({code})",
+                "`lab env` shows the key; `lab down --purge` and `lab up` make a new one",
+            ) from error
+        raise ServiceError(f"the S3 server answered {code}", "lab logs seaweedfs") from error
+    except BotoCoreError as error:
+        raise ServiceError(f"the S3 server does not answer: {error}", "lab up restarts it") from error

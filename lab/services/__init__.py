@@ -1,0 +1,1 @@
+"""One module per service of the embedded backend: its command, its ports, its readiness."""

@@ -1,4 +1,4 @@
-"""`step()`: one command of one image, as a task. The same argv wherever it runs.
+"""`step()`: one  command of one image, as a task. The same argv wherever it runs.
 
 Where it runs is said by STEP_RUNTIME in Airflow's environment, so no DAG has to ask.
 """
@@ -102,6 +102,10 @@ def child(
             os.waitpid(pid, 0)
 
 
+# Airflow's own streams: were they collected, they would close the descriptors they once had.
+inherited: list[Any] = []
+
+
 def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
     """This process runs `argv` and exits as it does; it never returns into Airflow's code."""
     code = 1
@@ -112,6 +116,7 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        inherited.extend((sys.stdout, sys.stderr))
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace")
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)

@@ -13,24 +13,24 @@ BRANCH = "main"
 MESSAGE = "Publish the DAGs of the lab's checkout"
 
 
-def dags(lab: Lab, url: str, source: Path, folder: str) -> bool:
-    """The repository at `url` holds the Python files of `source` in `folder`; whether that is new.
+def dags(lab: Lab, url: str, source: Path, folder: str) -> str | None:
+    """The repository at `url` holds the Python files of `source` in `folder`; the commit that does.
 
-    A branch whose newest commit somebody else made is theirs: it is left as it is.
+    A branch whose newest commit somebody else made is theirs: it is left as it is, and the answer
+    is None.
     """
     with tempfile.TemporaryDirectory(prefix="lab-publish-") as name:
         clone = Path(name) / "pipelines"
         git(lab, "clone", "--quiet", url, clone, cwd=Path(name))
         if not ours(lab, clone):
             print(f"  {url} has commits of its own: its DAGs are left as they are")
-            return False
+            return None
         mirror(source, clone / folder)
         git(lab, "add", "--all", "--", folder, cwd=clone)
-        if not git(lab, "status", "--porcelain", cwd=clone):
-            return False
-        git(lab, "commit", "--quiet", "--message", MESSAGE, cwd=clone)
-        git(lab, "push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}", cwd=clone)
-        return True
+        if git(lab, "status", "--porcelain", cwd=clone):
+            git(lab, "commit", "--quiet", "--message", MESSAGE, cwd=clone)
+            git(lab, "push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}", cwd=clone)
+        return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
 
 
 def ours(lab: Lab, clone: Path) -> bool:

@@ -117,17 +117,32 @@ def known_dags(lab: Lab) -> list[str]:
         return dag_ids(client)
 
 
-def await_dag(lab: Lab, dag_id: str, timeout: float) -> None:
-    """Airflow knows the DAG. Raises ServiceError after `timeout` seconds, DagError when it is broken."""
+def await_dag(lab: Lab, dag_id: str, version: str, timeout: float) -> None:
+    """Airflow has parsed the DAG at this commit: runs from now on are of that version.
+
+    Raises ServiceError after `timeout` seconds, DagError when the DAG's file can't be parsed.
+    """
+    from airflow_client.client import DAGApi
+    from airflow_client.client.exceptions import NotFoundException
 
     def known() -> None:
-        if dag_id in known_dags(lab):
-            return
-        for name, why in import_errors(lab).items():
-            raise DagError(f"{name} can't be parsed: {why.strip().splitlines()[-1]}", "mend the DAG file")
-        raise NotYet(f"Airflow does not know {dag_id} yet")
+        with calling(lab) as client:
+            try:
+                now = DAGApi(client).get_dag(dag_id, _request_timeout=CALL_SECONDS).bundle_version
+            except NotFoundException:
+                now = None
+        if now != version:
+            refuse_broken(lab, f"{dag_id}.py")
+            raise NotYet(f"Airflow has {dag_id} at {now}, the newest commit is {version}")
 
-    until(known, what=dag_id, timeout=timeout, interval=0.3)
+    until(known, what=dag_id, timeout=timeout, interval=0.2)
+
+
+def refuse_broken(lab: Lab, file: str) -> None:
+    """Raises DagError when Airflow could not parse the file."""
+    for name, why in import_errors(lab).items():
+        if name.endswith(file):
+            raise DagError(f"{name} can't be parsed: {why.strip().splitlines()[-1]}", "mend the file")
 
 
 def run_of(response: Any) -> Run:

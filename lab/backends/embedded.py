@@ -245,8 +245,13 @@ def prepare_database(site: Site) -> None:
 
 def publish_pipelines(site: Site) -> None:
     """Publish the DAGs to the git server."""
+    published_commit(site)
+
+
+def published_commit(site: Site) -> str | None:
+    """The commit that holds the checkout's DAGs, or None where the branch is somebody else's."""
     url = gitserver.url(site.ports, gitserver.PIPELINES)
-    publish.dags(site.lab, url, site.config.tree / "dags", airflow.DAGS_FOLDER)
+    return publish.dags(site.lab, url, site.config.tree / "dags", airflow.DAGS_FOLDER)
 
 
 def start_airflow(site: Site) -> None:
@@ -276,7 +281,8 @@ def await_airflow(site: Site) -> None:
     for service in site.airflow:
         processes.await_ready(site.config, service, START_SECONDS)
     airflow.warm_up(site.ports[airflow.API_SERVER])
-    runs.await_dag(site.lab, FIRST_DAG, START_SECONDS)
+    if commit := published_commit(site):
+        runs.await_dag(site.lab, FIRST_DAG, commit, START_SECONDS)
 
 
 def find(config: Config) -> Site:

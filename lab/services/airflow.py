@@ -144,6 +144,8 @@ def delivery() -> dict[str, str]:
     return {
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
+        # A DAG whose own file is the same gets a new version, too, when a module it imports changed.
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
     }
 

@@ -1,0 +1,133 @@
+"""What a person types: `nox -s lab`, `nox -s tests`, and the rest (`nox -l`)."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+TREE = Path(__file__).resolve().parent
+LOCKS = TREE / "requirements"
+HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
+PYTHONS = ((3, 11), (3, 14))
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lab"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+if not os.access(TREE, os.W_OK):  # a read-only checkout: LAB_HOME says where there is room
+    nox.options.envdir = str(HOME / "nox")
+
+
+def install(session: nox.Session, *locks: str) -> None:
+    """The session's environment holds exactly what the locks name, and this checkout's packages."""
+    if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        session.error(
+            f"this is Python {sys.version.split()[0]}; the lab needs 3.11 to 3.14. "
+            "Try: python3.13 -m pip install nox && python3.13 -m nox -s lab"
+        )
+    stamp = Path(session.virtualenv.location, "installed")
+    wanted = fingerprint(locks)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    stamp.unlink(missing_ok=True)
+    session.install("--quiet", "--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
+    for lock in ("build", *locks):
+        pip(session, "--compile-bytecode", "--require-hashes", "--requirement", str(LOCKS / f"{lock}.txt"))
+    pip(session, "--no-deps", "--editable", str(TREE / "images" / "worker"), "--editable", str(TREE))
+    stamp.write_text(wanted)
+
+
+def pip(session: nox.Session, *arguments: str) -> None:
+    """uv installs into the session's environment; builds use what the lock of `build` holds."""
+    python = str(Path(session.virtualenv.location, "bin", "python"))
+    quiet = ("--quiet", "--no-build-isolation", "--no-config", "--python", python)
+    session.run("uv", "pip", "install", *quiet, *arguments, env={"UV_LINK_MODE": "hardlink"})
+
+
+def fingerprint(locks: "tuple[str, ...]") -> str:
+    """Changes when an installed environment is not what the checkout asks for any more."""
+    files = [LOCKS / f"{name}.txt" for name in ("uv", "build", *locks)]
+    files += [TREE / "pyproject.toml", TREE / "images" / "worker" / "pyproject.toml"]
+    digest = hashlib.sha256(repr((str(TREE), sys.version)).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def runtime(session: nox.Session) -> "tuple[str, ...]":
+    """The locks that the command needs: PostgreSQL's only where it is asked for."""
+    asked = [*session.posargs, os.environ.get("LAB_DATABASE", "")]
+    return ("lab", "postgresql") if any("postgresql" in word for word in asked) else ("lab",)
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """Bring a lab up, run dataset_pipeline, prove the result; or `-- COMMAND` (see `-- --help`)."""
+    install(session, *runtime(session))
+    session.run("python", "-m", "lab", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every check that this machine can run: style, types, layers, unit, integration, e2e, faults."""
+    install(session, "lab", "check")
+    check(session)
+    session.run("pytest", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """A fresh lab, the pipelines, the assertions, a bundle of logs on failure, nothing left behind."""
+    install(session, "lab", "check")
+    session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Two hundred kills at random moments while runs go on; `-- --kills N --seed S`."""
+    install(session, "lab", "check")
+    session.run("pytest", "tests/faults", "-s", "--kills", "200", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the lab beside plain commands, in one run; prints a table with ratios."""
+    install(session, "lab", "check")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, types and layers only."""
+    install(session, "lab", "check")
+    check(session)
+
+
+def check(session: nox.Session) -> None:
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolve all requirements anew and write the locks; `-- --upgrade` takes newer versions."""
+    session.install("--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
+    project, worker = "pyproject.toml", "images/worker/pyproject.toml"
+    compiled = {
+        "build": ("--group", "build"),
+        "lab": (project, worker, "--group", "build"),
+        "check": (project, worker, "--group", "build", "--group", "check"),
+        "postgresql": (project, worker, "--group", "build", "--extra", "postgresql"),
+    }
+    base = (
+        "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--no-config",
+        "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-emit-package", "dataset-steps",
+        "--custom-compile-command", "nox -s lock",
+    )  # fmt: skip
+    for name, sources in compiled.items():
+        also = () if name in ("build", "lab") else ("--constraint", "requirements/lab.txt")
+        session.run(*base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs)

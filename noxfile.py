@@ -34,8 +34,16 @@ def install(session: nox.Session, *locks: str) -> None:
     stamp.unlink(missing_ok=True)
     session.install("--quiet", "--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
     for lock in ("build", *locks):
-        pip(session, "--compile-bytecode", "--require-hashes", "--requirement", str(LOCKS / f"{lock}.txt"))
-    pip(session, "--no-deps", "--editable", str(TREE / "images" / "worker"), "--editable", str(TREE))
+        pip(
+            session,
+            "--compile-bytecode",
+            "--require-hashes",
+            "--requirement",
+            str(LOCKS / f"{lock}.txt"),
+        )
+    pip(
+        session, "--no-deps", "--editable", str(TREE / "images" / "worker"), "--editable", str(TREE)
+    )
     stamp.write_text(wanted)
 
 
@@ -71,7 +79,7 @@ def lab(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every check that this machine can run: style, types, layers, unit, integration, e2e, faults."""
+    """Every check that this machine can run: style, types, unit, integration, e2e, faults."""
     install(session, "lab", "check")
     check(session)
     session.run("pytest", *(session.posargs or ["tests"]))
@@ -79,7 +87,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """A fresh lab, the pipelines, the assertions, a bundle of logs on failure, nothing left behind."""
+    """A fresh lab, the pipelines, the assertions; logs on failure, nothing left behind."""
     install(session, "lab", "check")
     session.run("pytest", "tests/e2e", *session.posargs)
 
@@ -125,9 +133,12 @@ def lock(session: nox.Session) -> None:
     }
     base = (
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--no-config",
-        "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-emit-package", "dataset-steps",
+        "--generate-hashes", "--no-emit-index-url", "--no-annotate",
+        "--no-emit-package", "dataset-steps",
         "--custom-compile-command", "nox -s lock",
     )  # fmt: skip
     for name, sources in compiled.items():
         also = () if name in ("build", "lab") else ("--constraint", "requirements/lab.txt")
-        session.run(*base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs)
+        session.run(
+            *base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs
+        )

@@ -59,14 +59,16 @@ class ProcessOperator(BaseOperator):
         self.argv = list(argv)
         self.variables = variables
 
-    def execute(self, context: Context) -> None:
+    def execute(self, context: Context) -> None:  # noqa: ARG002  Airflow passes it by name
         contract = json.loads(Path(os.environ["STEP_ENVIRONMENT_FILE"]).read_text(encoding="utf-8"))
         with child(self.argv, {**contract, **self.variables}) as (lines, ended):
             for line in lines:
                 print(line, end="", flush=True)
             code = ended()
         if code == HOPELESS:
-            raise AirflowFailException(f"{' '.join(self.argv)}: no retry can help, its error is above")
+            raise AirflowFailException(
+                f"{' '.join(self.argv)}: no retry can help, its error is above"
+            )
         if code:
             raise AirflowException(f"{' '.join(self.argv)} ended with code {code}")
 
@@ -75,7 +77,7 @@ class ProcessOperator(BaseOperator):
 def child(
     argv: Sequence[str], env: dict[str, str]
 ) -> Iterator[tuple[Iterator[str], Callable[[], int]]]:
-    """A fork of this process that runs `argv`: its output, and a function that awaits its exit code.
+    """A fork of this process that runs `argv`: its output, and what awaits its exit code.
 
     The fork calls the console script's function instead of starting a new Python: the scheduler has
     imported what a step needs (lab/executor.py), and imports are most of a short step's time.
@@ -129,7 +131,7 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
         code = 0
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
-    except BaseException:  # noqa: BLE001  a child must not go on as a copy of its parent
+    except BaseException:
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):

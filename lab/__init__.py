@@ -1,19 +1,19 @@
 """mlops-lab: brings labs up, runs their pipelines, proves what they made.
 
-    __main__    the command line; the only place that exits
-    backends/   where a lab can run, one module each
-    services/   what the embedded backend runs, one module each
-    gitserver/  the git server itself
-    publish     the checkout's DAGs, brought to the lab's git server
-    doctor      what this machine lacks, and what to do about it
-    model       a service, a running lab
-    runs        triggering DAGs and following them
-    versions    reading the datasets repository
-    verify      the proof: commit, pointer, object, bytes
-    dataset     the default dataset, and the check of a person's own
-    processes   service processes of this machine
-    ports, state, certificates   what `.lab/` remembers
-    git, s3     talking to the lab's servers as their owner
-    wait, shell, progress
-    config, errors
+__main__    the command line; the only place that exits
+backends/   where a lab can run, one module each
+services/   what the embedded backend runs, one module each
+gitserver/  the git server itself
+publish     the checkout's DAGs, brought to the lab's git server
+doctor      what this machine lacks, and what to do about it
+model       a service, a running lab
+runs        triggering DAGs and following them
+versions    reading the datasets repository
+verify      the proof: commit, pointer, object, bytes
+dataset     the default dataset, and the check of a person's own
+processes   service processes of this machine
+ports, state, certificates   what `.lab/` remembers
+git, s3     talking to the lab's servers as their owner
+wait, shell, progress
+config, errors
 """

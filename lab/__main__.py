@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lab import doctor, runs, state
-from lab.backends import BACKENDS, choose, of
+from lab.backends import choose, of
 from lab.config import Config, database
 from lab.errors import DiskError, LabError, NotRunningError
 from lab.model import Lab, Proof
@@ -36,7 +36,9 @@ USAGE = 2
 
 BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
 DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
-DatasetFile = Annotated[Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")]
+DatasetFile = Annotated[
+    Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")
+]
 
 
 def main() -> None:
@@ -45,7 +47,9 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted: `lab up` completes what was begun, `lab down` ends it", file=sys.stderr)
+        print(
+            "\ninterrupted: `lab up` completes what was begun, `lab down` ends it", file=sys.stderr
+        )
         sys.exit(INTERRUPTED)
     except TyperException as error:
         print(f"error: {error.format_message()}\n  try: lab --help", file=sys.stderr)
@@ -206,7 +210,9 @@ def status() -> None:
     rows = backend.services(config)
     for service, running in rows:
         first = f"http://127.0.0.1:{service.ports[0].number}" if service.ports else ""
-        print(f"{mark(running)} {service.name:<24} {'running' if running else 'stopped':<9} {first}")
+        print(
+            f"{mark(running)} {service.name:<24} {'running' if running else 'stopped':<9} {first}"
+        )
     if not all(running for _, running in rows):
         raise NotRunningError("some services do not run", "lab up starts them")
     show_pipelines(backend.connect(config))
@@ -242,7 +248,11 @@ def logs(
 def env(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False) -> None:
     """Print everything that another program needs to use the lab: it holds passwords."""
     values = connect().env()
-    print(json.dumps(values, indent=1) if as_json else "\n".join(f"{k}={v}" for k, v in values.items()))
+    print(
+        json.dumps(values, indent=1)
+        if as_json
+        else "\n".join(f"{k}={v}" for k, v in values.items())
+    )
 
 
 @app.command("open")

@@ -70,7 +70,7 @@ def write_employees(path: Path) -> None:
             file.writelines(_rows())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

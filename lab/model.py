@@ -146,7 +146,7 @@ class Lab:
         return versions.history(self, commit)
 
     def checkout(self, commit: str) -> AbstractContextManager[Checkout]:
-        """That commit in a fresh clone, its dataset pulled by DVC. Raises CommitError, ProofError."""
+        """That commit in a fresh clone, its dataset pulled. Raises CommitError, ProofError."""
         from lab import versions
 
         return versions.checkout(self, commit)

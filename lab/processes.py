@@ -84,11 +84,7 @@ def find(config: Config, name: str) -> psutil.Process | None:
 
 def strays(config: Config, name: str | None = None) -> list[psutil.Process]:
     """Every process that carries the lab's mark (and the service's name, where one is given)."""
-    return [
-        process
-        for process, env in marked(config)
-        if name is None or env.get(NAME) == name
-    ]
+    return [process for process, env in marked(config) if name is None or env.get(NAME) == name]
 
 
 def marked(config: Config) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
@@ -115,7 +111,7 @@ def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
 
 
 def end_all(config: Config) -> int:
-    """No process of the lab runs; how many were ended. One that starts another meanwhile is ended too."""
+    """No process of the lab runs, nor one that was started meanwhile; how many were ended."""
     total = 0
     while found := strays(config):
         total += len(found)
@@ -141,5 +137,3 @@ def await_ready(config: Config, service: Service, timeout: float) -> None:
 
     log = log_of(config, service.name)
     until(service.ready, what=service.name, timeout=timeout, alive=alive, log=log)
-
-

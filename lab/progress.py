@@ -44,7 +44,7 @@ def phase(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def silent(title: str) -> Iterator[None]:
+def silent(title: str) -> Iterator[None]:  # noqa: ARG001  called as `phase` is
     """Shows nothing: what tests and a service's restart use in the place of `phase`."""
     yield
 

@@ -75,13 +75,15 @@ def trigger(lab: Lab, dag_id: str, conf: Mapping[str, Any]) -> Run:
     with calling(lab) as client:
         body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=None)
         try:
-            response = DagRunApi(client).trigger_dag_run(dag_id, body, _request_timeout=CALL_SECONDS)
+            response = DagRunApi(client).trigger_dag_run(
+                dag_id, body, _request_timeout=CALL_SECONDS
+            )
         except ApiException as error:
-            raise refusal(lab, client, dag_id, error) from error
+            raise refusal(client, dag_id, error) from error
         return run_of(response)
 
 
-def refusal(lab: Lab, client: ApiClient, dag_id: str, error: Any) -> Exception:
+def refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
     """What Airflow's refusal to start a run means."""
     if error.status == 404:
         known = ", ".join(dag_ids(client)) or "none"
@@ -142,11 +144,15 @@ def refuse_broken(lab: Lab, file: str) -> None:
     """Raises DagError when Airflow could not parse the file."""
     for name, why in import_errors(lab).items():
         if name.endswith(file):
-            raise DagError(f"{name} can't be parsed: {why.strip().splitlines()[-1]}", "mend the file")
+            raise DagError(
+                f"{name} can't be parsed: {why.strip().splitlines()[-1]}", "mend the file"
+            )
 
 
 def run_of(response: Any) -> Run:
-    return Run(response.dag_run_id, response.dag_id, str(response.state.value), response.bundle_version)
+    return Run(
+        response.dag_run_id, response.dag_id, str(response.state.value), response.bundle_version
+    )
 
 
 def find(lab: Lab, dag_id: str, run_id: str) -> Run | None:
@@ -163,9 +169,7 @@ def find(lab: Lab, dag_id: str, run_id: str) -> Run | None:
             return None
 
 
-def follow(
-    lab: Lab, run: Run, timeout: float, show: Callable[[str], object] = lambda line: None
-) -> Run:
+def follow(lab: Lab, run: Run, timeout: float, show: Callable[[str], object] = str) -> Run:
     """The run, ended in success; `show` has had a line for each change of a task's state.
 
     Raises RunError when it failed, with the failed task's log, or did not end in `timeout` seconds.
@@ -187,7 +191,9 @@ def follow(
             raise NotYet(str(error)) from error
 
     try:
-        last = until(ended_or_later, what=run.id, timeout=deadline - time.monotonic(), interval=POLL)
+        last = until(
+            ended_or_later, what=run.id, timeout=deadline - time.monotonic(), interval=POLL
+        )
     except ServiceError as error:
         raise RunError(
             f"{run.id} of {run.dag_id} did not end in {timeout:.0f} s: {error.__cause__}",

@@ -74,4 +74,6 @@ def answers_known(where: str = "the bucket") -> Iterator[None]:
             ) from error
         raise ServiceError(f"the S3 server answered {code}", "lab logs seaweedfs") from error
     except BotoCoreError as error:
-        raise ServiceError(f"the S3 server does not answer: {error}", "lab up restarts it") from error
+        raise ServiceError(
+            f"the S3 server does not answer: {error}", "lab up restarts it"
+        ) from error

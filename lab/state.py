@@ -39,7 +39,9 @@ def read(config: Config) -> State | None:
         refuse_foreign_folder(config)
         return None
     except (ValueError, OSError) as error:
-        raise HomeError(f"{config.home}/state.json is unreadable: {error}", purge(config)) from error
+        raise HomeError(
+            f"{config.home}/state.json is unreadable: {error}", purge(config)
+        ) from error
     if found.get("layout") != LAYOUT:
         raise HomeError(
             f"{config.home} has layout {found.get('layout')}, this version knows layout {LAYOUT}",
@@ -75,7 +77,7 @@ def write_private(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -85,7 +87,14 @@ def write_private(path: Path, text: str) -> None:
 def make_home(config: Config) -> None:
     """`.lab/` and its folders are there, for their owner only. Raises HomeError."""
     try:
-        for folder in (config.home, config.logs, config.data, config.secrets, config.run, config.shared):
+        for folder in (
+            config.home,
+            config.logs,
+            config.data,
+            config.secrets,
+            config.run,
+            config.shared,
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
         (config.home / "lock").touch()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lab import runs, s3, versions
 from lab.errors import ProofError
+from lab.git import git
 from lab.model import Lab, Proof, Version
 
 BLOCK = 1 << 20  # bytes
@@ -55,7 +57,7 @@ def check_bytes(
             f"the pointer at {version.commit} says {version.size} and {version.md5}",
             s3.RESTORE,
         )
-    versions.git(lab, "checkout", "--quiet", commit, cwd=folder)
+    git(lab, "checkout", "--quiet", commit, cwd=folder)
     versions.dvc_pull(lab, folder)
     if not filecmp.cmp(folder / lab.dataset_path, copy, shallow=False):
         raise ProofError(f"dvc pull at {commit} brings other bytes than the object's", s3.RESTORE)
@@ -101,24 +103,26 @@ def check_run(lab: Lab, version: Version) -> None:
 
 
 def check_lineage(lab: Lab, line: list[Version], bucket: str, prefix: str) -> None:
-    """Each version names its parent, each run made one version, and each object is in the bucket."""
-    for child, parent in zip(line, line[1:], strict=False):
+    """Each version names its parent, each run made one version, each object is in the bucket."""
+    for child, parent in pairwise(line):
         if child.trailers.get("Data-Parent", parent.md5) != parent.md5:
             raise ProofError(
                 f"{child.commit} names parent {child.trailers['Data-Parent']}, "
                 f"the version before it is {parent.md5}",
                 "the history was edited: look at it with git log",
             )
-    made_by = [(v.trailers.get("Dag-Id"), v.trailers["Run-Id"]) for v in line if "Run-Id" in v.trailers]
+    made_by = [
+        (v.trailers.get("Dag-Id"), v.trailers["Run-Id"]) for v in line if "Run-Id" in v.trailers
+    ]
     if twice := {run for run in made_by if made_by.count(run) > 1}:
-        raise ProofError(f"more than one commit of run {sorted(twice)[0]}", "report this: it is a bug")
+        raise ProofError(f"more than one commit of run {min(twice)}", "report this: it is a bug")
     client = s3.client(lab)
     for version in line[1:]:
-        check_object(lab, client, version, bucket, versions.object_key(prefix, version))
+        check_object(client, version, bucket, versions.object_key(prefix, version))
 
 
-def check_object(lab: Lab, client: Any, version: Version, bucket: str, key: str) -> None:
-    """The server says that it holds the version's bytes; where its word is no MD5, they are hashed."""
+def check_object(client: Any, version: Version, bucket: str, key: str) -> None:
+    """The server says that it holds the bytes; where its word is no MD5, they are hashed."""
     where = f"object s3://{bucket}/{key} of commit {version.commit}"
     with s3.answers_known(where):
         head = client.head_object(Bucket=bucket, Key=key)

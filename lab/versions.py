@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 from lab import s3
 from lab.errors import CommitError, LabError, ProofError
 from lab.git import git
@@ -36,7 +35,9 @@ def resolve(lab: Lab, folder: Path, commit: str) -> str:
     if name.startswith("-"):
         raise CommitError(f"{commit!r} is not a commit", "give a commit's hash")
     try:
-        return git(lab, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", cwd=folder).strip()
+        return git(
+            lab, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", cwd=folder
+        ).strip()
     except LabError as error:
         raise CommitError(
             f"the datasets repository has no commit {commit!r}",
@@ -59,8 +60,7 @@ def versions(lab: Lab, folder: Path, commit: str) -> list[Version]:
         raise CommitError(f"{commit} has no {pointer}", "choose a commit with a dataset")
     texts = contents(lab, folder, [f"{name}:{pointer}" for name, _ in rows])
     return [
-        version_of(name, text, trailers)
-        for (name, trailers), text in zip(rows, texts, strict=True)
+        version_of(name, text, trailers) for (name, trailers), text in zip(rows, texts, strict=True)
     ]
 
 
@@ -86,7 +86,9 @@ def version_of(commit: str, text: str, trailers: str) -> Version:
         (out,) = yaml.safe_load(text)["outs"]
         md5, size = str(out["md5"]), int(out["size"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ProofError(f"the pointer at {commit} is not one: {error}", "restore it by git") from error
+        raise ProofError(
+            f"the pointer at {commit} is not one: {error}", "restore it by git"
+        ) from error
     pairs = (line.partition(": ") for line in trailers.split("\x1e") if line)
     return Version(commit, md5, size, {key: value for key, _, value in pairs})
 
@@ -144,5 +146,3 @@ def object_key(prefix: str, version: Version) -> str:
     """Where DVC 3 keeps a file's bytes in a remote."""
     path = f"files/md5/{version.md5[:2]}/{version.md5[2:]}"
     return f"{prefix}/{path}" if prefix else path
-
-

@@ -43,14 +43,19 @@ class Site:
     @property
     def services(self) -> list[Service]:
         """All of them, in the order in which they start."""
-        return [*self.stores, *self.airflow]
+        return [*self.stores, *self.database, *self.airflow]
 
     @property
     def stores(self) -> list[Service]:
-        modules = [seaweedfs, gitserver]
-        if self.state.database == "postgresql":
-            modules.append(postgresql)
-        return [module.service(self.config, self.secrets, self.ports) for module in modules]
+        choice = self.config, self.secrets, self.ports
+        return [seaweedfs.service(*choice), gitserver.service(*choice)]
+
+    @property
+    def database(self) -> list[Service]:
+        """The database server, where the lab has one."""
+        if self.state.database == "sqlite":
+            return []
+        return [postgresql.service(self.config, self.secrets, self.ports)]
 
     @property
     def airflow(self) -> list[Service]:
@@ -58,7 +63,7 @@ class Site:
 
     @property
     def database_url(self) -> str:
-        if self.state.database == "postgresql":
+        if self.database:
             return postgresql.url(self.secrets, self.ports)
         return f"sqlite:///{airflow.database_file(self.config)}"
 
@@ -113,14 +118,14 @@ class Crash:
 
 
 def check(config: Config) -> None:
-    """Raises the LabError of the first thing that keeps a lab from running here; changes nothing."""
+    """Raises the LabError of the first thing that keeps a lab from running; changes nothing."""
     doctor.refuse_unfit_machine(config)
     known = state.read(config)
     if known:
         refuse_other_choices(config, known)
     wanted = dict(known.ports) if known else {}
     running = {name for name in wanted if processes.find(config, owner(name))}
-    held = {name: number for name, number in {**wanted, **config.ports}.items()}
+    held = {**wanted, **config.ports}
     ports.refuse_held({name: n for name, n in held.items() if name not in running})
 
 
@@ -150,7 +155,13 @@ def up(config: Config, report: Report = silent) -> Lab:
     with state.exclusive(config):
         site = settle(config)
         with temporary_folder(config):
-            for do in (start_stores, publish_pipelines, start_airflow, publish_dataset, await_airflow):
+            for do in (
+                start_stores,
+                publish_pipelines,
+                start_airflow,
+                publish_dataset,
+                await_airflow,
+            ):
                 with report(title(do)):
                     do(site)
     return site.lab
@@ -206,9 +217,14 @@ def start_stores(site: Site) -> None:
 
 
 def start_servers(site: Site) -> None:
-    for service in site.stores:
+    start(site, *site.stores)
+
+
+def start(site: Site, *services: Service) -> None:
+    """The services answer."""
+    for service in services:
         processes.ensure(site.config, service)
-    for service in site.stores:
+    for service in services:
         processes.await_ready(site.config, service, START_SECONDS)
 
 
@@ -235,12 +251,17 @@ def prepare_database(site: Site) -> None:
     A first migration that was cut off can't be continued; nothing is lost by starting it afresh.
     """
     airflow.prepare(site.config, site.secrets)
-    if site.state.database == "postgresql":
-        service = next(s for s in site.stores if s.name == postgresql.NAME)
-        processes.await_start(site.config, service, START_SECONDS)
+    start(site, *site.database)
     if not airflow.migrated(site.config):
-        clear = postgresql.clear if site.state.database == "postgresql" else airflow.clear_sqlite
-        airflow.migrate(site.config, site.airflow[0], lambda: clear(site.config))
+        airflow.migrate(site.config, site.airflow[0], lambda: clear_database(site))
+
+
+def clear_database(site: Site) -> None:
+    """The database is there and empty."""
+    if site.database:
+        postgresql.clear(site.secrets, site.ports)
+    else:
+        airflow.clear_sqlite(site.config)
 
 
 def publish_pipelines(site: Site) -> None:

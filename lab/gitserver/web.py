@@ -75,7 +75,7 @@ def _stripped(scope: Scope) -> Scope:
 def _pages(root: Path, names: tuple[str, ...]) -> ASGIApp:
     """Klaus for exactly these repositories: it fixes its list when it is made."""
     # Imported at the first page: the server starts 0.5 s earlier, and git does not need it.
-    import klaus  # type: ignore[import-untyped]
+    import klaus
     from a2wsgi import WSGIMiddleware
     from klaus import markup
 

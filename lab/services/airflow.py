@@ -14,8 +14,8 @@ import requests
 
 from lab.config import Config
 from lab.model import Port, Service
-from lab.services import gitserver
 from lab.processes import environment as environment_of
+from lab.services import gitserver
 from lab.shell import run
 from lab.state import Secrets, write_private
 from lab.wait import NotYet
@@ -35,7 +35,9 @@ FLAGS = {
 }
 
 
-def services(config: Config, secrets: Secrets, ports: dict[str, int], database: str) -> list[Service]:
+def services(
+    config: Config, secrets: Secrets, ports: dict[str, int], database: str
+) -> list[Service]:
     """The four components, api-server first."""
     shared = environment(config, secrets, ports, database)
     return [component(config, name, shared, ports[API_SERVER], secrets) for name in COMPONENTS]
@@ -44,7 +46,9 @@ def services(config: Config, secrets: Secrets, ports: dict[str, int], database: 
 def component(
     config: Config, name: str, shared: dict[str, str], port: int, secrets: Secrets
 ) -> Service:
-    web = Port(API_SERVER, port, "a random password for the pages and the API, tokens for the tasks")
+    web = Port(
+        API_SERVER, port, "a random password for the pages and the API, tokens for the tasks"
+    )
     return Service(
         name=name,
         command=(*airflow(), name.removeprefix("airflow-"), *FLAGS.get(name, ())),
@@ -144,7 +148,7 @@ def delivery() -> dict[str, str]:
     return {
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
-        # A DAG whose own file is the same gets a new version, too, when a module it imports changed.
+        # A DAG gets a new version, too, when only a module that it imports has changed.
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
     }

@@ -27,7 +27,16 @@ WRITE = {OWNER: (PIPELINES, DATASETS), STEPS: (DATASETS,), AIRFLOW: ()}
 def service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
     """The git server on `ports["gitserver"]`; its repositories are in `.lab/data/gitserver`."""
     port = ports[NAME]
-    flags = ("--factory", "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--lifespan", "on")
+    flags = (
+        "--factory",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-access-log",
+        "--lifespan",
+        "on",
+    )
     return Service(
         name=NAME,
         command=(sys.executable, "-m", "uvicorn", "lab.gitserver.app:from_environment", *flags),
@@ -80,5 +89,7 @@ def url(ports: dict[str, int], repository: str) -> str:
 def has_object(config: Config, repository: str, name: str) -> bool:
     """Whether a repository holds the object `name`, as in `main:path`; asks no server."""
     folder = config.data / NAME / f"{repository}.git"
+    if not folder.is_dir():
+        return False
     command = ["git", "--git-dir", str(folder), "cat-file", "-e", name]
-    return folder.is_dir() and subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0

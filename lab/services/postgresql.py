@@ -104,9 +104,16 @@ def answers(port: int) -> None:
 def clear(secrets: Secrets, ports: dict[str, int]) -> None:
     """The database is empty."""
     run(
-        [programs() / "psql", "--no-psqlrc", "--quiet", "--host=127.0.0.1", f"--port={ports[NAME]}",
-         f"--username={USER}", "--command=DROP SCHEMA public CASCADE; CREATE SCHEMA public",
-         "postgres"],
+        [
+            programs() / "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "--host=127.0.0.1",
+            f"--port={ports[NAME]}",
+            f"--username={USER}",
+            "--command=DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+            "postgres",
+        ],
         timeout=SECONDS,
         fix="lab logs postgresql",
         env={"PGPASSWORD": password(secrets), "PATH": os.environ.get("PATH", os.defpath)},

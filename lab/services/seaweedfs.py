@@ -16,9 +16,9 @@ from pathlib import Path
 
 import requests
 
+from lab.certificates import Authority
 from lab.config import Config
 from lab.model import Port, Service
-from lab.certificates import Authority
 from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
@@ -27,6 +27,7 @@ BUCKET = "lab-datasets"
 REGION = "us-east-1"
 GRPC_OFFSET = 10_000  # SeaweedFS derives the gRPC port of a part from its HTTP port
 PARTS = ("master", "volume", "filer", "admin")
+SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  its choice, not ours
 ADMIN, STEPS = "lab", "steps"
 # Where the wheel put the program, whatever PATH says.
 PROGRAM = Path(sysconfig.get_path("scripts")) / "weed"
@@ -78,7 +79,10 @@ def listening(ports: dict[str, int]) -> tuple[Port, ...]:
     return (
         Port(NAME, ports[NAME], "S3 requests signed with a random key"),
         *(Port(name, number, inner) for name, number in parts),
-        *(Port(f"{name}-grpc", n + GRPC_OFFSET, inner) for name, n in [(NAME, ports[NAME]), *parts]),
+        *(
+            Port(f"{name}-grpc", n + GRPC_OFFSET, inner)
+            for name, n in [(NAME, ports[NAME]), *parts]
+        ),
     )
 
 
@@ -134,7 +138,12 @@ def security(folder: Path, secrets: Secrets) -> str:
     """SeaweedFS's security.toml: signed file ids, mutual TLS on HTTP and on gRPC."""
     text = [
         f"[{section}]\nkey = {quoted(secrets.get('seaweedfs_' + section.replace('.', '_')))}"
-        for section in ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+        for section in (
+            "jwt.signing",
+            "jwt.signing.read",
+            "jwt.filer_signing",
+            "jwt.filer_signing.read",
+        )
     ]
     authority = f"ca = {quoted(folder / 'authority.crt')}"
     pair = f"cert = {quoted(folder / 'node.crt')}\nkey = {quoted(folder / 'node.key')}"
@@ -157,7 +166,7 @@ def remove_sockets(ports: dict[str, int]) -> None:
     """
     for name in port_names():
         for number in (ports[name], ports[name] + GRPC_OFFSET):
-            for folder in {Path("/tmp"), Path(tempfile.gettempdir())}:
+            for folder in SOCKET_FOLDERS:
                 for socket in folder.glob(f"seaweedfs-*-{number}.sock"):
                     with contextlib.suppress(OSError):
                         socket.unlink()

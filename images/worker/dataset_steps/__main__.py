@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dataset-steps", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser("pull", help="clone the repository and pull the dataset into the run's workspace")
+    steps.add_parser(
+        "pull", help="clone the repository and pull the dataset into the run's workspace"
+    )
     steps.add_parser("modify", help="append one record to the workspace's dataset")
     steps.add_parser("push", help="store the new version, commit its pointer, push the commit")
     first = steps.add_parser("import", help="store FILE as the first version of the dataset")

@@ -1,4 +1,4 @@
-"""The record that a run appends: drawn from what the file already holds, the same on each attempt."""
+"""The record that a run appends: drawn from what the file holds, the same on each attempt."""
 
 from __future__ import annotations
 

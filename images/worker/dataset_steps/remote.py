@@ -50,7 +50,7 @@ class Remote:
         return boto3.client("s3", config=CLIENT)
 
     def download(self, pointer: Pointer, dataset_path: str, into: Path) -> None:
-        """`into` holds exactly the bytes that `pointer` names, read by DVC; or nothing new is there.
+        """`into` holds exactly the bytes that `pointer` names, read by DVC, or nothing new.
 
         DVC's file system writes the file directly: no second copy in a cache.
         Raises StepError when the remote lacks the object or holds other bytes under its name.
@@ -75,7 +75,7 @@ class Remote:
             raise TemporaryError(f"the object {self.where(pointer)} is not what was sent")
 
     def send(self, pointer: Pointer, path: Path) -> None:
-        """The server has the bytes of `path`; it refuses them when their MD5 is not the pointer's."""
+        """The server has the bytes of `path`; it refuses any whose MD5 is not the pointer's."""
         place = self.place(pointer)
         with asking(self.where(pointer)), path.open("rb") as file:
             if pointer.size > SINGLE_PUT:

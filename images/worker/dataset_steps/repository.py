@@ -29,7 +29,11 @@ CONFIG = {
     "http.lowSpeedLimit": "1",
     "http.lowSpeedTime": "30",
 }
-REFUSED = ("Authentication failed", "could not read Username", "The requested URL returned error: 403")
+REFUSED = (
+    "Authentication failed",
+    "could not read Username",
+    "The requested URL returned error: 403",
+)
 LOST_RACE = ("[rejected]", "[remote rejected]")
 
 

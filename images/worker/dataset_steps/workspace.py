@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -91,7 +91,7 @@ class Workspace:
         write_whole(self.root / "change.json", json.dumps(asdict(change)))
 
     def clear(self) -> None:
-        """The folder is empty. The record of the pull goes first: a half-emptied folder has none."""
+        """The folder is empty. The pull's record goes first: a half-emptied folder has none."""
         (self.root / "base.json").unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def run_key(dag_id: str, run_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", f"{dag_id}-{run_id}")[:60].strip("-") + "-" + digest
 
 
-@contextmanager
+@contextlib.contextmanager
 def exclusive(workspace: Workspace) -> Iterator[None]:
     """No other process is inside this workspace.
 
@@ -131,10 +131,10 @@ def acquire(path: Path) -> TextIO:
         stop=stop_after_delay(LOCK_SECONDS),
         wait=wait_fixed(0.1),
     )
-    try:
-        return retrying(try_lock, path)
-    except RetryError:
-        raise TemporaryError(f"another process holds {path} since {LOCK_SECONDS} s") from None
+    with contextlib.suppress(RetryError):
+        if file := retrying(try_lock, path):
+            return file
+    raise TemporaryError(f"another process holds {path} since {LOCK_SECONDS} s")
 
 
 def try_lock(path: Path) -> TextIO | None:

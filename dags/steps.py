@@ -59,7 +59,7 @@ class ProcessOperator(BaseOperator):
         self.argv = list(argv)
         self.variables = variables
 
-    def execute(self, context: Context) -> None:  # noqa: ARG002  Airflow passes it by name
+    def execute(self, context: Context) -> None:  # noqa: ARG002
         contract = json.loads(Path(os.environ["STEP_ENVIRONMENT_FILE"]).read_text(encoding="utf-8"))
         with child(self.argv, {**contract, **self.variables}) as (lines, ended):
             for line in lines:
@@ -80,7 +80,8 @@ def child(
     """A fork of this process that runs `argv`: its output, and what awaits its exit code.
 
     The fork calls the console script's function instead of starting a new Python: the scheduler has
-    imported what a step needs (lab/executor.py), and imports are most of a short step's time.
+    imported what a step needs (lab/airflow_extensions/executor.py), and imports are most of a short
+    step's time.
     The child is killed when the block is left before it has ended.
     """
     read, write = os.pipe()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 import webbrowser
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typer.exceptions import TyperException
 
 from lab import doctor, runs, state
 from lab.backends import choose, of
-from lab.config import Config, database
+from lab.config import Config, database, debug
 from lab.errors import DiskError, LabError, NotRunningError
 from lab.model import Lab, Proof
 from lab.progress import mark, phase
@@ -45,7 +46,10 @@ def main() -> None:
     """Runs one command; turns every known failure into its message and its exit code."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         print(
             "\ninterrupted: `lab up` completes what was begun, `lab down` ends it", file=sys.stderr
@@ -62,8 +66,8 @@ def main() -> None:
 
 def explain(error: LabError) -> int:
     """What happened, what to do and where the log is, on standard error; the exit code."""
-    if Config.from_environment().debug:
-        raise error
+    if debug():
+        traceback.print_exc()
     print(f"error: {error.what}\n  try: {error.fix}", file=sys.stderr)
     if error.log:
         print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
@@ -271,6 +275,7 @@ def open_pages() -> None:
 def look(backend: BackendName = None, database: DatabaseName = None) -> None:
     """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
     config = settings(backend, database)
+    choose(config)
     errors = []
     for finding in doctor.findings(config):
         print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from lab.errors import LabError
+from lab.errors import HomeError, LabError
 
 TREE = Path(__file__).resolve().parent.parent
 DATABASES = ("sqlite", "postgresql")
@@ -24,7 +25,6 @@ class Config:
     database: str | None = None
     dataset: Path | None = None
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    debug: bool = False
     require: str | None = None
     tree: Path = TREE
 
@@ -32,11 +32,10 @@ class Config:
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Config:
         """The choices that LAB_* variables make. Raises LabError for one that makes no sense."""
         return cls(
-            home=Path(env.get("LAB_HOME") or TREE / ".lab").expanduser().absolute(),
+            home=home(env.get("LAB_HOME") or TREE / ".lab"),
             backend=env.get("LAB_BACKEND") or "auto",
             database=database(env.get("LAB_DATABASE") or None),
             ports=ports(env),
-            debug=env.get("LAB_DEBUG", "") not in ("", "0"),
             require=env.get("LAB_REQUIRE") or None,
         )
 
@@ -63,6 +62,19 @@ class Config:
         return self.home / "shared"
 
 
+def home(path: str | Path) -> Path:
+    """`path`, spelled as the file system does: it is how a lab's processes are recognised."""
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError as error:  # no such user, or links in a circle
+        raise HomeError(f"LAB_HOME={path} leads nowhere: {error}", "give its whole path") from error
+
+
+def debug(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether errors are shown with a traceback."""
+    return env.get("LAB_DEBUG", "") not in ("", "0")
+
+
 def database(name: str | None) -> str | None:
     """`name`, or LabError when Airflow's metadata can't be kept there."""
     if name is not None and name not in DATABASES:
@@ -75,7 +87,7 @@ def ports(env: Mapping[str, str]) -> Mapping[str, int]:
     pinned = {}
     for name, value in env.items():
         if name.startswith(PORT_PREFIX) and value:
-            if not value.isdigit() or not 1024 <= int(value) <= 65535:
+            if not re.fullmatch("[0-9]{4,5}", value) or not 1024 <= int(value) <= 65535:
                 raise LabError(f"{name}={value} is no port", "choose one from 1024 to 65535")
             pinned[name.removeprefix(PORT_PREFIX).lower().replace("_", "-")] = int(value)
     return MappingProxyType(pinned)

@@ -23,6 +23,7 @@ OLDEST_GIT = (2, 31)  # GIT_CONFIG_COUNT, which keeps passwords out of arguments
 MEMORY = 2 * 2**30  # bytes; a lab takes about 1.3 GB
 DISK = 2**30  # bytes, beside the dataset's own
 COPIES = 4  # of a dataset: the person's, the object, a run's workspace and the next object
+OWN_FOLDER = "choose a folder of your own: LAB_HOME=/path/to/folder"
 UNUSABLE = re.compile(r"[?%$#\n]")  # in a path, these change the address of an SQLite database
 
 
@@ -98,23 +99,29 @@ def home(config: Config) -> str:
             f"{config.home} holds one of ? % $ #, which Airflow can't have in a database's path",
             "choose another LAB_HOME",
         )
-    nearest = next(p for p in (config.home, *config.home.parents) if p.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise HomeError(
-            f"{nearest} can't be written", "choose a folder of your own: LAB_HOME=/path/to/folder"
-        )
+    place = nearest(config)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise HomeError(f"{place} can't be written", OWN_FOLDER)
     state.read(config)
     return str(config.home)
 
 
+def nearest(config: Config) -> Path:
+    """The home, or the folder above it that is there. Raises HomeError when nobody may look."""
+    try:
+        return next(p for p in (config.home, *config.home.parents) if p.exists())
+    except OSError as error:
+        raise HomeError(f"{config.home} can't be reached: {error.strerror}", OWN_FOLDER) from error
+
+
 def disk(config: Config) -> str:
     """The room on the lab's disk. Raises DiskError when it is too little."""
-    nearest = next(p for p in (config.home, *config.home.parents) if p.exists())
-    free = shutil.disk_usage(nearest).free
+    place = nearest(config)
+    free = shutil.disk_usage(place).free
     needed = DISK + COPIES * size_of(config.dataset)
     if free < needed:
         raise DiskError(
-            f"{gigabytes(free)} free at {nearest}; the lab needs {gigabytes(needed)}",
+            f"{gigabytes(free)} free at {place}; the lab needs {gigabytes(needed)}",
             "make room, or choose another disk: LAB_HOME=/path/to/folder",
         )
     return f"{gigabytes(free)} free"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -36,13 +36,25 @@ class Service:
 
 
 class Control(Protocol):
-    """What a backend does to a running lab: tests of faults use it, whatever the backend."""
+    """What a backend lets tests do to a running lab, the same on every backend."""
 
-    def kill(self, service: str) -> None:
-        """The service is killed, as by a crash."""
+    def services(self) -> list[str]:
+        """The services that can be killed."""
+
+    def steps(self) -> list[str]:
+        """The steps that run at this moment, and can be killed."""
+
+    def kill(self, name: str) -> None:
+        """That service or step is killed without a warning, as by a crash."""
 
     def restore(self) -> None:
         """Every service answers again."""
+
+    def secrets(self) -> list[str]:
+        """Every password, token and key of the lab."""
+
+    def traces(self) -> Iterator[tuple[str, bytes]]:
+        """Everything that the lab writes down or shows, by name: no secret may be in it."""
 
 
 @dataclass(frozen=True)

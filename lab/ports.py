@@ -9,11 +9,16 @@ from collections.abc import Iterable, Mapping
 
 import psutil
 
-from lab.errors import PortError
+from lab.config import PORT_PREFIX
+from lab.errors import PortError, ServiceError
+from lab.wait import NotYet, until
 
 # Below the ephemeral ranges of Linux (32768) and macOS (49152), so that no outgoing connection
 # takes a chosen port while its service restarts; and such that port + 10000 stays below too.
 FIRST, LAST = 11_000, 22_000
+HIGHEST = 65_535
+# A service that was killed a moment ago may still be holding its port.
+GRACE_SECONDS = 2
 
 
 def choose(names: Iterable[str], pinned: Mapping[str, int], companion: int) -> dict[str, int]:
@@ -25,26 +30,36 @@ def choose(names: Iterable[str], pinned: Mapping[str, int], companion: int) -> d
     chosen = {name: pinned[name] for name in names if name in pinned}
     for name in names:
         if name not in chosen:
-            chosen[name] = pick(set(chosen.values()), companion)
+            taken = {port + extra for port in chosen.values() for extra in (0, companion)}
+            chosen[name] = pick(taken, companion)
     return chosen
 
 
 def pick(taken: set[int], companion: int) -> int:
     for _ in range(1000):
         port = random.randint(FIRST, LAST)
-        if port not in taken and free(port) and free(port + companion):
+        pair = {port, port + companion}
+        if pair.isdisjoint(taken) and all(map(free, pair)):
             return port
     raise PortError(f"no free port from {FIRST} to {LAST}", "end some of the programs that listen")
 
 
 def refuse_held(ports: Mapping[str, int]) -> None:
-    """Raises PortError, naming the holder, when one of these ports is taken."""
+    """Raises PortError, naming the holder, when one of these ports is taken and stays so."""
     for name, port in ports.items():
-        if not free(port):
+        try:
+            until(lambda port=port: expect_free(port), what=name, timeout=GRACE_SECONDS)  # type: ignore[misc]
+        except ServiceError:
             raise PortError(
                 f"port {port} of {name} is held by {holder(port)}",
                 f"end that process, or choose another port: {variable(name)}=NUMBER",
-            )
+            ) from None
+
+
+def expect_free(port: int) -> None:
+    """Raises NotYet while the port is taken."""
+    if not free(port):
+        raise NotYet(f"port {port} is taken")
 
 
 def free(port: int) -> bool:
@@ -69,4 +84,4 @@ def holder(port: int) -> str:
 
 def variable(name: str) -> str:
     """The environment variable that pins the port of a service."""
-    return "LAB_PORT_" + name.upper().replace("-", "_")
+    return PORT_PREFIX + name.upper().replace("-", "_")

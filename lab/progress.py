@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
+from rich.text import Text
 
 WIDTH = 62
 Report = Callable[[str], AbstractContextManager[None]]
@@ -35,7 +36,7 @@ def phase(title: str) -> Iterator[None]:
     began = time.monotonic()
     done = False
     try:
-        with out.status(title) if out.is_terminal else silent(title):
+        with out.status(Text(title)) if out.is_terminal else silent(title):
             yield
         done = True
     finally:

@@ -59,12 +59,17 @@ def parse_conf(text: str | None) -> dict[str, Any]:
     """The conf in `text`. Raises ConfError when it is not a JSON object."""
     example = """give an object, for example: --conf '{"note": "nightly"}'"""
     try:
-        conf = json.loads(text or "{}")
-    except ValueError as error:
+        conf = json.loads(text or "{}", parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ConfError(f"the conf is not JSON: {error}", example) from error
     if not isinstance(conf, dict):
         raise ConfError(f"the conf is a JSON {type(conf).__name__}, not an object", example)
     return conf
+
+
+def refuse_constant(name: str) -> None:
+    """Raises ValueError: Python reads NaN and Infinity, but JSON has no such numbers."""
+    raise ValueError(f"{name} is no JSON number")
 
 
 def trigger(lab: Lab, dag_id: str, conf: Mapping[str, Any]) -> Run:

@@ -39,7 +39,7 @@ def run(
             input=stdin,
             timeout=timeout,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             check=False,
         )

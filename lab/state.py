@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import secrets
+import shlex
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lab.config import Config
 from lab.errors import BusyError, HomeError
 
 LAYOUT = 1  # raised with each change that an older `.lab/` can't be read with
+OWN = {"logs", "data", "secrets", "run", "shared", "lock", "state.json", "state.json.part", "nox"}
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,65 @@ class State:
 
 def read(config: Config) -> State | None:
     """The lab's state, or None where there is none. Raises HomeError for another layout."""
-    try:
-        found: dict[str, Any] = json.loads((config.home / "state.json").read_text("utf-8"))
-    except FileNotFoundError:
+    text = text_of(config)
+    if text is None:
         refuse_foreign_folder(config)
         return None
-    except (ValueError, OSError) as error:
+    try:
+        return parsed(text)
+    except ValueError as error:
         raise HomeError(
-            f"{config.home}/state.json is unreadable: {error}", purge(config)
-        ) from error
-    if found.get("layout") != LAYOUT:
-        raise HomeError(
-            f"{config.home} has layout {found.get('layout')}, this version knows layout {LAYOUT}",
+            f"{config.home}/state.json is of no use: {error}",
             f"{purge(config)}, or choose another LAB_HOME",
-        )
-    return State(**found)
+        ) from error
+
+
+def readable(config: Config) -> State | None:
+    """The lab's state, or None where there is none of this layout: removing a lab needs none.
+
+    Raises HomeError when the home is a folder that holds something else than a lab.
+    """
+    with suppress(ValueError):
+        if text := text_of(config):
+            return parsed(text)
+    refuse_foreign_folder(config)
+    return None
+
+
+def text_of(config: Config) -> bytes | None:
+    """What `state.json` holds, or None where there is none. Raises HomeError."""
+    try:
+        return (config.home / "state.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HomeError(
+            f"{config.home} can't be read: {error.strerror}",
+            "choose a folder of your own: LAB_HOME=/path/to/folder",
+        ) from error
+
+
+def parsed(text: bytes) -> State:
+    """The state that `text` is. Raises ValueError when it is none of this layout."""
+    found = json.loads(text)
+    layout = found.get("layout") if isinstance(found, dict) else None
+    if layout != LAYOUT:
+        raise ValueError(f"it has layout {layout}, this version knows layout {LAYOUT}")
+    try:
+        return State(**found)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def refuse_foreign_folder(config: Config) -> None:
-    """Raises HomeError when the home is a folder that holds something else."""
-    if not config.home.is_dir():
-        return
-    known = {"logs", "data", "secrets", "run", "shared", "lock", "nox"}
-    foreign = [p.name for p in config.home.iterdir() if p.name.removesuffix(".part") not in known]
-    if foreign and foreign != ["state.json.part"]:
+    """Raises HomeError when the home is a folder that holds something else than a lab.
+
+    The lock is the first file of a lab and the last. Without it, even folders of a lab's names are
+    somebody else's: `down --purge` must not remove any `data`.
+    """
+    names = {path.name for path in config.home.iterdir()} if config.home.is_dir() else set()
+    foreign = names - OWN if "lock" in names else names - {"nox"}
+    if foreign and not {"lock", "state.json"} <= names:
         raise HomeError(
             f"{config.home} holds other files ({', '.join(sorted(foreign)[:3])}) and no lab",
             "choose an empty folder as LAB_HOME",
@@ -64,7 +102,7 @@ def refuse_foreign_folder(config: Config) -> None:
 
 
 def purge(config: Config) -> str:
-    return f"remove it with: LAB_HOME={config.home} lab down --purge"
+    return f"remove it with: LAB_HOME={shlex.quote(str(config.home))} lab down --purge"
 
 
 def write(config: Config, state: State) -> None:
@@ -86,40 +124,53 @@ def write_private(path: Path, text: str) -> None:
 
 def make_home(config: Config) -> None:
     """`.lab/` and its folders are there, for their owner only. Raises HomeError."""
+    inner = (config.logs, config.data, config.secrets, config.run, config.shared)
     try:
-        for folder in (
-            config.home,
-            config.logs,
-            config.data,
-            config.secrets,
-            config.run,
-            config.shared,
-        ):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
-        (config.home / "lock").touch()
+        make_private(config.home)
+        (config.home / "lock").touch(mode=0o600)  # before all else: it says whose folder this is
+        for folder in inner:
+            make_private(folder)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise HomeError(
             f"{config.home} can't be written: {error.strerror}",
             "choose a folder of your own: LAB_HOME=/path/to/folder",
         ) from error
 
 
+def remove(config: Config) -> None:
+    """There is no home. What says whose folder it is goes last: a removal may be cut off."""
+    last = [config.home / "state.json", config.home / "lock"]
+    for path in [*(set(config.home.glob("*")) - set(last)), *last]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if config.home.exists():
+        config.home.rmdir()
+
+
+def make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
 @contextmanager
 def exclusive(config: Config) -> Iterator[None]:
     """No other command changes this lab meanwhile. Raises BusyError when one does."""
     make_home(config)
-    with (config.home / "lock").open("r+") as file:
+    with (config.home / "lock").open("r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(
-                f"another lab command (pid {file.read().strip()}) is changing {config.home}",
+                f"another lab command (pid {file.read().decode()}) is changing {config.home}",
                 "wait until it has ended, or end it",
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with suppress(OSError):  # a full disk must not keep anybody from removing a lab
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 
@@ -130,19 +181,36 @@ class Secrets:
         self.path = config.secrets / "secrets.json"
         self.lock = threading.Lock()
         try:
-            self.values: dict[str, str] = json.loads(self.path.read_text("utf-8"))
-        except FileNotFoundError:
-            self.values = {}
-        except ValueError as error:
+            self.values = self.read()
+        except (ValueError, TypeError) as error:
             raise HomeError(f"{self.path} is unreadable: {error}", purge(config)) from error
+
+    def read(self) -> dict[str, str]:
+        """What the file holds now."""
+        try:
+            return dict(json.loads(self.path.read_text("utf-8")))
+        except FileNotFoundError:
+            return {}
 
     def get(self, name: str, length: int = 24) -> str:
         """The secret `name`, of `length` random bytes, the same at each call from now on."""
         with self.lock:
             if name not in self.values:
-                self.values[name] = secrets.token_urlsafe(length)
-                write_private(self.path, json.dumps(self.values, indent=1))
+                with locked(self.path.parent):  # `lab status` may ask while `lab up` makes some
+                    self.values = {name: secrets.token_urlsafe(length), **self.read()}
+                    write_private(self.path, json.dumps(self.values, indent=1))
             return self.values[name]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """No other process that asks for this is in such a block meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def with_ports(state: State, ports: Mapping[str, int]) -> State:

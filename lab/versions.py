@@ -66,14 +66,14 @@ def versions(lab: Lab, folder: Path, commit: str) -> list[Version]:
 
 def contents(lab: Lab, folder: Path, names: list[str]) -> list[str]:
     """The text of each object, by one git process. Raises ProofError for a missing one."""
-    out = git(lab, "cat-file", "--batch", cwd=folder, stdin="\n".join(names) + "\n")
+    out = git(lab, "cat-file", "--batch", cwd=folder, stdin="\n".join(names) + "\n").encode()
     texts = []
     for name in names:
-        head, _, rest = out.partition("\n")
-        if not re.fullmatch(r"[0-9a-f]+ blob \d+", head):
+        head, _, rest = out.partition(b"\n")
+        if not re.fullmatch(rb"[0-9a-f]+ blob \d+", head):
             raise ProofError(f"{name} is not a file of that commit", "look at the commit with git")
-        size = int(head.split()[2])
-        texts.append(rest[:size])
+        size = int(head.split()[2])  # of bytes, not of characters
+        texts.append(rest[:size].decode())
         out = rest[size + 1 :]
     return texts
 
@@ -131,13 +131,19 @@ def dvc_environment(lab: Lab, folder: Path) -> dict[str, str]:
 
 
 def remote_of(lab: Lab, folder: Path, commit: str) -> tuple[str, str]:
-    """Bucket and prefix of the default DVC remote at a commit, from `.dvc/config` alone."""
-    from configparser import ConfigParser
+    """Bucket and prefix of the default DVC remote at a commit, from `.dvc/config` alone.
 
-    parser = ConfigParser()
-    parser.read_string(git(lab, "show", f"{commit}:.dvc/config", cwd=folder))
-    name = parser.get("core", "remote")
-    url = parser.get(f"'remote \"{name}\"'", "url")
+    Raises ProofError when it names none.
+    """
+    from configparser import ConfigParser, Error
+
+    parser = ConfigParser(interpolation=None)
+    try:
+        parser.read_string(git(lab, "show", f"{commit}:.dvc/config", cwd=folder))
+        name = parser.get("core", "remote")
+        url = parser.get(f"'remote \"{name}\"'", "url")
+    except Error as error:
+        raise ProofError(f".dvc/config at {commit}: {error}", "restore it by git") from error
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     return bucket, prefix.rstrip("/")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from lab import dataset, doctor, ports, processes, publish, runs, s3, state
 from lab.config import Config
-from lab.errors import LabError, NotRunningError
+from lab.errors import LabError, NotRunningError, PortError
 from lab.model import Lab, Service
 from lab.progress import Report, silent, title
 from lab.services import airflow, gitserver, postgresql, seaweedfs
@@ -25,6 +27,7 @@ NAME = "embedded"
 START_SECONDS = 120
 IMPORT_SECONDS = 1800  # of a first version; 1 GB takes less than a minute
 FIRST_DAG = "dataset_pipeline"
+PORTS = (*seaweedfs.port_names(), gitserver.NAME, airflow.API_SERVER, postgresql.NAME)
 DATASETS = "datasets"  # the folder in the repository, as in the guide this lab comes from
 
 
@@ -83,7 +86,7 @@ class Site:
             airflow_url=f"http://127.0.0.1:{self.ports[airflow.API_SERVER]}",
             airflow_user=airflow.USER,
             airflow_password=airflow.password(self.secrets),
-            control=Crash(self.config),
+            control=Processes(self.config),
         )
 
     @property
@@ -99,22 +102,52 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Crash:
-    """Kills services and brings them back: what tests of faults do to a lab."""
+class Processes:
+    """What tests do to an embedded lab: its services and steps are processes of this machine."""
 
     config: Config
 
     def services(self) -> list[str]:
-        """The names of the services that can be killed."""
+        """The services that can be killed."""
         return [service.name for service in find(self.config).services]
 
-    def kill(self, service: str) -> None:
-        """The service's process, and all that it started, are killed without a warning."""
-        processes.send(processes.strays(self.config, service), signal.SIGKILL)
+    def steps(self) -> list[str]:
+        """The ids of the processes that run a step at this moment."""
+        return [str(p.pid) for p in processes.strays(self.config) if is_step(p)]
+
+    def kill(self, name: str) -> None:
+        """The service with all that it started, or the step, is killed without a warning."""
+        found = processes.strays(self.config, None if name.isdigit() else name)
+        victims = [p for p in found if not name.isdigit() or p.pid == int(name)]
+        processes.send(victims, signal.SIGKILL)
+        psutil.wait_procs(victims, timeout=processes.STOP_SECONDS)
 
     def restore(self) -> None:
         """Every service answers again."""
         up(replace(self.config, dataset=None))
+
+    def secrets(self) -> list[str]:
+        """Every random value, and the private keys."""
+        keys = [p.read_text("utf-8") for p in self.config.secrets.rglob("*.key")]
+        return [*Secrets(self.config).values.values(), *keys]
+
+    def traces(self) -> Iterator[tuple[str, bytes]]:
+        """Logs, workspaces, Airflow's database and files, repositories, and every command line."""
+        places = (self.config.logs, self.config.shared, self.config.data, self.config.run)
+        for place in places:
+            for path in place.rglob("*"):
+                if path.is_file():
+                    yield str(path), path.read_bytes()
+        for process in processes.strays(self.config):
+            with contextlib.suppress(psutil.Error):
+                yield f"arguments of {process.pid}", " ".join(process.cmdline()).encode()
+
+
+def is_step(process: psutil.Process) -> bool:
+    """Whether the process runs one of the worker image's commands."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline()).startswith("dataset-steps ")
+    return False
 
 
 def check(config: Config) -> None:
@@ -123,10 +156,36 @@ def check(config: Config) -> None:
     known = state.read(config)
     if known:
         refuse_other_choices(config, known)
-    wanted = dict(known.ports) if known else {}
-    running = {name for name in wanted if processes.find(config, owner(name))}
-    held = {**wanted, **config.ports}
-    ports.refuse_held({name: n for name, n in held.items() if name not in running})
+    refuse_unfit_pins(config)
+    refuse_held_ports(config, dict(known.ports) if known else {})
+
+
+def refuse_unfit_pins(config: Config) -> None:
+    """Raises PortError when a pinned port is of no service, or can't be used or not twice."""
+    if unknown := sorted(set(config.ports) - set(PORTS)):
+        names = ", ".join(map(ports.variable, PORTS))
+        raise PortError(f"{ports.variable(unknown[0])} is of no service", f"choose from {names}")
+    numbers = [*config.ports.values(), *seaweedfs.companions(config.ports).values()]
+    for number in numbers:
+        if number > ports.HIGHEST or numbers.count(number) > 1:
+            raise PortError(
+                f"port {number} is pinned twice, or does not exist",
+                f"choose others; SeaweedFS uses each port of its own + {seaweedfs.GRPC_OFFSET} too",
+            )
+
+
+def refuse_held_ports(config: Config, known: dict[str, int]) -> None:
+    """Raises PortError when a port is held, or pinned anew while its service runs on another."""
+    running = {name for name in known if processes.find(config, owner(name))}
+    for name in running & set(config.ports):
+        if config.ports[name] != known[name]:
+            raise PortError(
+                f"{name} runs on port {known[name]}, not {config.ports[name]}",
+                "lab down, then lab up with the new port",
+            )
+    wanted = {name: n for name, n in {**known, **config.ports}.items() if name not in running}
+    ports.refuse_held(wanted)
+    ports.refuse_held(seaweedfs.companions(wanted))
 
 
 def owner(port: str) -> str:
@@ -176,7 +235,8 @@ def settle(config: Config) -> Site:
 
 
 def first_state(config: Config) -> State:
-    names = (*seaweedfs.port_names(), gitserver.NAME, airflow.API_SERVER, postgresql.NAME)
+    unused = {postgresql.NAME} if config.database != "postgresql" else set()
+    names = [name for name in PORTS if name not in unused]
     return State(
         backend=NAME,
         database=config.database or "sqlite",
@@ -191,7 +251,7 @@ def path_of(source: Path) -> str:
     return f"{DATASETS}/{source.name}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def temporary_folder(config: Config) -> Iterator[None]:
     """This process's temporary files are in the lab, too."""
     folder = airflow.temporary(config)
@@ -339,14 +399,13 @@ def down(config: Config, *, purge: bool = False) -> int:
 
     The number of processes that were ended. Works on whatever an interrupted command left.
     """
-    if not config.home.exists():
-        return processes.end_all(config)
-    with state.exclusive(config):
+    known = state.readable(config)
+    made = (config.home / "lock").exists()
+    with state.exclusive(config) if made else contextlib.nullcontext():
         ended = processes.end_all(config)
-        known = state.read(config)
         if known:
             seaweedfs.remove_sockets(dict(known.ports))
         shutil.rmtree(airflow.temporary(config), ignore_errors=True)
         if purge:
-            shutil.rmtree(config.home)
+            state.remove(config)
     return ended

@@ -96,7 +96,7 @@ def environment(
     """AIRFLOW__* variables for every component, and the connection to the git server."""
     url = f"http://127.0.0.1:{ports[API_SERVER]}"
     settings = {
-        "CORE__EXECUTOR": "lab.executor.RepairingLocalExecutor",
+        "CORE__EXECUTOR": "lab.airflow_extensions.executor.RepairingLocalExecutor",
         "CORE__PARALLELISM": "4",
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -105,7 +105,7 @@ def environment(
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(config.secrets / "airflow-passwords.json"),
-        "DATABASE__SQL_ALCHEMY_CONN": database,
+        **metadata(database),
         "API__HOST": "127.0.0.1",
         "API__PORT": str(ports[API_SERVER]),
         "API__BASE_URL": url,
@@ -129,6 +129,16 @@ def environment(
         "GIT_CONFIG_GLOBAL": os.devnull,
         "SPT_NOENV": "1",  # keep the environment readable: it carries the lab's mark
         "PYTHONUNBUFFERED": "1",
+    }
+
+
+def metadata(url: str) -> dict[str, str]:
+    """Where Airflow keeps what it knows."""
+    if not url.startswith("sqlite"):
+        return {"DATABASE__SQL_ALCHEMY_CONN": url}
+    return {
+        "DATABASE__SQL_ALCHEMY_CONN": url,
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "lab.airflow_extensions.sqlite.CONNECT_ARGS",
     }
 
 

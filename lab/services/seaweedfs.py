@@ -12,6 +12,7 @@ import json
 import shutil
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -49,6 +50,11 @@ def service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
 def port_names() -> tuple[str, ...]:
     """The ports to choose; each one and its gRPC companion must be free."""
     return (NAME, *(f"{NAME}-{part}" for part in PARTS))
+
+
+def companions(ports: Mapping[str, int]) -> dict[str, int]:
+    """The gRPC port that each of SeaweedFS's ports among `ports` brings along."""
+    return {name: ports[name] + GRPC_OFFSET for name in port_names() if name in ports}
 
 
 def command(ports: dict[str, int]) -> tuple[str, ...]:

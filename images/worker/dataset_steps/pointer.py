@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvc.utils.serialize import YAMLFileCorruptedError, dump_yaml, load_yaml
+from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
 
 from dataset_steps.errors import StepError
 
@@ -25,7 +25,7 @@ def read(path: Path) -> Pointer:
         md5, size = str(out["md5"]), int(out["size"])
     except FileNotFoundError:
         raise StepError(f"the repository has no {path.name}: import the dataset first") from None
-    except (YAMLFileCorruptedError, KeyError, TypeError, ValueError) as error:
+    except (ParseError, KeyError, TypeError, ValueError) as error:
         raise StepError(f"{path.name} is not a pointer to one file: {error}") from error
     if len(md5) != 32 or not set(md5) <= set("0123456789abcdef"):
         raise StepError(f"{path.name} names {md5!r}, which is not the MD5 of a file")

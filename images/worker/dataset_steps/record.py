@@ -22,7 +22,7 @@ def draw(path: Path, size: int, seed: str) -> bytes:
     Each column's value is one that the file holds in that column, chosen by a generator seeded
     with `seed`; the integer key column, where there is one, gets its highest value plus one.
     Reads the key column of the whole file but keeps none of it. Raises StepError when the file
-    has no header, no record, or lines that differ in their number of fields.
+    has no header or no record, or when a record drawn from has another number of fields.
     """
     chance = random.Random(seed)
     with path.open("rb") as file:
@@ -43,6 +43,8 @@ def first_line(file: BinaryIO, size: int) -> bytes:
     header = file.readline()
     if not header.endswith(b"\n") or len(header) >= size:
         raise StepError("the dataset has no record to draw from")
+    if header == b"\n":
+        raise StepError("the dataset's first line is empty: it must name the columns")
     if header.endswith(b"\r\n"):
         raise StepError("the dataset's lines end in CRLF: convert them to LF first")
     file.seek(size - 1)
@@ -70,11 +72,13 @@ def sample(
 
 
 def fields(line: bytes) -> list[str]:
-    """The fields of one line of CSV. Raises StepError when it is not UTF-8."""
+    """The fields of one line of CSV. Raises StepError when it is none, or not UTF-8."""
     try:
         return next(csv.reader([line.decode("utf-8").rstrip("\n")]), [])
     except UnicodeDecodeError as error:
         raise StepError(f"the dataset is not UTF-8: {error}") from error
+    except csv.Error as error:
+        raise StepError(f"the dataset has a line that is not CSV: {error}") from error
 
 
 def key_column(columns: list[str], values: list[str]) -> int | None:

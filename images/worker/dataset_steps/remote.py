@@ -16,7 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from dataset_steps.errors import StepError, TemporaryError
-from dataset_steps.files import md5_of, md5_of_blocks
+from dataset_steps.files import BLOCK, md5_of, md5_of_blocks
 from dataset_steps.pointer import Pointer
 
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
@@ -50,18 +50,29 @@ class Remote:
         return boto3.client("s3", config=CLIENT)
 
     def download(self, pointer: Pointer, dataset_path: str, into: Path) -> None:
-        """`into` holds exactly the bytes that `pointer` names, read by DVC, or nothing new.
+        """`into` holds exactly the bytes that `pointer` names, read by DVC; or it does not exist.
 
-        DVC's file system writes the file directly: no second copy in a cache.
+        DVC's file system writes the file directly: no second copy in a cache. An older `into` goes
+        first, or DVC would take that for the dataset and copy it.
         Raises StepError when the remote lacks the object or holds other bytes under its name.
         """
+        into.unlink(missing_ok=True)
         part = into.with_name(into.name + ".part")
-        where = self.where(pointer)
-        with reading(where):
+        with reading(self.where(pointer)):
             self.repo.dvcfs.get_file(f"/{dataset_path}", str(part))
-        if (found := md5_of(part)) != pointer.md5:
-            raise StepError(f"the object {where} holds other bytes: their MD5 is {found}")
+        if (found := Pointer(md5_of(part), part.stat().st_size)) != pointer:
+            raise self.wrong_bytes(pointer, found)
         part.replace(into)
+
+    def wrong_bytes(self, pointer: Pointer, found: Pointer) -> StepError:
+        """Why other bytes arrived: the server holds others, or it did not send them all.
+
+        DVC takes the end of a broken connection for the end of the file.
+        """
+        what = f"{found.size} bytes with MD5 {found.md5}"
+        if self.proves(pointer):
+            return TemporaryError(f"the object {self.where(pointer)} arrived as {what}")
+        return StepError(f"the object {self.where(pointer)} is not what its pointer names: {what}")
 
     def store(self, pointer: Pointer, path: Path) -> None:
         """The remote holds these bytes and has proved it; no commit may name them before.
@@ -103,7 +114,8 @@ class Remote:
     def rehash(self, pointer: Pointer) -> str:
         """The MD5 of the bytes that the server sends back."""
         with asking(self.where(pointer)):
-            return md5_of_blocks(self.s3.get_object(**self.place(pointer))["Body"].iter_chunks())
+            body = self.s3.get_object(**self.place(pointer))["Body"]
+            return md5_of_blocks(body.iter_chunks(BLOCK))
 
     def place(self, pointer: Pointer) -> dict[str, str]:
         """Bucket and key under which DVC keeps these bytes."""

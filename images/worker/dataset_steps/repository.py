@@ -164,5 +164,5 @@ def commit_with(repository: Path, trailers: dict[str, str]) -> str | None:
         cwd=repository,
     )
     wanted = list(trailers.values())
-    rows = (line.split("\x1f") for line in log.splitlines())
+    rows = (line.split("\x1f") for line in log.split("\n"))
     return next((row[0] for row in rows if row[1:] == wanted), None)

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from dataset_steps.errors import StepError
 
-# One line without control characters: these values become trailers of a commit.
-ONE_LINE = re.compile(r"[^\x00-\x1f\x7f]+")
+# One line without control characters: these values become trailers of a commit. Git trims those:
+# a run whose name began or ended with a blank would never find its own commit again.
+ONE_LINE = re.compile(r"(?! )[^\x00-\x1f\x7f]+(?<! )")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Settings:
 def one_line(name: str, value: str) -> str:
     """`value`, or StepError when it could forge a line of a commit message."""
     if not ONE_LINE.fullmatch(value):
-        raise StepError(f"{name} holds a line break or a control character")
+        raise StepError(f"{name} holds a line break, a control character or a blank at an end")
     return value
 
 

@@ -143,18 +143,25 @@ def try_lock(path: Path) -> TextIO | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The holder before us may have removed the file: then our lock guards nothing.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
-    except BlockingIOError:
+    except (BlockingIOError, FileNotFoundError):
         pass
     file.close()
     return None
 
 
 def sweep(runs: Path) -> None:
-    """Workspaces of runs that failed more than KEEP_SECONDS ago are gone."""
-    oldest = time.time() - KEEP_SECONDS
+    """Workspaces of runs that failed more than KEEP_SECONDS ago, and that nobody uses, are gone."""
     for folder in runs.iterdir():
-        if folder.is_dir() and folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+        lock = folder.with_name(folder.name + ".lock")
+        if expired(folder) and (held := try_lock(lock)):
+            with held:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def expired(folder: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # other runs end meanwhile
+        return folder.is_dir() and folder.stat().st_mtime < time.time() - KEEP_SECONDS
+    return False

@@ -1,0 +1,120 @@
+"""dataset_pipeline: each run publishes one version, which its commit brings back."""
+
+from __future__ import annotations
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from lab import runs, s3
+from lab.errors import CommitError, DagError, RunError
+from lab.model import Lab, Version
+from lab.versions import object_key
+
+DAG = "dataset_pipeline"
+
+
+def read(lab: Lab, version: Version) -> bytes:
+    with lab.checkout(version.commit) as checkout:
+        return checkout.read(lab.dataset_path)
+
+
+def test_a_run_publishes_a_dataset_that_its_commit_reproduces(lab: Lab) -> None:
+    before = lab.dataset()
+    run = lab.run(DAG)
+    after = lab.dataset()
+    assert after.md5 != before.md5
+    assert after.trailers["Run-Id"] == run.id
+    assert after.trailers["Dag-Version"] == run.dag_version
+    assert read(lab, after).startswith(read(lab, before))
+
+
+def test_the_appended_record_looks_like_the_others(lab: Lab) -> None:
+    old = read(lab, lab.dataset())
+    lab.run(DAG)
+    new = read(lab, lab.dataset())
+    header, *rows = csv.reader(old.decode().splitlines())
+    (record,) = csv.reader(new[len(old) :].decode().splitlines())
+    assert int(record[0]) == max(int(row[0]) for row in rows) + 1
+    for column in range(1, len(header)):
+        assert record[column] in {row[column] for row in rows}
+
+
+def test_the_proof_holds_for_the_newest_and_for_an_earlier_commit(lab: Lab) -> None:
+    lab.run(DAG)
+    newest, *_, first = lab.history()
+    proof = lab.verify()
+    assert (proof.ok, proof.commit, proof.md5) == (True, newest.commit, newest.md5)
+    assert proof.parents_checked == len(lab.history()) - 1
+    old = lab.verify(first.commit)
+    assert (old.run_id, old.parents_checked) == (None, 0)
+
+
+def test_a_plain_http_client_can_start_a_run(lab: Lab) -> None:
+    login = {"username": lab.airflow_user, "password": lab.airflow_password}
+    token = requests.post(f"{lab.airflow_url}/auth/token", json=login, timeout=30).json()
+    reply = requests.post(
+        f"{lab.airflow_url}/api/v2/dags/{DAG}/dagRuns",
+        json={"logical_date": None, "dag_run_id": "from-ci-42", "conf": {"note": "nightly"}},
+        headers={"Authorization": f"Bearer {token['access_token']}"},
+        timeout=30,
+    )
+    reply.raise_for_status()
+    found = runs.find(lab, DAG, "from-ci-42")
+    assert found is not None
+    lab.follow(found)
+    assert lab.dataset().trailers["Run-Id"] == "from-ci-42"
+
+
+def test_nobody_is_let_in_without_credentials(lab: Lab) -> None:
+    wrong = {"username": lab.airflow_user, "password": "wrong"}
+    assert requests.post(f"{lab.airflow_url}/auth/token", json=wrong, timeout=30).status_code == 401
+    assert requests.get(f"{lab.airflow_url}/api/v2/dags", timeout=30).status_code == 401
+    assert requests.get(f"{lab.s3_endpoint}/{lab.s3_bucket}", timeout=30).status_code == 403
+    refs = f"{lab.git_url}/info/refs?service=git-upload-pack"
+    assert requests.get(refs, timeout=30).status_code == 401
+    assert requests.get(refs, auth=(lab.git_user, "wrong"), timeout=30).status_code == 401
+
+
+def test_what_can_not_run_is_refused_before_a_run_exists(lab: Lab) -> None:
+    with pytest.raises(DagError, match="no DAG 'no_such_dag'"):
+        lab.trigger("no_such_dag")
+    with pytest.raises(CommitError):
+        lab.verify("0123456789abcdef0123456789abcdef01234567")
+
+
+def test_twelve_runs_at_once_while_the_servers_are_killed(lab: Lab) -> None:
+    before = lab.history()
+    old = read(lab, before[0])
+    with ThreadPoolExecutor(12) as pool:
+        started = list(pool.map(lambda _: lab.trigger(DAG), range(12)))
+    for server in ("gitserver", "seaweedfs"):
+        lab.control.kill(server)
+        lab.control.restore()
+    for run in started:
+        lab.follow(run)
+    after = lab.history()
+    made = after[: len(after) - len(before)]
+    assert after[len(made) :] == before
+    assert sorted(v.trailers["Run-Id"] for v in made) == sorted(run.id for run in started)
+    new = read(lab, after[0])
+    assert new.startswith(old)
+    assert len(new[len(old) :].splitlines()) == 12
+    assert lab.verify().parents_checked == len(after) - 1
+
+
+def test_a_run_that_can_not_succeed_says_why(lab: Lab) -> None:
+    newest = lab.dataset()
+    place = {"Bucket": lab.s3_bucket, "Key": object_key("store", newest)}
+    client = s3.client(lab)
+    kept = client.get_object(**place)["Body"].read()
+    client.delete_object(**place)
+    try:
+        with pytest.raises(RunError, match="the remote has no object"):
+            lab.run(DAG)
+        assert lab.dataset() == newest
+    finally:
+        client.put_object(**place, Body=kept)
+    lab.run(DAG)

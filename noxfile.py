@@ -103,7 +103,7 @@ def faults(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the lab beside plain commands, in one run; prints a table with ratios."""
     install(session, "lab", "check")
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    session.run("python", "-m", "tests.bench", *session.posargs, env={"PYTHONPATH": str(TREE)})
 
 
 @nox.session

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from lab import dataset, state
+from lab import dataset, processes, state
 from lab.config import Config
 from lab.errors import DiskError, HomeError, LabError, MachineError
 from lab.services import postgresql, seaweedfs
@@ -132,8 +132,8 @@ def size_of(source: Path | None) -> int:
 
 
 def memory(config: Config) -> str:
-    """The memory to be had. Raises MachineError when it is too little."""
-    free = psutil.virtual_memory().available
+    """The memory to be had or taken by the lab. Raises MachineError when it is too little."""
+    free = psutil.virtual_memory().available + processes.memory(config)  # `up` twice is harmless
     if free < MEMORY:
         raise MachineError(
             f"{gigabytes(free)} of memory available; the lab needs {gigabytes(MEMORY)}",

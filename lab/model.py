@@ -41,11 +41,11 @@ class Control(Protocol):
     def services(self) -> list[str]:
         """The services that can be killed."""
 
-    def steps(self) -> list[str]:
-        """The steps that run at this moment, and can be killed."""
+    def parts(self) -> list[str]:
+        """What can be killed one by one at this moment: steps, and workers of the services."""
 
     def kill(self, name: str) -> None:
-        """That service or step is killed without a warning, as by a crash."""
+        """That service or part is killed without a warning, as by a crash."""
 
     def restore(self) -> None:
         """Every service answers again."""

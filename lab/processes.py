@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from lab.config import Config
+from lab.errors import ServiceError
 from lab.model import Service
 from lab.state import write_private
 from lab.wait import until
@@ -95,6 +96,15 @@ def marked(config: Config) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
                 yield process, env
 
 
+def memory(config: Config) -> int:
+    """The bytes that the lab's processes take, each for itself."""
+    total = 0
+    for process in strays(config):
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().uss
+    return total
+
+
 def end(processes: Iterable[psutil.Process]) -> None:
     """None of them runs: asked first, killed after STOP_SECONDS."""
     processes = list(processes)
@@ -130,6 +140,21 @@ def ensure(config: Config, service: Service) -> bool:
 
 
 def await_ready(config: Config, service: Service, timeout: float) -> None:
+    """The service answers; one that dies meanwhile is started once more.
+
+    A service can die some seconds after one of its workers was killed. Raises ServiceError, at once
+    when it dies a second time.
+    """
+    try:
+        await_answer(config, service, timeout)
+    except ServiceError:
+        if find(config, service.name):
+            raise
+        start(config, service)
+        await_answer(config, service, timeout)
+
+
+def await_answer(config: Config, service: Service, timeout: float) -> None:
     """The service answers. Raises ServiceError, at once when its process has died."""
 
     def alive() -> str | None:

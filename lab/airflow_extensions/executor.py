@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from airflow.executors.local_executor import LocalExecutor
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
 
 # What every task of the lab imports before its first own line. The workers are forks of the
 # scheduler: what it has imported, no task has to import again.
@@ -36,13 +40,18 @@ class RepairingLocalExecutor(LocalExecutor):
             importlib.import_module(name)
         super().start()
 
+    def _process_workloads(self, workload_list: Sequence[ExecutorWorkload]) -> None:
+        # LocalExecutor itself does not note what it has handed to its workers.
+        self.running.update(workload.key for workload in workload_list)
+        super()._process_workloads(workload_list)
+
     def _check_workers(self) -> None:
         if any((worker.exitcode or 0) < 0 for worker in self.workers.values()):
             self.start_over()
         super()._check_workers()
 
     def start_over(self) -> None:
-        """No worker runs, the queues are new, and what was running is reported as failed."""
+        """The queues and workers are new; what the old ones had is reported as failed."""
         self.log.warning("a worker was killed: all workers start over, their tasks are tried again")
         for worker in self.workers.values():
             worker.kill()

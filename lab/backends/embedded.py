@@ -111,12 +111,13 @@ class Processes:
         """The services that can be killed."""
         return [service.name for service in find(self.config).services]
 
-    def steps(self) -> list[str]:
-        """The ids of the processes that run a step at this moment."""
-        return [str(p.pid) for p in processes.strays(self.config) if is_step(p)]
+    def parts(self) -> list[str]:
+        """The ids of the processes that a service has started: workers, tasks, steps."""
+        services = {processes.find(self.config, name) for name in self.services()}
+        return [str(p.pid) for p in processes.strays(self.config) if p not in services]
 
     def kill(self, name: str) -> None:
-        """The service with all that it started, or the step, is killed without a warning."""
+        """The service with all that it started, or the one process, is killed without a warning."""
         found = processes.strays(self.config, None if name.isdigit() else name)
         victims = [p for p in found if not name.isdigit() or p.pid == int(name)]
         processes.send(victims, signal.SIGKILL)
@@ -141,13 +142,6 @@ class Processes:
         for process in processes.strays(self.config):
             with contextlib.suppress(psutil.Error):
                 yield f"arguments of {process.pid}", " ".join(process.cmdline()).encode()
-
-
-def is_step(process: psutil.Process) -> bool:
-    """Whether the process runs one of the worker image's commands."""
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline()).startswith("dataset-steps ")
-    return False
 
 
 def check(config: Config) -> None:
@@ -352,7 +346,10 @@ def publish_dataset(site: Site) -> None:
         [sys.executable, "-m", "dataset_steps", "import", source.absolute()],
         timeout=IMPORT_SECONDS,
         fix="lab logs seaweedfs, lab logs gitserver; then lab up again",
-        env=airflow.step_variables(site.config, dag_id="lab", run_id="import"),
+        env={
+            **airflow.step_variables(site.config, dag_id="lab", run_id="import"),
+            processes.MARK: str(site.config.home),  # `lab down` ends it, should this command die
+        },
     )
     shutil.rmtree(generated(site).parent, ignore_errors=True)
 

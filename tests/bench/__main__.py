@@ -1,0 +1,69 @@
+"""`nox -s bench`: the lab beside plain commands, in one run, as ratios. Asserts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lab.backends import of
+from lab.config import Config
+from tests.bench.cold_start import cold_start
+from tests.bench.commit import trigger_to_commit
+from tests.bench.row import Row
+from tests.bench.sizes import sizes
+from tests.bench.throughput import throughput
+
+ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
+    "commit": trigger_to_commit,
+    "sizes": sizes,
+    "throughput": throughput,
+}
+CHOICES = ("cold", *ON_A_LAB)
+
+
+def main() -> None:
+    """Measures what is asked for on one fresh lab and prints the table."""
+    parser = argparse.ArgumentParser("nox -s bench --", description=__doc__)
+    parser.add_argument("--backend", default="embedded")
+    parser.add_argument("--only", choices=CHOICES, action="append", help="leave the others out")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs to take medians of")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
+    arguments = parser.parse_args()
+    wanted = arguments.only or CHOICES
+    table = Table(title=f"{arguments.backend}, {os.cpu_count()} cores, {platform.platform()}")
+    for heading in ("what", "lab", "plain", "ratio", "goal"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for row in measure(arguments, wanted):
+        table.add_row(*row.cells())
+        print(f"  {' '.join(row.cells())}", flush=True)
+    Console(width=110).print(table)
+
+
+def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Row]:
+    """The rows, one by one, as they are measured."""
+    if "cold" in wanted:
+        yield from cold_start(arguments.backend)
+    if not set(wanted) & set(ON_A_LAB):
+        return
+    with tempfile.TemporaryDirectory(prefix="lab-bench-") as folder:
+        config = replace(Config.from_environment(), home=Path(folder) / "lab")
+        backend = of(arguments.backend)
+        try:
+            lab = backend.up(config)
+            for name, measurement in ON_A_LAB.items():
+                if name in wanted:
+                    yield from measurement(lab, arguments)
+        finally:
+            backend.down(config, purge=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""One line of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds (or, with another unit, anything) of the lab and of the plain way beside it."""
+
+    what: str
+    lab: float
+    plain: float | None = None
+    goal: str = ""
+    unit: str = "s"
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        plain = "" if self.plain is None else f"{self.plain:.2f} {self.unit}"
+        ratio = "" if not self.plain else f"{self.lab / self.plain:.2f}"
+        return self.what, f"{self.lab:.2f} {self.unit}", plain, ratio, self.goal

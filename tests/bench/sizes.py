@@ -1,0 +1,82 @@
+"""Datasets of several sizes, against the bare cost of MD5, one copy and one PUT."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lab import s3
+from lab.dataset import write_employees
+from lab.model import Lab
+from tests.bench.plain import environment
+from tests.bench.row import Row
+
+
+def sizes(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
+    """For each size: publishing a new version, and a whole run, each against the bare cost."""
+    for megabytes in arguments.megabytes:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / f"employees_{megabytes}.csv"
+            write_dataset(source, megabytes)
+            steps = Steps(lab, Path(folder), f"datasets/{source.name}")
+            steps("import", str(source))
+            bare = seconds(bare_cost, lab, source)
+            pull, modify, push = (steps(name) for name in ("pull", "modify", "push"))
+            goal = "ratio 1.5"
+            yield Row(f"{megabytes} MB: hash, store, commit / bare", push, bare, goal)
+            yield Row(f"{megabytes} MB: pull, modify, push / bare", pull + modify + push, bare)
+
+
+def write_dataset(path: Path, megabytes: int) -> None:
+    """The default dataset's records over and over."""
+    one = path.with_suffix(".one")
+    write_employees(one)
+    header, _, records = one.read_bytes().partition(b"\n")
+    with path.open("wb") as file:
+        file.write(header + b"\n")
+        while file.tell() < megabytes * 10**6:
+            file.write(records)
+
+
+def bare_cost(lab: Lab, source: Path) -> None:
+    """What no way of versioning this file can do without."""
+    with source.open("rb") as file:
+        hashlib.file_digest(file, "md5")
+    shutil.copyfile(source, source.with_suffix(".copy"))
+    with source.open("rb") as file:
+        s3.client(lab).put_object(Bucket=lab.s3_bucket, Key=f"bench/{source.name}", Body=file)
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    began = time.monotonic()
+    work(*arguments)
+    return time.monotonic() - began
+
+
+class Steps:
+    """The worker's steps, run as a person would run them, for one dataset of the lab."""
+
+    def __init__(self, lab: Lab, folder: Path, dataset_path: str) -> None:
+        self.env = {
+            **environment(lab, folder),
+            "GIT_SYNC_USERNAME": lab.git_user,
+            "GIT_SYNC_PASSWORD": lab.git_password,
+            "S3_BUCKET": lab.s3_bucket,
+            "DATASET_PATH": dataset_path,
+            "SHARED_DIR": str(folder),
+            "DAG_ID": "bench",
+            "RUN_ID": dataset_path,
+        }
+
+    def __call__(self, *arguments: str) -> float:
+        """The seconds that the step took."""
+        command = ["dataset-steps", *arguments]
+        began = time.monotonic()
+        subprocess.run(command, env=self.env, check=True, timeout=1800)
+        return time.monotonic() - began

@@ -1,0 +1,80 @@
+"""Services and steps are killed at random moments while runs go on; nothing is lost or doubled.
+
+`pytest tests/faults --kills 200 --seed 7`; a smaller round is part of `nox -s tests`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from itertools import pairwise
+
+import pytest
+
+from lab import s3
+from lab.model import Lab, Run, Version
+from lab.versions import object_key
+
+DAG = "dataset_pipeline"
+KILLS_PER_RUN = 2
+PART_SHARE = 0.7  # of the kills that hit a step or a worker, where there is one
+RUN_SECONDS = 1800
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """The generator of the kills; its seed is printed, so that a failed round can be repeated."""
+    seed = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    print(f"\nseed: {seed}")
+    return random.Random(seed)
+
+
+@pytest.mark.timeout(0)  # as long as its kills take; each run has a deadline of its own
+def test_after_kills_at_random_moments_each_run_has_made_one_version(
+    lab: Lab, chance: random.Random, request: pytest.FixtureRequest
+) -> None:
+    kills = request.config.getoption("--kills")
+    before = lab.history()
+    started: list[Run] = []
+    for number in range(kills):
+        if number % KILLS_PER_RUN == 0:
+            lab.control.restore()
+            started.append(lab.trigger(DAG))
+        time.sleep(chance.uniform(0, 2.5))  # the moment of the kill: not a wait for anything
+        victim = choose(lab, chance)
+        lab.control.kill(victim)
+        print(f"kill {number + 1}/{kills}: {victim}", flush=True)
+    lab.control.restore()
+    for run in started:
+        lab.follow(run, RUN_SECONDS)
+    prove_nothing_lost_or_doubled(lab, before, started)
+
+
+def choose(lab: Lab, chance: random.Random) -> str:
+    """A running step, a worker of a service, or a whole service."""
+    parts = lab.control.parts()
+    if parts and chance.random() < PART_SHARE:
+        return chance.choice(parts)
+    return chance.choice(lab.control.services())
+
+
+def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list[Run]) -> None:
+    after = lab.history()
+    made = after[: len(after) - len(before)]
+    assert after[len(made) :] == before
+    assert sorted(v.trailers["Run-Id"] for v in made) == sorted(run.id for run in started)
+    assert lab.verify().parents_checked == len(after) - 1
+    contents = [read(lab, version) for version in reversed(after)]
+    for version, content in zip(reversed(after), contents, strict=True):
+        assert len(content) == version.size
+    for parent, child in pairwise(contents):
+        assert child.startswith(parent)
+        assert len(child[len(parent) :].splitlines()) == 1
+
+
+def read(lab: Lab, version: Version) -> bytes:
+    """The object's bytes, straight from the bucket."""
+    place = {"Bucket": lab.s3_bucket, "Key": object_key("store", version)}
+    content: bytes = s3.client(lab).get_object(**place)["Body"].read()
+    return content

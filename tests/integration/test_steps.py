@@ -1,0 +1,752 @@
+"""The steps as real processes, against the lab's real S3 server and git server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from botocore.exceptions import ClientError
+
+from dataset_steps import remote
+from dataset_steps.errors import TemporaryError
+from dataset_steps.pointer import Pointer
+from dataset_steps.remote import Remote
+from lab.services import gitserver, seaweedfs
+from tests.integration.conftest import DAG_ID, DAG_VERSION, PATH, employees, md5_of
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Project, Run, Stores
+
+STEPS = ("pull", "modify", "push")
+KILLS = 25
+HASH = re.compile(r"[0-9a-f]{40}")
+
+
+def dvc(folder: Path, project: Project, *arguments: str) -> str:
+    """What the `dvc` command says to somebody who has the steps' key and nothing else."""
+    own = {f"DVC_{name}_DIR": str(folder / name) for name in ("GLOBAL_CONFIG", "SITE_CACHE")}
+    env = {k: v for k, v in project.environment("none").items() if k.startswith(("AWS_", "PATH"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env={**env, **own, "HOME": str(folder), "DVC_NO_ANALYTICS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def reproduced(project: Project, commit: str, folder: Path) -> bytes:
+    """The dataset of a commit: a plain `git clone`, then `dvc pull`."""
+    project.git("clone", "--quiet", project.lab.git_url, folder, cwd=folder.parent)
+    project.git("checkout", "--quiet", commit, cwd=folder)
+    dvc(folder, project, "pull")
+    return (folder / PATH).read_bytes()
+
+
+# --- The first version
+
+
+def test_an_import_can_be_reproduced(empty: Project, tmp_path: Path) -> None:
+    content = employees(50, "imported")
+    source = tmp_path / "some file.csv"
+    source.write_bytes(content)
+    done = empty.run().step("import", source)
+    assert done.code == 0, done.output
+    (commit,) = empty.proved()
+    assert commit.parents == ()
+    assert commit.trailers == {
+        "Data-Path": PATH,
+        "Data-Md5": md5_of(content),
+        "Data-Size": str(len(content)),
+    }
+    assert reproduced(empty, commit.hash, tmp_path / "clone") == content
+    assert source.read_bytes() == content
+
+
+def test_an_import_leaves_git_and_dvc_nothing_to_complain_about(
+    template: Project, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    reproduced(template, "main", clone)
+    assert template.git("status", "--porcelain", "--ignored", cwd=clone).split() == [
+        "!!",
+        ".dvc/cache/",
+        "!!",
+        ".dvc/tmp/",
+        "!!",
+        PATH,
+        "!!",
+        "GLOBAL_CONFIG/",
+        "!!",
+        "SITE_CACHE/",
+    ]
+    assert "up to date" in dvc(clone, template, "status")
+
+
+def test_importing_twice_changes_nothing(project: Project, tmp_path: Path) -> None:
+    source = tmp_path / "other.csv"
+    source.write_bytes(employees(9, "other"))
+    before = project.tip()
+    done = project.run().step("import", source)
+    assert (done.code, project.tip()) == (0, before)
+    assert "already versioned" in done.output
+
+
+def test_two_imports_at_once_make_one_version(empty: Project, tmp_path: Path) -> None:
+    sources = [tmp_path / f"{n}.csv" for n in range(2)]
+    for n, source in enumerate(sources):
+        source.write_bytes(employees(9, f"import {n}"))
+    runs = [empty.run() for _ in sources]
+    started = [r.start("dataset-steps", "import", s) for r, s in zip(runs, sources, strict=True)]
+    assert [r.end(p).code for r, p in zip(runs, started, strict=True)] == [0, 0]
+    assert len(empty.proved()) == 1
+
+
+# --- A run
+
+
+def test_a_run_makes_one_commit(project: Project) -> None:
+    before = project.commits()[-1]
+    run = project.run()
+    run.must(*STEPS)
+    _, after = project.proved()
+    assert after.parents == (before.hash,)
+    assert after.trailers == {
+        "Run-Id": run.id,
+        "Dag-Id": DAG_ID,
+        "Dag-Version": DAG_VERSION,
+        "Data-Path": PATH,
+        "Data-Md5": after.md5,
+        "Data-Size": str(after.size),
+        "Data-Parent": before.md5,
+    }
+    assert after.message.startswith(f"data: append a record to {PATH}\n\nRun-Id: ")
+    changed = project.git("show", "--stat=200", "--format=", after.hash)
+    assert " ".join(changed.split()) == (
+        f"{PATH}.dvc | 4 ++-- 1 file changed, 2 insertions(+), 2 deletions(-)"
+    )
+    assert not run.folder.exists()
+    assert list(run.folder.parent.iterdir()) == []
+
+
+def test_a_run_can_be_reproduced(project: Project, tmp_path: Path) -> None:
+    run = project.run()
+    run.must(*STEPS)
+    first, second = project.proved()
+    old = reproduced(project, first.hash, tmp_path / "old")
+    new = reproduced(project, second.hash, tmp_path / "new")
+    assert new.startswith(old)
+    assert new[len(old) :].startswith(b"301,")
+    assert new.count(b"\n") == old.count(b"\n") + 1
+
+
+def test_runs_one_after_another(project: Project) -> None:
+    runs = [project.run() for _ in range(3)]
+    for run in runs:
+        run.must(*STEPS)
+    assert project.runs() == [run.id for run in runs]
+    keys = [project.stores.object(c.md5).splitlines()[-1].split(b",")[0] for c in project.proved()]
+    assert keys == [b"300", b"301", b"302", b"303"]
+
+
+def test_every_step_can_be_repeated(project: Project) -> None:
+    run = project.run()
+    first = run.must("pull")
+    pulled = run.dataset.read_bytes()
+    assert "already pulled" in run.must("pull")
+    assert run.dataset.read_bytes() == pulled
+    said = run.must("modify")
+    modified = run.dataset.read_bytes()
+    assert run.must("modify") == said
+    assert run.dataset.read_bytes() == modified
+    assert "already pulled" in run.must("pull")
+    assert run.dataset.read_bytes() == modified
+    published = run.must("push")
+    tip = project.tip()
+    assert tip in published
+    assert "pulled" in first
+    assert tip in run.must("push")
+    assert project.tip() == tip
+    assert len(project.proved()) == 2
+
+
+def test_a_run_that_starts_over_after_its_end_adds_nothing(project: Project) -> None:
+    """As when somebody clears a finished run: its commit is found again."""
+    run = project.run()
+    run.must(*STEPS)
+    tip = project.tip()
+    run.must(*STEPS)
+    assert project.tip() == tip
+    assert not run.folder.exists()
+
+
+def test_another_dag_s_run_of_the_same_name_is_another_run(project: Project) -> None:
+    run = project.run("manual__same")
+    run.must(*STEPS)
+    for step in STEPS:
+        assert run.step(step, DAG_ID="other_pipeline").code == 0
+    _, first, second = project.commits()
+    assert first.trailers["Run-Id"] == second.trailers["Run-Id"]
+    assert (first.trailers["Dag-Id"], second.trailers["Dag-Id"]) == (DAG_ID, "other_pipeline")
+
+
+@pytest.mark.parametrize("run_id", ["größe, 王\u2028\x85", "a: b <c> 100%s $(id) `id` \\n 'x'\""])
+def test_odd_names_of_runs(project: Project, run_id: str) -> None:
+    run = project.run(run_id)
+    run.must(*STEPS)
+    tip = project.tip()
+    run.must("push")
+    assert (project.tip(), project.runs()) == (tip, [run_id])
+
+
+def test_an_unversioned_bundle(project: Project) -> None:
+    run = project.run()
+    run.must("pull", "modify")
+    assert run.step("push", DAG_VERSION=None).code == 0
+    assert project.commits()[-1].trailers["Dag-Version"] == "unversioned"
+
+
+# --- Runs that overlap
+
+
+def test_two_runs_from_one_base_make_two_commits(project: Project) -> None:
+    runs = [project.run(), project.run()]
+    for step in STEPS:
+        for run in runs:
+            run.must(step)
+    assert project.runs() == [run.id for run in runs]
+    _, _, last = project.proved()
+    assert project.stores.object(last.md5).count(b"\n") == 303
+
+
+def test_eight_runs_at_once(project: Project) -> None:
+    runs = [project.run() for _ in range(8)]
+    for run in runs:
+        run.must("pull", "modify")
+    pushes = [run.start("dataset-steps", "push") for run in runs]
+    done = [run.end(push) for run, push in zip(runs, pushes, strict=True)]
+    assert [d.code for d in done] == [0] * 8, done
+    assert len(project.proved()) == 9
+    assert sorted(project.runs()) == sorted(run.id for run in runs)
+
+
+def test_somebody_else_s_files_are_kept_and_the_dataset_is_not_pulled_again(
+    project: Project,
+) -> None:
+    run = project.run()
+    run.must("pull", "modify")
+    other = project.by_somebody_else(lambda clone: put(clone / "README.md", b"# Data\n"))
+    said = run.must("push")
+    assert "pulled" not in said
+    assert "appended" not in said
+    _, readme, mine = project.commits()
+    assert (readme.hash, mine.parents) == (other, (other,))
+    assert project.git("show", f"{mine.hash}:README.md") == "# Data\n"
+    project.prove_one_record(project.stores.object(readme.md5), project.stores.object(mine.md5))
+
+
+def test_a_branch_that_moves_during_the_push(project: Project) -> None:
+    """The server refuses the push; the run's commit is made anew on top of the other one."""
+    run = project.run()
+    run.must("pull", "modify")
+    with run.held("push", "repository:push"):
+        project.by_somebody_else(lambda clone: put(clone / "README.md", b"# Data\n"))
+    _, readme, mine = project.commits()
+    assert mine.parents == (readme.hash,)
+    assert project.runs() == [run.id]
+
+
+def test_a_dataset_that_moves_during_the_push(project: Project) -> None:
+    run, other = project.run(), project.run()
+    run.must("pull", "modify")
+    with run.held("push", "repository:push"):
+        other.must(*STEPS)
+    assert project.runs() == [other.id, run.id]
+    project.proved()
+
+
+def test_a_dataset_that_somebody_replaced(project: Project) -> None:
+    """The run's record goes to the newest version, whatever the pulled one was."""
+    run = project.run()
+    run.must("pull", "modify")
+    project.replace_dataset(employees(7, f"shorter {project.name}"))
+    assert "pulled" in run.must("push")
+    assert project.stores.object(project.proved()[-1].md5).splitlines()[-1].startswith(b"8,")
+
+
+def put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+# --- Steps that are killed
+
+PLACES = [
+    ("pull", "after", "repository:clone"),
+    ("pull", "before", "remote:md5_of"),
+    ("pull", "after", "remote:Remote.download"),
+    ("pull", "after", "workspace:Workspace.record_base"),
+    ("modify", "before", "modify:append"),
+    ("modify", "after", "modify:append"),
+    ("modify", "after", "workspace:Workspace.record_change"),
+    ("push", "before", "remote:Remote.send"),
+    ("push", "after", "remote:Remote.store"),
+    ("push", "after", "pointer:write"),
+    ("push", "after", "repository:commit"),
+    ("push", "after", "repository:push"),
+    ("push", "before", "workspace:Workspace.remove"),
+    ("push", "after", "workspace:Workspace.clear"),
+]
+
+
+def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project) -> None:
+    run = project.run()
+    for step in STEPS:
+        for _, when, place in (p for p in PLACES if p[0] == step):
+            run.killed(step, when, place)
+            assert len(project.proved()) <= 2
+        run.must(step)
+    assert project.runs() == [run.id]
+    project.proved()
+    assert not run.folder.exists()
+
+
+def test_a_push_killed_while_it_follows_a_dataset_that_moved(project: Project) -> None:
+    run = project.run()
+    run.must("pull", "modify")
+    for place in ("remote:Remote.download", "pull:fetch_dataset", "modify:append", "push:modify"):
+        project.run().must(*STEPS)
+        run.killed("push", "after", "push:fetch_dataset" if "fetch" in place else place)
+    run.must("push")
+    assert project.runs()[-1] == run.id
+    assert len(project.proved()) == 6
+
+
+def test_kills_at_random_moments(project: Project) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    runs = [project.run() for _ in range(5)]
+    for number, run in enumerate(runs):
+        for step, most in (("pull", 1.2), ("modify", 0.12), ("push", 1.0)):
+            for _ in range(KILLS // 5 * (number < 5) // 3 + (step == "push")):
+                kill_after(run, step, chance.uniform(0, most), whole_group=chance.random() < 0.5)
+            run.must(step)
+        assert list(run.folder.parent.iterdir()) == []
+    assert project.runs() == [run.id for run in runs]
+    project.proved()
+
+
+def kill_after(run: Run, step: str, seconds: float, *, whole_group: bool) -> None:
+    """The step's process is dead, and all that it started; or only the former."""
+    process = run.start("dataset-steps", step)
+    time.sleep(seconds)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    run.end(process)
+
+
+def test_a_lock_file_of_a_killed_git_does_not_block(project: Project) -> None:
+    run = project.run()
+    run.must("pull", "modify")
+    folder = run.folder / "repository" / ".git"
+    locks = ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
+    locks += ["refs/heads/main.lock", "refs/remotes/origin/main.lock"]
+    for name in locks:
+        (folder / name).touch()
+    run.must("push")
+    assert project.runs() == [run.id]
+
+
+def test_what_a_killed_modification_appended_is_cut_off(project: Project) -> None:
+    run = project.run()
+    run.must("pull")
+    with run.dataset.open("ab") as file:
+        file.write(b'301,"M\xc3')
+    run.must("modify", "push")
+    project.proved()
+
+
+def test_a_half_emptied_workspace_is_pulled_anew(project: Project) -> None:
+    run = project.run()
+    run.must("pull")
+    (run.folder / "base.json").unlink()
+    run.dataset.unlink()
+    run.must(*STEPS)
+    project.proved()
+
+
+def test_a_dataset_that_somebody_changed_is_refused(project: Project) -> None:
+    run = project.run()
+    run.must("pull", "modify")
+    content = run.dataset.read_bytes()
+    before = project.tip()
+    for other in (content.replace(b"note 3", b"note 4", 1), content + b"302,a,b,c\n", content[:-9]):
+        run.dataset.write_bytes(other)
+        assert "was changed by somebody else" in run.refused("push")
+    assert project.tip() == before
+    run.dataset.write_bytes(content)
+    run.must("push")
+
+
+def test_a_base_that_somebody_changed_is_refused(project: Project) -> None:
+    run = project.run()
+    run.must("pull")
+    content = run.dataset.read_bytes()
+    run.dataset.write_bytes(content.replace(b"note 3", b"note 4", 1))
+    run.must("modify")
+    assert "was changed by somebody else" in run.refused("push")
+    assert len(project.commits()) == 1
+
+
+def test_steps_out_of_order(project: Project) -> None:
+    run = project.run()
+    assert "run the pull step first" in run.refused("modify")
+    run.must("push")
+    project.proved()
+    assert project.runs() == [run.id]
+
+
+# --- What no retry can help
+
+
+def test_a_missing_object_is_named(project: Project) -> None:
+    key = project.replace_dataset(employees(5, project.name))
+    project.stores.client.delete_object(Bucket=seaweedfs.BUCKET, Key=key)
+    assert f"the remote has no object s3://{seaweedfs.BUCKET}/{key}" in project.run().refused(
+        "pull"
+    )
+
+
+def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
+    content = employees(5, project.name)
+    key = project.replace_dataset(content)
+    for other in (content.replace(b"note 3", b"note 4"), content + b"6,a,1,b\n", content[:-9], b""):
+        project.stores.client.put_object(Bucket=seaweedfs.BUCKET, Key=key, Body=other)
+        run = project.run()
+        said = run.refused("pull")
+        assert f"the object s3://{seaweedfs.BUCKET}/{key} is not what its pointer names" in said
+        assert not (run.folder / "base.json").exists()
+
+
+def pointer(md5: object, size: object = 8) -> str:
+    out = {"md5": md5, "size": size, "hash": "md5", "path": Path(PATH).name}
+    return yaml.safe_dump({"outs": [out]})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (pointer("0" * 32), "the remote has no object"),
+        (pointer("no hash"), "which is not the MD5 of a file"),
+        (pointer(None), "which is not the MD5 of a file"),
+        (pointer(md5_of(employees(300)), 8), "is not what its pointer names"),
+        ("outs:\n- md5: [\n", "is not a pointer to one file"),
+        ("<<<<<<< HEAD\nouts:\n", "is not a pointer to one file"),
+        ("", "is not a pointer to one file"),
+    ],
+)
+def test_a_pointer_that_is_wrong(project: Project, text: str, why: str) -> None:
+    project.replace_pointer(text)
+    assert why in project.run().refused("pull")
+
+
+def test_a_repository_without_a_dataset(empty: Project) -> None:
+    assert "import the dataset first" in empty.run().refused("pull")
+
+
+def test_a_repository_without_dvc(project: Project) -> None:
+    project.by_somebody_else(lambda clone: (clone / ".dvc" / "config").unlink())
+    assert "DVC" in project.run().refused("pull")
+
+
+@pytest.mark.parametrize("step", ["pull", "push"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: str) -> None:
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    began = time.monotonic()
+    said = run.refused(step, **{name: "c4nary-s3-key"})
+    assert time.monotonic() - began < 15
+    assert "the S3 server refused the step's key" in said
+
+
+@pytest.mark.parametrize("step", ["pull", "push"])
+def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) -> None:
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    began = time.monotonic()
+    said = run.refused(step, GIT_SYNC_PASSWORD="c4nary-git-password")
+    assert time.monotonic() - began < 15
+    assert "the git server refused the step's credentials" in said
+
+
+def test_a_repository_of_somebody_else(project: Project) -> None:
+    url = gitserver.url(project.stores.site.ports, gitserver.PIPELINES)
+    assert "the git server refused" in project.run().refused("pull", GIT_URL=url)
+
+
+@pytest.mark.parametrize("name", ["GIT_URL", "S3_BUCKET", "RUN_ID", "GIT_SYNC_PASSWORD"])
+def test_a_missing_variable(project: Project, name: str) -> None:
+    assert f"lacks {name}\n" in project.run().refused("pull", **{name: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RUN_ID", "a\nRun-Id: other"),
+        ("DAG_VERSION", "a\r\nx"),
+        ("DATASET_PATH", "../employees.csv"),
+        ("DATASET_PATH", "datasets/../../employees.csv"),
+        ("DATASET_PATH", ".git/config"),
+    ],
+)
+def test_a_variable_that_makes_no_sense(project: Project, name: str, value: str) -> None:
+    assert name in project.run().refused("pull", **{name: value})
+    assert list(project.shared.iterdir()) == []
+
+
+# --- What a retry may help
+
+# The step with a patience of one attempt: nobody waits here for its waiting.
+HASTY = """
+import sys
+from tenacity import stop_after_attempt
+from dataset_steps import pull, remote, repository
+for function in (pull.fetch_dataset, repository.fetch, repository.push):
+    function.retry.stop = stop_after_attempt(1)
+from dataset_steps.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def hasty(run: Run, step: str, **env: str) -> str:
+    done = run.end(run.start(sys.executable, "-c", HASTY, step, **env))
+    assert done.code == 75, done
+    assert done.output.startswith("error: ")
+    return done.output
+
+
+@pytest.mark.parametrize("step", ["pull", "push"])
+def test_a_git_server_that_is_down(project: Project, step: str) -> None:
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    project.stores.kill(gitserver.NAME)
+    try:
+        assert "git fetch failed" in hasty(run, step)
+    finally:
+        project.stores.start()
+    run.must(*STEPS)
+    project.proved()
+
+
+@pytest.mark.parametrize("step", ["pull", "push"])
+def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    project.stores.kill(seaweedfs.NAME)
+    try:
+        began = time.monotonic()
+        assert "s3://" in hasty(run, step)
+        assert time.monotonic() - began < 60
+    finally:
+        project.stores.start()
+    run.must(*STEPS)
+    project.proved()
+
+
+def test_servers_that_come_back_in_time(project: Project) -> None:
+    """A step outlasts a restart; no attempt of the task is spent on it."""
+    run = project.run()
+    for step in ("pull", "push"):
+        for service in (gitserver.NAME, seaweedfs.NAME):
+            project.stores.kill(service)
+        process = run.start("dataset-steps", step)
+        time.sleep(1.5)
+        project.stores.start()
+        done = run.end(process)
+        assert done.code == 0, done
+        run.must("modify") if step == "pull" else None
+    assert project.runs() == [run.id]
+    project.proved()
+
+
+# --- Secrets
+
+
+def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
+    run = project.run()
+    with arguments() as seen:
+        run.must("pull", "modify")
+        left = b"\0".join(p.read_bytes() for p in project.shared.rglob("*") if p.is_file())
+        run.must("push")
+    assert b"[remote" in left, "the clone's configuration is among what was looked at"
+    assert any("dataset-steps" in text for text in seen)
+    assert any("git" in text and "push" in text for text in seen)
+    assert any("credential" in text for text in seen) or sys.platform != "linux"
+    assert not project.stores.leaked(left.decode("utf-8", "replace"))
+    assert not project.stores.leaked("\n".join(seen))
+    assert not project.stores.leaked(project.git("log", "--format=raw", "--patch", "--all"))
+
+
+@contextmanager
+def arguments() -> Iterator[set[str]]:
+    """The arguments of every process that was seen on this machine while the block ran."""
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("no /proc to read arguments from")
+    seen: set[str] = set()
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch, args=(seen, ended))
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def watch(seen: set[str], ended: threading.Event) -> None:
+    while not ended.wait(0.002):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                seen.add(path.read_bytes().decode("utf-8", "replace"))
+
+
+# --- The proof that the remote gives
+
+
+@pytest.fixture
+def workspace_remote(project: Project, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    """The remote as a step of a run has it, in this process."""
+    run = project.run()
+    run.must("pull")
+    for name, value in project.environment(run.id).items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.setenv(name, str(project.shared / name))
+    return Remote(run.folder / "repository")
+
+
+def version(content: bytes) -> Pointer:
+    return Pointer(md5_of(content), len(content))
+
+
+def test_bytes_that_arrive_changed_are_refused(
+    workspace_remote: Remote, stores: Stores, tmp_path: Path
+) -> None:
+    content = employees(20, "sent")
+    named, path = version(content), tmp_path / "sent"
+    path.write_bytes(content.replace(b"note 3", b"note 4"))
+    with pytest.raises(TemporaryError, match="BadDigest"):
+        workspace_remote.store(named, path)
+    assert not workspace_remote.proves(named)
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        stores.object(named.md5)
+    path.write_bytes(content)
+    workspace_remote.store(named, path)
+    assert stores.object(named.md5) == content
+
+
+def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
+    workspace_remote: Remote, stores: Stores, tmp_path: Path
+) -> None:
+    content = employees(20, "right")
+    named, path = version(content), tmp_path / "right"
+    path.write_bytes(content)
+    key = stores.put(content)
+    stores.client.put_object(Bucket=seaweedfs.BUCKET, Key=key, Body=content[::-1])
+    assert not workspace_remote.proves(named)
+    workspace_remote.store(named, path)
+    assert stores.object(named.md5) == content
+
+
+def test_an_object_that_is_there_is_not_sent_again(
+    workspace_remote: Remote, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = employees(20, "there already")
+    stores.put(content)
+    monkeypatch.setattr(Remote, "send", lambda *_: pytest.fail("it was sent again"))
+    workspace_remote.store(version(content), tmp_path / "absent")
+
+
+def test_an_object_of_several_parts_is_proved_by_reading_it_back(
+    workspace_remote: Remote, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is longer than one PUT may be goes up in parts, whose entity tag is no MD5."""
+    monkeypatch.setattr(remote, "SINGLE_PUT", 1_000_000)
+    content = random.Random(1).randbytes(20_000_000)
+    named, path = version(content), tmp_path / "large"
+    path.write_bytes(content)
+    read: list[Pointer] = []
+    rehash = Remote.rehash
+    monkeypatch.setattr(
+        Remote, "rehash", lambda self, pointer: (read.append(pointer), rehash(self, pointer))[1]
+    )
+    workspace_remote.store(named, path)
+    assert read == [named]
+    assert stores.object(named.md5) == content
+    path.write_bytes(content[::-1])
+    workspace_remote.send(named, path)
+    assert not workspace_remote.proves(named)
+    assert read == [named] * 2
+
+
+# --- Size
+
+MEASURE = """
+import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=2)
+_, status, usage = os.wait4(child.pid, 0)
+unit = 1 if sys.platform == "darwin" else 1024
+print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit]))
+"""
+
+
+def test_memory_does_not_grow_with_the_dataset(project: Project) -> None:
+    small, large = (peaks(project, megabytes) for megabytes in (6, 60))
+    print({step: (small[step] >> 20, large[step] >> 20) for step in STEPS}, "MB")
+    for step in STEPS:
+        assert large[step] < 250 << 20
+        assert large[step] - small[step] < 40 << 20
+    project.proved()
+
+
+def peaks(project: Project, megabytes: int) -> dict[str, int]:
+    """The most memory that each step of a run took, in bytes, with a dataset of that size."""
+    line = 'x,"Müller, of a large file",' + "y" * 200
+    rows = (f"{n},{line}\n" for n in range(megabytes * 1_000_000 // 240))
+    project.replace_dataset(("Employee ID,a,b,c\n" + "".join(rows)).encode())
+    run = project.run()
+    return {step: peak(run, step) for step in STEPS}
+
+
+def peak(run: Run, step: str) -> int:
+    """Measured by a small process: a child's peak begins at its parent's."""
+    done = run.end(run.start(sys.executable, "-c", MEASURE, "dataset-steps", step))
+    code, most = json.loads(done.output.splitlines()[-1])
+    assert code == 0, done.output
+    assert isinstance(most, int)
+    return most

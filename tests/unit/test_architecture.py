@@ -1,0 +1,222 @@
+"""What the code promises of itself: small functions, one reader of choices, one exit, no strangers.
+
+Strings that no tracked file may hold are put together here, so that this file does not hold them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+CODE = ("lab", "dags", "images/worker/dataset_steps")
+MEDIAN_LINES, MOST_LINES = 8, 50
+NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
+CHOICE = re.compile(r"LAB_[A-Z_]*")
+SESSIONS_READ = {"LAB_HOME", "LAB_DATABASE"}  # noxfile.py runs before the kit is installed
+LOCKS = sorted((TREE / "requirements").glob("*.txt"))
+HOSTS = (
+    "py" + "pi.org",
+    "pythonhosted" + ".org",
+    "npm" + "js.org",
+    "npm" + "js.com",
+    "yarn" + "pkg.com",
+    "crates" + ".io",
+    "ruby" + "gems.org",
+    "proxy.golang" + ".org",
+    "conda" + ".anaconda.org",
+)
+PLACES = (
+    "/work" + "/main",
+    "/work" + "/shared",
+    "/work" + "/.",
+    "/tmp" + "/lk",
+    "/opt" + "/wheels",
+)
+PRIVATE = re.compile(r"(?<![\w.}])/(root|home/[a-z]\w*|Users/[a-z]\w*)/")  # somebody's own folder
+
+
+def modules(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (TREE / folder).rglob("*.py"))
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(TREE).as_posix()
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Each function of the code, and how many lines its body has without the docstring."""
+    for path in modules(*CODE):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name_of(path)}:{node.lineno} {node.name}", lines_of(node)
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def strings(path: Path) -> set[str]:
+    """Every string of a module, those inside of f-strings too."""
+    nodes = ast.walk(parsed(path))
+    return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def tracked() -> list[Path]:
+    """The files that git tracks."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=TREE, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git checkout: nothing says which files belong to it")
+    paths = [TREE / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+# --- Functions and modules ----------------------------------------------------------------------
+
+
+def test_functions_are_small() -> None:
+    sizes = dict(functions())
+    assert len(sizes) > 200
+    assert median(sizes.values()) <= MEDIAN_LINES
+    assert not {name: size for name, size in sizes.items() if size > MOST_LINES}
+
+
+def test_the_measure_leaves_out_the_docstring_and_nothing_else() -> None:
+    source = """def f(
+        a: int,
+    ) -> int:
+        'One.'
+
+        a += 1
+
+        # why
+        return a
+    """
+    (function,) = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef)
+    assert lines_of(function) == 4
+
+
+def test_modules_are_called_after_what_they_do() -> None:
+    names = {part for path in modules(*CODE, "tests") for part in path.relative_to(TREE).parts}
+    assert not NAMELESS & {name.removesuffix(".py") for name in names}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [name_of(p) for p in modules(*CODE, "tests") if not ast.get_docstring(parsed(p))]
+    assert not [name for name in silent if (TREE / name).read_text("utf-8").strip()]
+
+
+# --- Choices and exits --------------------------------------------------------------------------
+
+
+def test_one_module_reads_choices() -> None:
+    readers = {
+        name_of(path): found
+        for path in modules(*CODE)
+        if (found := sorted(s for s in strings(path) if CHOICE.fullmatch(s)))
+    }
+    assert set(readers) == {"lab/config.py"}, readers
+
+
+def test_the_sessions_read_no_other_choices() -> None:
+    found = {text for text in strings(TREE / "noxfile.py") if CHOICE.fullmatch(text)}
+    assert found <= SESSIONS_READ
+
+
+def exits(tree: ast.Module) -> Iterator[str]:
+    """What ends the whole process in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in {"exit", "_exit", "abort"}:
+            yield ast.unparse(node)
+        if isinstance(node, ast.Name) and node.id in {"exit", "quit", "SystemExit"}:
+            yield node.id
+
+
+def test_one_module_exits() -> None:
+    found = {name_of(path): sorted(exits(parsed(path))) for path in modules("lab")}
+    assert set(found.pop("lab/__main__.py")) == {"sys.exit"}
+    assert not {name: how for name, how in found.items() if how}
+
+
+# --- Locks --------------------------------------------------------------------------------------
+
+
+def test_there_is_a_lock_for_each_set_of_packages() -> None:
+    assert {"lab", "check", "build", "uv", "postgresql"} <= {lock.stem for lock in LOCKS}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_has_an_exact_version_and_a_hash_of_each_package(lock: Path) -> None:
+    text = re.sub(r"^ *#.*\n", "", lock.read_text("utf-8"), flags=re.MULTILINE)
+    pins = [pin for pin in text.replace("\\\n", " ").splitlines() if pin.strip()]
+    assert pins
+    exact = re.compile(
+        r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,-]+\])?==\S+( ; [^#]+?)?( +--hash=sha256:[0-9a-f]{64})+"
+    )
+    assert not [pin for pin in pins if not exact.fullmatch(pin.strip())]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_a_lock_names_no_address(lock: Path) -> None:
+    text = lock.read_text("utf-8")
+    assert not re.findall(r"\S*(?:://|--index-url|--extra-index|--find-links|-f |@ )\S*", text)
+
+
+def test_the_locks_agree_on_each_version() -> None:
+    """A session with more packages is the same session with more packages."""
+    pins: dict[str, set[str]] = {}
+    pin = re.compile(r"^([a-z0-9._-]+)==(\S+) *\\?$", re.MULTILINE)
+    for lock in LOCKS:
+        for name, version in pin.findall(lock.read_text("utf-8")):
+            pins.setdefault(name, set()).add(version)
+    assert len(pins) > 100
+    assert not {name: found for name, found in pins.items() if len(found) > 1}
+
+
+# --- What is tracked ----------------------------------------------------------------------------
+
+
+def test_no_tracked_file_names_a_registry() -> None:
+    assert not [
+        (name_of(path), host)
+        for path in tracked()
+        for host in HOSTS
+        if host.encode() in path.read_bytes()
+    ]
+
+
+def test_no_tracked_file_names_a_place_of_one_machine() -> None:
+    found = []
+    for path in tracked():
+        text = path.read_text("utf-8", "replace")
+        found += [(name_of(path), place) for place in PLACES if place in text]
+        found += [(name_of(path), hit.group()) for hit in PRIVATE.finditer(text)]
+    assert not found
+
+
+def test_a_place_of_one_machine_is_recognised() -> None:
+    """The pattern is one thing only: a whole path that begins in somebody's own folder."""
+    mine = "/ro" + "ot/x", "see /ho" + "me/jane/lab", "file:///Us" + "ers/jane/x"
+    others = "s3://bucket/root/x", "{home}/root/", "/home/", "~/lab", "/path/to/folder"
+    assert all(map(PRIVATE.search, mine))
+    assert not any(map(PRIVATE.search, others))
+
+
+def test_no_tracked_file_is_left_over() -> None:
+    """Byte code, logs, labs and environments are made on each machine."""
+    left = re.compile(r"(^|/)(__pycache__|\.lab|\.nox|\.venv)(/|$)|\.(pyc|log|pid|orig|rej|swp)$")
+    assert not [name_of(path) for path in tracked() if left.search(name_of(path))]

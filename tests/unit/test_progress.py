@@ -1,0 +1,74 @@
+"""A line per phase, with its seconds, whatever the terminal can show."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from lab import progress
+from lab.progress import mark, phase, silent, title
+
+
+def broken(name: str) -> None:
+    with phase(name):
+        raise OSError("it broke")
+
+
+def test_a_phase_that_ends_is_marked_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with phase("Sing a song"):
+        assert capsys.readouterr().out == ""
+    assert re.fullmatch(r"✓ Sing a song {51} +\d+\.\d s\n", capsys.readouterr().out)
+
+
+def test_a_phase_that_raises_is_marked_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="it broke"):
+        broken("Sing a song")
+    assert capsys.readouterr().out.startswith("✗ Sing a song ")
+
+
+def test_an_interrupted_phase_is_marked_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), phase("Sing a song"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out.startswith("✗ Sing a song ")
+
+
+def test_a_terminal_without_such_letters_gets_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert (mark(True), mark(False)) == ("ok", "failed")
+    with phase("Sing a song"):
+        pass
+    plain.flush()
+    assert plain.buffer.getvalue().startswith(b"ok Sing a song ")
+
+
+def test_a_terminal_shows_a_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person may run a DAG of any name: it is no markup."""
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", lambda: Console(file=screen, force_terminal=True))
+    with phase("Run [/red]"):
+        pass
+    assert "Run [/red]" in screen.getvalue()
+
+
+def test_silence_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with silent("Sing a song"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_title_is_the_first_line_of_a_docstring() -> None:
+    def sing() -> None:
+        """Sing a song.
+
+        As loud as you can.
+        """
+
+    def hum() -> None:
+        pass
+
+    assert (title(sing), title(hum)) == ("Sing a song", "hum")

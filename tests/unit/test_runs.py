@@ -1,0 +1,114 @@
+"""The conf of a run, and what is said when Airflow can't be asked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lab import runs
+from lab.errors import AccessError, ConfError, ServiceError
+from lab.model import Lab
+
+
+def a_lab(url: str) -> Lab:
+    names = ("backend", "git_url", "git_user", "git_password", "s3_endpoint", "s3_bucket")
+    more = ("s3_access_key", "s3_secret_key", "dataset_path", "airflow_user", "airflow_password")
+    values: dict[str, Any] = {name: name for name in (*names, *more)}
+    return Lab(**values, airflow_url=url, control=SimpleNamespace())
+
+
+@contextmanager
+def answering(code: int, body: object) -> Iterator[tuple[str, list[object]]]:
+    """A server that gives one answer to everything; what it was sent."""
+    received: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+
+
+# --- Conf ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", " { } "])
+def test_no_conf_is_an_empty_one(text: str | None) -> None:
+    assert runs.parse_conf(text) == {}
+
+
+def test_a_conf_is_what_the_object_says() -> None:
+    text = '{"note": "größer \\u00fc", "n": [1, 2.5, null, true], "o": {"x": "{{ ds }}"}}'
+    assert runs.parse_conf(text) == {
+        "note": "größer ü",
+        "n": [1, 2.5, None, True],
+        "o": {"x": "{{ ds }}"},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "note=nightly", "{'note': 1}", '{"a": 1}}', '{"a": NaN}', '{"a": -Infinity}', "[" * 9999],
+)
+def test_a_conf_that_is_no_json_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfError, match="the conf is not JSON") as caught:
+        runs.parse_conf(text)
+    example = caught.value.fix.partition("--conf ")[2]
+    assert runs.parse_conf(example.strip("'")) == {"note": "nightly"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("[]", "list"), ('"a"', "str"), ("1", "int"), ("null", "NoneType")]
+)
+def test_a_conf_that_is_no_object_is_refused(text: str, kind: str) -> None:
+    with pytest.raises(ConfError, match=f"the conf is a JSON {kind}, not an object"):
+        runs.parse_conf(text)
+
+
+# --- Airflow's door -----------------------------------------------------------------------------
+
+
+def test_a_token_is_asked_for_with_the_labs_account() -> None:
+    with answering(201, {"access_token": "t0ken"}) as (url, received):
+        assert runs.token(a_lab(url)) == "t0ken"
+    assert received == [{"username": "airflow_user", "password": "airflow_password"}]
+
+
+def test_a_refused_account_is_an_access_error_without_the_password() -> None:
+    with answering(401, {}) as (url, _), pytest.raises(AccessError) as caught:
+        runs.token(a_lab(url))
+    assert "'airflow_user'" in caught.value.what
+    assert "airflow_password" not in caught.value.what
+
+
+def test_an_airflow_that_does_not_answer_is_a_service_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(ServiceError, match=f"Airflow does not answer at {url}"):
+        runs.token(a_lab(url))
+
+
+# --- Logs ---------------------------------------------------------------------------------------
+
+
+def test_a_log_is_its_events_or_its_lines() -> None:
+    events = [SimpleNamespace(event="pulling"), "plain"]
+    assert runs.log_lines(events) == ["pulling", "plain"]
+    assert runs.log_lines(None) == []

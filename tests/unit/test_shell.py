@@ -1,0 +1,98 @@
+"""Commands: their output, and an error that holds it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.errors import LabError
+from lab.shell import TAIL_LINES, run, tail
+
+PYTHON = sys.executable
+
+
+def python(code: str) -> list[str]:
+    return [PYTHON, "-c", code]
+
+
+def test_what_it_printed_is_returned(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; print('out'); print('err', file=sys.stderr)"
+    assert run(python(code), timeout=30) == "out\n"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_command_is_shown_only_when_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    run(["printf", "%s", "two words"], timeout=30, echo=True)
+    assert capfd.readouterr().err == "+ printf %s 'two words'\n"
+
+
+def test_words_go_through_no_shell(tmp_path: Path) -> None:
+    assert run(["printf", "%s", "$HOME; touch x `id`"], timeout=30, cwd=tmp_path) == (
+        "$HOME; touch x `id`"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_reads_what_it_is_given_and_never_the_terminal() -> None:
+    assert run(["cat"], timeout=30, stdin="größer\n") == "größer\n"
+    assert run(["cat"], timeout=30) == ""
+
+
+def test_it_runs_in_a_folder_with_an_environment(tmp_path: Path) -> None:
+    code = "import os; print(os.getcwd(), sorted(n for n in os.environ if n != 'LC_CTYPE'))"
+    assert run(python(code), timeout=30, cwd=tmp_path, env={"A": "1"}) == f"{tmp_path} ['A']\n"
+
+
+def test_a_failure_holds_code_output_and_advice() -> None:
+    code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)"
+    with pytest.raises(LabError) as caught:
+        run(python(code), timeout=30, fix="try harder")
+    assert "exited with code 7\n    one\n    two" in caught.value.what
+    assert caught.value.fix == "try harder"
+
+
+def test_a_failure_holds_the_last_lines_only() -> None:
+    with pytest.raises(LabError) as caught:
+        run(python("print(*range(100), sep='\\n'); exit(1)"), timeout=30)
+    lines = caught.value.what.splitlines()[1:]
+    assert lines == [f"    {number}" for number in range(100 - TAIL_LINES, 100)]
+
+
+def test_a_killed_command_is_a_failure() -> None:
+    with pytest.raises(LabError, match="exited with code -9"):
+        run(python("import os; os.kill(os.getpid(), 9)"), timeout=30)
+
+
+def test_a_command_that_takes_too_long_is_ended() -> None:
+    began = time.monotonic()
+    with pytest.raises(LabError, match="sleep 60 took more than 1 s"):
+        run(["sleep", "60"], timeout=0.6)
+    assert time.monotonic() - began < 10
+
+
+def test_a_missing_command_is_named() -> None:
+    with pytest.raises(LabError) as caught:
+        run(["no-such-command", "x"], timeout=30)
+    assert caught.value.what == "there is no command 'no-such-command'"
+    assert caught.value.fix == "install no-such-command"
+
+
+def test_bytes_that_are_no_text_do_no_harm() -> None:
+    assert run(python("import os; os.write(1, b'a\\xffb')"), timeout=30) == "a\ufffdb"
+
+
+def test_text_is_utf_8_whatever_the_locale() -> None:
+    code = (
+        "from lab.shell import run; print(ascii(run(['cat'], timeout=30, stdin='gr\\xf6\\xdfer')))"
+    )
+    plain = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    tree = Path(__file__).resolve().parents[2]
+    assert run(python(code), timeout=30, cwd=tree, env=plain) == "'gr\\xf6\\xdfer'\n"
+
+
+def test_the_tail_of_nothing_is_nothing() -> None:
+    assert tail("") == tail("\n\n") == ""
+    assert tail("a\nb\nc\n", lines=2) == "    b\n    c"

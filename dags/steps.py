@@ -118,7 +118,7 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        close_inherited()
         inherited.extend((sys.stdout, sys.stderr))
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace")
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace")
@@ -139,6 +139,14 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def close_inherited() -> None:
+    """Only the standard descriptors are open: not Airflow's sockets, nor its database."""
+    for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+        with contextlib.suppress(OSError):
+            if descriptor > 2:
+                os.close(descriptor)
 
 
 def main_of(script: str) -> Callable[[], object]:

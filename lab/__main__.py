@@ -44,7 +44,7 @@ DatasetFile = Annotated[
 
 def main() -> None:
     """Runs one command; turns every known failure into its message and its exit code."""
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C
@@ -52,7 +52,8 @@ def main() -> None:
         sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         print(
-            "\ninterrupted: `lab up` completes what was begun, `lab down` ends it", file=sys.stderr
+            "\ninterrupted: lab status shows what runs, lab up completes it, lab down ends it",
+            file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
     except TyperException as error:
@@ -296,9 +297,14 @@ def examine(config: Config) -> list[LabError]:
         stopped += [] if running else [service.name]
         for port in service.ports:
             print(f"{mark(True)} port {port.number:<7} {port.name:<24} {port.protection}")
-    if not stopped:
-        return []
-    return [NotRunningError(f"not running: {', '.join(stopped)}", "lab up starts them")]
+    errors: list[LabError] = []
+    if stopped:
+        errors.append(NotRunningError(f"not running: {', '.join(stopped)}", "lab up starts them"))
+    if strange := backend.undeclared_ports(config):
+        errors.append(LabError(f"the lab listens on {strange} and should not", "report this"))
+    for error in errors:
+        print(f"{mark(False)} {error.what}\n    try: {error.fix}")
+    return errors
 
 
 @app.command()

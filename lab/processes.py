@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,39 @@ def memory(config: Config) -> int:
     return total
 
 
+def listening(config: Config) -> set[int]:
+    """The TCP ports on which the lab's processes listen."""
+    ports = set()
+    for process in strays(config):
+        with contextlib.suppress(psutil.Error):
+            ports |= {c.laddr.port for c in process.net_connections("tcp") if c.status == "LISTEN"}
+    return ports
+
+
 def end(processes: Iterable[psutil.Process]) -> None:
     """None of them runs: asked first, killed after STOP_SECONDS."""
     processes = list(processes)
     send(processes, signal.SIGTERM)
-    _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    left = await_end(processes, STOP_SECONDS)
     send(left, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=STOP_SECONDS)
+    await_end(left, STOP_SECONDS)
+
+
+def await_end(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after so many seconds; returns as soon as none does.
+
+    One that nobody has reaped has ended: in a container, process 1 may never reap.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := [p for p in processes if runs(p)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

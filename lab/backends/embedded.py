@@ -386,6 +386,12 @@ def services(config: Config) -> list[tuple[Service, bool]]:
     return [(s, processes.find(config, s.name) is not None) for s in site.services]
 
 
+def undeclared_ports(config: Config) -> list[int]:
+    """Ports on which a process of the lab listens though no service names them."""
+    declared = {port.number for service in find(config).services for port in service.ports}
+    return sorted(processes.listening(config) - declared)
+
+
 def logs(config: Config) -> dict[str, Path]:
     """The log file of each service."""
     return {s.name: processes.log_of(config, s.name) for s in find(config).services}

@@ -24,6 +24,8 @@ API_SERVER = "airflow-api-server"
 COMPONENTS = (API_SERVER, "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 USER = "lab"
 MIGRATE_SECONDS = 180
+# Airflow forks without exec; Apple's libraries end such a child unless told otherwise.
+MACOS = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
 BUNDLE = "pipelines"
 BRANCH = "main"
 DAGS_FOLDER = "dags"  # in the repository of the pipelines
@@ -129,6 +131,7 @@ def environment(
         "GIT_CONFIG_GLOBAL": os.devnull,
         "SPT_NOENV": "1",  # keep the environment readable: it carries the lab's mark
         "PYTHONUNBUFFERED": "1",
+        **(MACOS if sys.platform == "darwin" else {}),
     }
 
 

@@ -285,6 +285,15 @@ def test_a_stopped_process_is_ended(config: Config, monkeypatch: pytest.MonkeyPa
     assert not processes.strays(config)
 
 
+def test_a_process_that_nobody_reaps_is_not_waited_for(config: Config) -> None:
+    marks = {processes.MARK: str(config.home), "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["sleep", "600"], env=marks) as unreaped:
+        began = time.monotonic()
+        assert processes.end_all(config) == 1
+        assert time.monotonic() - began < 5
+        assert psutil.Process(unreaped.pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_another_lab_is_left_alone(config: Config, tmp_path: Path) -> None:
     other = Config(home=tmp_path / "lab2")
     state.make_home(other)

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from dataset_steps.errors import StepError
+from dataset_steps.errors import StepError, TemporaryError
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace, exclusive
 
@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> None:
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, say: for now
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(TemporaryError.exit_code)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,746 @@
+"""`python -m lab`, run as a person does: each refusal is told in two lines and changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+
+from lab import __main__ as command_line
+from lab import processes, state
+from lab.backends import embedded
+from lab.config import TREE, Config
+from lab.errors import (
+    BackendError,
+    BusyError,
+    ConfError,
+    DatasetEmpty,
+    DatasetMissing,
+    DatasetNotUtf8,
+    DatasetOneColumn,
+    DatasetRagged,
+    DatasetWithCarriageReturns,
+    DatasetWithoutFinalNewline,
+    DatasetWithoutHeader,
+    DatasetWithQuotedNewlines,
+    DiskError,
+    HomeError,
+    LabError,
+    MachineError,
+    NotRunningError,
+    PortError,
+)
+from lab.services import gitserver, seaweedfs
+from lab.state import Secrets, State
+
+PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
+NOBODY = 65534
+# Root may write everywhere; without these capabilities it is as anybody else.
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+COMMANDS = [
+    command.name or getattr(command.callback, "__name__", "")
+    for command in command_line.app.registered_commands
+]
+NEED_A_LAB = [
+    ("run", "dataset_pipeline"),
+    ("verify",),
+    ("verify", "--json"),
+    ("status",),
+    ("env",),
+    ("open",),
+    ("logs",),
+    ("logs", "--follow"),
+]
+Tree = dict[str, tuple[int, int, bytes]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """Where a lab would be: nothing is there yet, and no process of it is left afterwards."""
+    folder = tmp_path / "lab"
+    yield folder
+    left = processes.strays(Config(home=folder))
+    processes.send(left, signal.SIGKILL)
+    assert not left
+
+
+def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """What the command sees: the choices given, and nothing of the tests' own."""
+    path = {"PATH": os.environ["PATH"], "HOME": str(home.parent), "LANG": "C.UTF-8"}
+    return {**path, "LAB_HOME": str(home), **more}
+
+
+def lab(
+    home: Path,
+    *arguments: str | Path,
+    before: Sequence[str] = (),
+    user: int | None = None,
+    **variables: str,
+) -> Answer:
+    """What `python -m lab` answered, with this LAB_HOME and these variables."""
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "lab", *map(str, arguments)],
+        cwd=TREE,
+        env=environment(home, variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        timeout=120,
+        check=False,
+        user=user,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def tree(folder: Path) -> Tree:
+    """Everything below a folder: modes, times and bytes."""
+    return {str(path): look(path) for path in [folder, *folder.rglob("*")]}
+
+
+def look(path: Path) -> tuple[int, int, bytes]:
+    found = path.lstat()
+    text = path.read_bytes() if stat.S_ISREG(found.st_mode) else b""
+    return found.st_mode, found.st_mtime_ns, text
+
+
+@contextmanager
+def nothing_changes(home: Path) -> Iterator[None]:
+    """No file around the home is made, changed or removed, and no process is started."""
+    files, running = tree(home.parent), strays(home)
+    yield
+    assert tree(home.parent) == files
+    assert strays(home) == running
+
+
+def strays(home: Path) -> list[int]:
+    return sorted(process.pid for process in processes.strays(Config(home=home)))
+
+
+def refused(answer: Answer, kind: type[LabError] | int) -> Answer:
+    """The answer, being a refusal of this kind, in the form that all have."""
+    code = kind if isinstance(kind, int) else kind.exit_code
+    assert answer.code == code, answer
+    assert re.match(r"error: .+\n  try: .+\n", answer.err, re.DOTALL), answer
+    assert "Traceback" not in answer.out + answer.err
+    return answer
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """A port that this very process holds."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held.getsockname()[1]
+
+
+def some_state(home: Path, **changes: object) -> Config:
+    """A home as a first `up` makes it before it starts anything: its choices and its secrets."""
+    config = Config(home=home)
+    with state.exclusive(config):
+        site = embedded.settle(config)
+        assert site.lab
+        assert site.services
+    path = home / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return config
+
+
+# --- Words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "frobnicate",
+        "--frobnicate",
+        "up --frobnicate",
+        "run",
+        "run a --timeout soon",
+        "up --dataset",
+    ],
+)
+def test_a_command_line_that_makes_no_sense(words: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, *words.split()), command_line.USAGE)
+    assert "try: lab --help" in answer.err
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
+def test_every_command_explains_itself(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process([*command, "--help"], monkeypatch) == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+def test_help_needs_nothing(home: Path) -> None:
+    with nothing_changes(home):
+        answer = lab(home, "--help", PATH=str(PROGRAMS), LAB_DATABASE="nonsense")
+    assert (answer.code, answer.err) == (0, "")
+    assert all(name in answer.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["up", "doctor"])
+def test_an_unknown_backend(command: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, command, "--backend", "moon"), BackendError)
+        assert lab(home, command, LAB_BACKEND="moon") == answer
+    assert "unknown backend 'moon'" in answer.err
+    assert "embedded" in answer.err
+
+
+def test_an_unknown_database(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", "--database", "oracle"), LabError)
+        assert lab(home, "up", LAB_DATABASE="oracle") == answer
+    assert "choose one of sqlite, postgresql" in answer.err
+
+
+@pytest.mark.parametrize("conf", ["{", "note=nightly", "[1]", "null", '{"a": NaN}'])
+def test_a_conf_that_is_no_object_is_told_before_a_lab_is_looked_for(conf: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "run", "dataset_pipeline", "--conf", conf), ConfError)
+    assert """--conf '{"note": "nightly"}'""" in answer.err
+
+
+# --- Datasets -----------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[bytes | None, type[LabError]]] = {
+    "missing": (None, DatasetMissing),
+    "empty": (b"", DatasetEmpty),
+    "header only": (b"a,b\n", DatasetEmpty),
+    "no header": (b"1,2\n3,4\n", DatasetWithoutHeader),
+    "no final newline": (b"a,b\n1,2", DatasetWithoutFinalNewline),
+    "CRLF": (b"a,b\r\n1,2\r\n", DatasetWithCarriageReturns),
+    "quoted newline": (b'a,b\n1,"two\nlines"\n', DatasetWithQuotedNewlines),
+    "ragged": (b"a,b\n1,2\n1,2,3\n", DatasetRagged),
+    "not UTF-8": (b"a,b\n1,gr\xf6\xdfer\n", DatasetNotUtf8),
+    "one column": (b"a;b\n1;2\n", DatasetOneColumn),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_dataset_that_can_not_be_versioned(name: str, home: Path) -> None:
+    content, kind = BAD[name]
+    path = home.parent / f"{name}.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", "--dataset", path), kind)
+    assert answer.err.startswith(f"error: {path}: ")
+
+
+def test_a_dataset_that_is_a_folder(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", "--dataset", home.parent), DatasetMissing)
+    assert "is a directory" in answer.err
+
+
+def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", "--dataset", "no/such.csv"), DatasetMissing)
+    assert f"{TREE}/no/such.csv: there is no such file" in answer.err
+
+
+# --- Ports --------------------------------------------------------------------------------------
+
+
+def test_a_pinned_port_that_is_held(home: Path, listener: int) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", LAB_PORT_GITSERVER=str(listener)), PortError)
+    assert f"port {listener} of gitserver is held by pid {os.getpid()} (" in answer.err
+    assert "LAB_PORT_GITSERVER=NUMBER" in answer.err
+
+
+def test_a_pinned_port_whose_companion_is_held(home: Path, listener: int) -> None:
+    pinned = listener - seaweedfs.GRPC_OFFSET
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", LAB_PORT_SEAWEEDFS=str(pinned)), PortError)
+    assert f"port {listener} of seaweedfs is held by pid {os.getpid()} (" in answer.err
+
+
+@pytest.mark.parametrize("port", ["http", "80", "65536", "²²²²"])
+def test_a_pinned_port_that_is_none(port: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", LAB_PORT_GITSERVER=port), LabError)
+    assert f"LAB_PORT_GITSERVER={port} is no port" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("pins", "told"),
+    [
+        ({"LAB_PORT_GIT": "12345"}, "LAB_PORT_GIT is of no service"),
+        ({"LAB_PORT_SEAWEEDFS": "60000"}, "port 70000 is pinned twice, or does not exist"),
+        (
+            {"LAB_PORT_SEAWEEDFS": "12345", "LAB_PORT_GITSERVER": "22345"},
+            "port 22345 is pinned twice",
+        ),
+        (
+            {"LAB_PORT_AIRFLOW_API_SERVER": "12345", "LAB_PORT_GITSERVER": "12345"},
+            "port 12345 is pinned twice",
+        ),
+    ],
+)
+def test_pinned_ports_that_can_not_be_used(pins: dict[str, str], told: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", **pins), PortError)
+    assert told in answer.err
+
+
+# --- Homes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["up", "status", "down"])
+@pytest.mark.parametrize("below", ["", "inner/lab"])
+def test_a_home_that_is_a_file_or_below_one(command: str, below: str, home: Path) -> None:
+    home.touch()
+    with nothing_changes(home):
+        answer = refused(lab(home / below, command), HomeError)
+    assert str(home) in answer.err
+
+
+@contextmanager
+def closed(folder: Path, mode: int) -> Iterator[Path]:
+    """The folder has this mode meanwhile."""
+    folder.mkdir()
+    folder.chmod(mode)
+    try:
+        yield folder
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("command", ["up", "doctor", "down"])
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+def test_a_home_where_nobody_may_write(command: str, mode: int, home: Path) -> None:
+    before = POWERLESS if os.geteuid() == 0 else ()
+    if before and not shutil.which(before[0]):
+        pytest.skip("root may write everywhere, and there is no setpriv to take that from it")
+    with closed(home, mode) as folder:
+        answer = lab(folder / "lab", command, before=before)
+    if (command, mode) == ("down", 0o500):  # one can see that there is no lab to end
+        assert answer.code == 0
+    else:
+        refused(answer, HomeError)
+        assert "LAB_HOME=/path/to/folder" in answer.err
+    assert not list(home.iterdir())
+
+
+def test_a_home_of_another_user() -> None:
+    refuse_to_be_nobody_in_vain()
+    with tempfile.TemporaryDirectory(prefix="lab-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        answer = lab(folder / "lab", "up", user=NOBODY)
+        assert not list(folder.iterdir())
+    refused(answer, HomeError)
+    assert f"{folder} can't be written" in answer.err
+
+
+def refuse_to_be_nobody_in_vain() -> None:
+    """Skips where this process can't become another user, or that user can't run the kit."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    try:
+        command = [sys.executable, "-c", "import lab.__main__"]
+        subprocess.run(command, cwd=TREE, user=NOBODY, check=True, capture_output=True, env={})
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"user {NOBODY} can't run this Python or read this checkout: {error}")
+
+
+@pytest.mark.parametrize("words", ["up", "status", "down", "down --purge"])
+@pytest.mark.parametrize("name", ["notes", "data"])
+def test_a_home_that_holds_other_files(words: str, name: str, home: Path) -> None:
+    """`data` is what a lab calls a folder, too: that does not make everybody's data a lab's."""
+    (home / name).mkdir(parents=True)
+    (home / name / "precious").write_text("keep me")
+    with nothing_changes(home):
+        answer = refused(lab(home, *words.split()), HomeError)
+    assert f"{home} holds other files ({name}) and no lab" in answer.err
+
+
+def test_a_home_with_a_name_that_airflow_can_not_bear(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home.with_name("what?"), "up"), HomeError)
+    assert "holds one of ? % $ #" in answer.err
+
+
+def test_a_home_of_nobody(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(Path("~no-such-person/lab"), "down", HOME=str(home.parent)), HomeError)
+    assert "LAB_HOME=~no-such-person/lab leads nowhere" in answer.err
+
+
+@contextmanager
+def process_of(home: Path) -> Iterator[psutil.Process]:
+    """A process that carries a lab's mark."""
+    marks = {processes.MARK: str(home), processes.NAME: "thing"}
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, **marks}) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
+@pytest.mark.parametrize("text", ['{"layout": 0, "ports": {}}', '{"layout": 1', "[]", ""])
+def test_a_state_of_no_use_and_the_advice_to_remove_it(text: str, home: Path) -> None:
+    config = some_state(home)
+    (home / "state.json").write_text(text)
+    (config.data / "seaweedfs").mkdir()
+    with process_of(home) as process:
+        with nothing_changes(home):
+            answer = refused(lab(home, "up"), HomeError)
+            refused(lab(home, "status"), HomeError)
+            refused(lab(home, "down"), HomeError)
+        follow_the_advice(answer)
+        assert process.wait(timeout=20) is not None
+    assert not home.exists()
+
+
+def follow_the_advice(answer: Answer) -> None:
+    """What `try:` says, typed into a shell."""
+    found = re.search(r"try: remove it with: (.*--purge), or choose another", answer.err)
+    assert found, answer
+    path = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", found[1]], env={"PATH": path}, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("words", ["up", "down", "down --purge"])
+def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
+    config = some_state(home)
+    with state.exclusive(config), nothing_changes(home):
+        answer = refused(lab(home, *words.split()), BusyError)
+    assert f"another lab command (pid {os.getpid()}) is changing {home}" in answer.err
+
+
+# --- The machine --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["up", "doctor"])
+def test_a_machine_without_git(command: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, command, PATH=str(PROGRAMS)), MachineError)
+    assert "there is no git" in answer.err
+
+
+def test_a_full_disk(home: Path) -> None:
+    home.mkdir()
+    script = (
+        'mount -t tmpfs -o size=1m none "$LAB_HOME" || exit 99; "$@"; code=$?; '
+        'ls -A "$LAB_HOME"; exit $code'
+    )
+    answer = lab(home, "up", before=("unshare", "--mount", "sh", "-c", script, "sh"))
+    if answer.code in {1, 99} and "error: " not in answer.err:
+        pytest.skip(f"no small disk can be mounted here: {answer.err.strip()}")
+    refused(answer, DiskError)
+    assert f"0.0 GiB free at {home}" in answer.err
+    assert answer.out.splitlines()[-1].startswith("✗ Check this machine")  # `ls` showed nothing
+
+
+def in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of the command, run by this very process."""
+    monkeypatch.setattr(sys, "argv", ["lab", *words])
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def failing(number: int) -> Callable[..., NoReturn]:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.ENOSPC, DiskError, "the disk is full: No space left on device (/some/file)"),
+        (errno.EDQUOT, DiskError, "the disk is full: Disk quota exceeded (/some/file)"),
+        (errno.EIO, LabError, "Input/output error (/some/file)"),
+    ],
+)
+def test_a_failure_of_the_system(
+    number: int,
+    kind: type[LabError],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command_line, "bring_up", failing(number))
+    code = in_process(["up"], monkeypatch)
+    answer = refused(Answer(code, *capsys.readouterr()), kind)
+    assert answer.err.startswith(f"error: {told}\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_an_output_that_is_full(home: Path) -> None:
+    command = [sys.executable, "-m", "lab", "doctor"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=TREE,
+            env=environment(home, {}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    refused(Answer(done.returncode, "", done.stderr), DiskError)
+
+
+def test_a_reader_that_has_gone_is_no_news(home: Path) -> None:
+    """As in `lab logs | head`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lab", "doctor"]
+    done = subprocess.run(
+        command,
+        cwd=TREE,
+        env=environment(home, {}),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+# --- No lab, or one that does not run -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", NEED_A_LAB, ids=" ".join)
+def test_a_command_that_needs_a_lab_without_one(words: tuple[str, ...], home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, *words), NotRunningError)
+    assert f"there is no lab in {home}" in answer.err
+    assert "try: lab up" in answer.err
+
+
+@pytest.mark.parametrize("words", NEED_A_LAB[:6], ids=" ".join)
+def test_a_command_that_needs_a_lab_that_runs(words: tuple[str, ...], home: Path) -> None:
+    some_state(home)
+    with nothing_changes(home):
+        answer = refused(lab(home, *words), NotRunningError)
+    assert "try: lab up starts" in answer.err
+
+
+def test_logs_of_no_such_service(home: Path) -> None:
+    some_state(home)
+    with nothing_changes(home):
+        answer = refused(lab(home, "logs", "apache"), LabError)
+    assert "there is no service 'apache'" in answer.err
+    assert "gitserver" in answer.err
+
+
+def test_another_dataset_or_database_than_the_labs(home: Path) -> None:
+    some_state(home, database="postgresql")
+    (home.parent / "other.csv").write_text("a,b\n1,2\n")
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", "--database", "sqlite"), LabError)
+        assert "made with --database postgresql, not sqlite" in answer.err
+        answer = refused(lab(home, "up", "--dataset", home.parent / "other.csv"), LabError)
+        assert "not datasets/other.csv" in answer.err
+
+
+@pytest.mark.parametrize("words", ["down", "down --purge"])
+def test_ending_no_lab_is_no_error_and_leaves_nothing(words: str, home: Path) -> None:
+    with nothing_changes(home):
+        answer = lab(home, *words.split())
+    assert (answer.code, answer.err) == (0, "")
+    assert "0 processes ended" in answer.out
+
+
+def test_ending_no_lab_in_an_empty_folder(home: Path) -> None:
+    home.mkdir(mode=0o755)
+    with nothing_changes(home):
+        assert lab(home, "down").code == 0
+    assert lab(home, "down", "--purge").code == 0
+    assert not home.exists()
+
+
+def test_processes_of_a_home_that_was_removed_by_hand_are_ended(home: Path) -> None:
+    with process_of(home) as process:
+        answer = lab(home, "down")
+        assert process.wait(timeout=20) is not None
+    assert "1 processes ended" in answer.out
+
+
+# --- A lab of one service -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def half(home: Path) -> Iterator[Config]:
+    """A lab of which the git server runs, and nothing else."""
+    config = some_state(home)
+    site = embedded.find(config)
+    service = gitserver.service(config, site.secrets, site.ports)
+    processes.ensure(config, service)
+    processes.await_ready(config, service, 30)
+    yield config
+    processes.end_all(config)
+
+
+def test_a_lab_of_which_a_part_runs_is_seen_moved_by_nobody_and_ended(half: Config) -> None:
+    known = state.read(half)
+    assert known
+    with nothing_changes(half.home):
+        says_what_runs(half, known)
+        moved = lab(half.home, "up", LAB_PORT_GITSERVER="12345")
+        refused(moved, PortError)
+        assert f"gitserver runs on port {known.ports['gitserver']}, not 12345" in moved.err
+    link = half.home.with_name("link")
+    link.symlink_to(half.home)
+    answer = lab(link, "down")
+    assert (answer.code, answer.err) == (0, "")
+    assert f"1 processes ended; its data is in {half.home}" in answer.out
+    assert state.read(half) == known
+    assert not processes.strays(half)
+
+
+def says_what_runs(config: Config, known: State) -> None:
+    answer = refused(lab(config.home, "status"), NotRunningError)
+    url = f"http://127.0.0.1:{known.ports['gitserver']}"
+    assert re.search(rf"✓ gitserver +running +{url}\n", answer.out)
+    assert re.search(r"✗ seaweedfs +stopped", answer.out)
+    assert "lab does not run: no seaweedfs, airflow-" in lab(config.home, "env").err
+    logs = lab(config.home, "logs", "gitserver")
+    assert logs.out.startswith(f"==> {config.logs}/gitserver.log\n")
+    answer = refused(lab(config.home, "doctor"), NotRunningError)
+    assert "not running: seaweedfs, airflow-" in answer.err
+    assert re.search(rf"port {known.ports['gitserver']} +gitserver +a random password", answer.out)
+
+
+def test_no_secret_is_told_by_what_tells_how_a_lab_is(half: Config) -> None:
+    told = [lab(half.home, *words) for words in (("status",), ("logs",), ("doctor",), ("env",))]
+    text = "".join(answer.out + answer.err for answer in told)
+    assert not [name for name, value in Secrets(half).values.items() if value in text]
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def started(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """`lab up` in a terminal of its own, with an open umask, up to its first phase."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab", "up"],
+        cwd=TREE,
+        env=environment(home, {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        umask=0,
+    ) as up:
+        assert up.stdout
+        while "Check this machine" not in up.stdout.readline():
+            assert up.poll() is None
+        try:
+            yield up
+        finally:
+            up.kill()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_an_interrupted_up_is_removed_by_a_purge(seconds: float, home: Path) -> None:
+    with started(home) as up:
+        time.sleep(seconds)
+        os.killpg(up.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
+        out, err = up.communicate(timeout=60)
+    assert up.returncode == command_line.INTERRUPTED, (out, err)
+    assert "interrupted: `lab up` completes what was begun" in err
+    assert "Traceback" not in out + err
+    assert not open_to_others(home)
+    answer = lab(home, "down", "--purge")
+    assert (answer.code, answer.err) == (0, "")
+    assert f"{home} is removed" in answer.out
+    assert not home.exists()
+    assert not strays(home)
+
+
+def open_to_others(home: Path) -> list[Path]:
+    """What others could read; logs are made with the caller's umask, in a folder that is closed."""
+    if not home.exists():
+        return []
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    paths = [p for p in home.rglob("*") if p.parent != home / "logs" and not p.is_symlink()]
+    return [p for p in paths if p.stat().st_mode & 0o077 and p.exists()]
+
+
+# --- Surroundings -------------------------------------------------------------------------------
+
+
+def test_tracebacks_for_who_asks_for_them(home: Path) -> None:
+    with nothing_changes(home):
+        answer = lab(home, "status", LAB_DEBUG="1")
+    assert answer.code == NotRunningError.exit_code
+    assert answer.err.startswith("Traceback (most recent call last):")
+    assert "error: there is no lab" in answer.err
+    broken = lab(home, "up", LAB_DEBUG="1", LAB_PORT_GITSERVER="http")
+    assert broken.err.count("Traceback") == 1
+    assert "error: LAB_PORT_GITSERVER=http is no port" in broken.err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LANG": "C"},
+        {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+    ],
+)
+def test_a_terminal_with_few_letters(variables: dict[str, str], home: Path) -> None:
+    odd = home.with_name("höme of a lab")
+    with nothing_changes(home):
+        answer = lab(odd, "doctor", **variables)
+        assert (answer.code, answer.err) == (0, "")
+        assert refused(lab(odd, "status", **variables), NotRunningError)
+        assert lab(odd, "--help", **variables).code == 0
+
+
+def test_a_person_without_a_home_folder(home: Path) -> None:
+    bare = {"PATH": os.environ["PATH"], "LAB_HOME": str(home)}
+    command = [sys.executable, "-m", "lab", "doctor"]
+    with nothing_changes(home):
+        done = subprocess.run(command, cwd=TREE, env=bare, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_doctor_finds_everything_that_is_wrong(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home.with_name("what?"), "doctor", PATH=str(PROGRAMS)), MachineError)
+    assert "✗ git " in answer.out
+    assert "✗ home " in answer.out
+    assert answer.out.count("    try: ") == 2
+
+
+def test_a_command_without_a_traceback_has_a_code_of_its_own() -> None:
+    """Every kind of error above is one that the README's table lists."""
+    assert replace(Answer(1, "", ""), code=HomeError.exit_code) == Answer(13, "", "")

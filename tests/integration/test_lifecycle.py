@@ -1,0 +1,164 @@
+"""The command line from nothing to nothing: up, up again, killed in between, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab import processes, state
+from lab.config import Config
+from lab.services.seaweedfs import SOCKET_FOLDERS
+
+ENV_KEYS = {
+    "backend",
+    "git_url",
+    "git_user",
+    "git_password",
+    "s3_endpoint",
+    "s3_bucket",
+    "s3_access_key",
+    "s3_secret_key",
+    "dataset_path",
+    "airflow_url",
+    "airflow_user",
+    "airflow_password",
+}
+CSV = "id,city,amount\n1,Oslo,10\n2,Århus,20\n7,Turku,30\n"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """The place of a lab that is ended and removed whatever a test leaves."""
+    config = Config(home=tmp_path_factory.mktemp("lifecycle") / "lab")
+    yield config
+    processes.end_all(config)
+
+
+def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`lab ARGUMENTS`, in an environment of its own."""
+    env = {**os.environ, "LAB_HOME": str(config.home)}
+    command = [sys.executable, "-m", "lab", *arguments]
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def pids(config: Config) -> dict[str, int]:
+    """The process of each service."""
+    records = {path.stem: json.loads(path.read_text()) for path in config.run.glob("*.json")}
+    return {name: record["pid"] for name, record in records.items()}
+
+
+def sockets(config: Config) -> list[Path]:
+    """SeaweedFS's sockets outside `.lab/` that belong to this lab's ports."""
+    known = state.read(config)
+    numbers = (
+        {str(n + more) for n in known.ports.values() for more in (0, 10_000)} if known else set()
+    )
+    found = [p for folder in SOCKET_FOLDERS for p in folder.glob("seaweedfs-*.sock")]
+    return [path for path in found if path.stem.rpartition("-")[2] in numbers]
+
+
+def test_up_killed_at_any_moment_is_completed_by_the_next(config: Config, tmp_path: Path) -> None:
+    csv = tmp_path / "own data.csv"
+    csv.write_text(CSV, encoding="utf-8")
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed: {seed}")
+    chance = random.Random(seed)
+    env = {**os.environ, "LAB_HOME": str(config.home)}
+    command = [sys.executable, "-m", "lab", "up", "--dataset", str(csv)]
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        started = subprocess.Popen(
+            command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(chance.uniform(0.3, 9))  # the moment of the kill: not a wait for anything
+        started.send_signal(number)
+        _, errors = started.communicate(timeout=60)
+        assert "Traceback" not in errors
+    done = lab(config, "up", "--dataset", str(csv))
+    assert done.returncode == 0, done.stderr
+
+
+def test_up_again_changes_nothing(config: Config) -> None:
+    before = pids(config)
+    assert lab(config, "up").returncode == 0
+    assert pids(config) == before
+
+
+def test_another_choice_for_a_lab_that_is_there_is_refused(config: Config) -> None:
+    done = lab(config, "up", "--database", "postgresql")
+    assert done.returncode != 0
+    assert "this lab was made with --database sqlite" in done.stderr or "root" in done.stderr
+
+
+def test_status_doctor_env_and_logs_say_what_is_there(config: Config) -> None:
+    shown = lab(config, "status")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("running") == 6
+    examined = lab(config, "doctor")
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    assert examined.stdout.count(" port ") == 12
+    values = json.loads(lab(config, "env", "--json").stdout)
+    assert set(values) == ENV_KEYS
+    assert values["dataset_path"] == "datasets/own data.csv"
+    assert "uvicorn" in lab(config, "logs", "gitserver").stdout.lower()
+
+
+def test_a_persons_own_csv_goes_through_the_pipeline(config: Config) -> None:
+    done = lab(config, "run", "dataset_pipeline")
+    assert done.returncode == 0, done.stderr
+    proof = json.loads(lab(config, "verify", "--json").stdout)
+    assert (proof["ok"], proof["parents_checked"]) == (True, 1)
+    assert proof["object"].startswith("s3://lab-datasets/store/files/md5/")
+    assert proof["run_id"].startswith("manual__")
+
+
+def test_a_failing_run_has_an_exit_code_of_its_own(config: Config) -> None:
+    assert lab(config, "run", "no_such_dag").returncode == 20
+    assert lab(config, "run", "dataset_pipeline", "--conf", "[]").returncode == 21
+    assert lab(config, "verify", "0" * 40).returncode == 24
+
+
+def test_a_dead_service_is_told_and_started_again(config: Config) -> None:
+    os.kill(pids(config)["seaweedfs"], signal.SIGKILL)
+    told = lab(config, "status")
+    assert told.returncode == 16
+    assert "lab up" in told.stderr
+    assert lab(config, "up").returncode == 0
+    assert lab(config, "status").returncode == 0
+
+
+def test_down_leaves_no_process_no_port_and_no_socket(config: Config) -> None:
+    known = state.read(config)
+    assert known is not None
+    os.kill(pids(config)["seaweedfs"], signal.SIGKILL)
+    assert lab(config, "down").returncode == 0
+    assert not processes.strays(config)
+    assert not sockets(config)
+    listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN"}
+    assert not listening & set(known.ports.values())
+    assert config.home.exists()
+
+
+def test_a_lab_that_was_ended_comes_back_with_its_data(config: Config) -> None:
+    assert lab(config, "up").returncode == 0
+    proof = json.loads(lab(config, "verify", "--json").stdout)
+    assert proof["parents_checked"] == 1
+
+
+def test_purge_leaves_nothing_at_all(config: Config) -> None:
+    assert lab(config, "down", "--purge").returncode == 0
+    assert not config.home.exists()
+    assert not processes.strays(config)
+    assert lab(config, "down").returncode == 0
+    assert not config.home.exists()

@@ -24,7 +24,7 @@ from lab.wait import until
 # that it was started. It is not called LAB_HOME: a person's own shell may carry that one.
 MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
-STOP_SECONDS = 10
+STOP_SECONDS = 5
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
 
 

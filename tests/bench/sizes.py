@@ -40,7 +40,7 @@ def write_dataset(path: Path, megabytes: int) -> None:
     header, _, records = one.read_bytes().partition(b"\n")
     with path.open("wb") as file:
         file.write(header + b"\n")
-        while file.tell() < megabytes * 10**6:
+        while file.tell() < (megabytes - 5) * 10**6:
             file.write(records)
 
 

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, say: for now
+    except OSError as error:  # of this machine: a full disk, say
         print(f"error: {error}", file=sys.stderr)
         sys.exit(TemporaryError.exit_code)
 

@@ -13,7 +13,7 @@ from dataset_steps.pull import fetch_dataset, pull
 from dataset_steps.remote import Remote
 from dataset_steps.repository import PushRejected
 from dataset_steps.settings import Settings
-from dataset_steps.workspace import Base, Change, Workspace
+from dataset_steps.workspace import Base, Change, Workspace, turn
 
 RACE_SECONDS = 900  # how long a run goes on trying while others push before it
 
@@ -27,7 +27,8 @@ def push(settings: Settings, workspace: Workspace) -> None:
         pull(settings, workspace)
     repository.unlock(workspace.repository)
     try:
-        commit = publish(settings, workspace)
+        with turn(workspace):
+            commit = publish(settings, workspace)
     except PushRejected as error:
         raise TemporaryError(f"the branch kept moving for {RACE_SECONDS} s: {error}") from error
     print(f"published commit {commit}")

@@ -14,6 +14,8 @@ from dataset_steps.errors import StepError
 
 KEY_NAME = re.compile(r"(?i:(.*[ _-])?(id|key|index|no|number))|.*[a-z](Id|ID)")
 INTEGER = re.compile(rb"\s*-?\d{1,18}\s*")
+INTEGERS = re.compile(rb"(?:%b,)*%b" % (INTEGER.pattern, INTEGER.pattern))
+BLOCK = 4 << 20  # bytes read at a time; memory stays the same for every dataset size
 
 
 def draw(path: Path, size: int, seed: str) -> bytes:
@@ -93,23 +95,30 @@ def highest(file: BinaryIO, start: int, size: int, column: int) -> int | None:
     """The highest value of an integer column, or None when one of its values is no integer."""
     top: int | None = None
     file.seek(start)
-    for cell in cells(file, size - start, column):
-        if not INTEGER.fullmatch(cell):
+    for block in whole_lines(file, size - start):
+        cells = cells_of(block, column)
+        if not INTEGERS.fullmatch(b",".join(cells)):
             return None
-        value = int(cell)
-        top = value if top is None or value > top else top
+        top = max(map(int, cells if top is None else [*cells, top]))
     return top
 
 
-def cells(file: BinaryIO, size: int, column: int) -> Iterator[bytes]:
-    """One column's cells in the next `size` bytes; only lines with quotes are parsed as CSV."""
-    for line in file:
-        if size <= 0:
-            return
-        size -= len(line)
-        plain = b'"' not in line
-        parts = line.split(b",", column + 1) if plain else [f.encode() for f in fields(line)]
-        yield parts[column].strip() if column < len(parts) else b""
+def whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes in blocks that end where a line ends."""
+    while size > 0 and (block := file.read(min(BLOCK, size))):
+        if not block.endswith(b"\n"):
+            block += file.readline()
+        size -= len(block)
+        yield block
+
+
+def cells_of(block: bytes, column: int) -> list[bytes]:
+    """One column's cells; only where there are quotes is the block parsed as CSV."""
+    if b'"' not in block:
+        # Each match takes the rest of its line, too: searching for the next line's start is slow.
+        return re.findall(rb"(?:[^,\n]*,){%d}([^,\n]*)[^\n]*\n" % column, block)
+    rows = csv.reader(block.decode("utf-8").rstrip("\n").split("\n"))
+    return [row[column].encode() if column < len(row) else b"" for row in rows]
 
 
 def line_of(values: list[str]) -> bytes:

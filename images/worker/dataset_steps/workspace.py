@@ -124,6 +124,23 @@ def exclusive(workspace: Workspace) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def turn(workspace: Workspace) -> Iterator[None]:
+    """The runs that share this folder publish one after another.
+
+    Only saves work: of runs that publish together one wins, and the others must pull and store
+    again. What keeps history right is the compare-and-swap, so a turn that does not come in
+    LOCK_SECONDS is not waited for.
+    """
+    try:
+        lock = acquire(workspace.root.parent / "publish.lock")
+    except TemporaryError:
+        yield
+        return
+    with lock:
+        yield
+
+
 def acquire(path: Path) -> TextIO:
     """`path`, opened and locked by this process until it is closed. Raises TemporaryError."""
     retrying = Retrying(

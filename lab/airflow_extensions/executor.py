@@ -18,13 +18,8 @@ PRELOADED = (
     "airflow.providers.git.bundles.git",
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
-    "dataset_steps.__main__",
-    "dataset_steps.pull",
-    "dataset_steps.push",
-    "dvc.fs.dvc",
-    "dvc_s3",
+    "dataset_steps.preload",
     "jinja2.ext",
-    "s3fs",
 )
 
 

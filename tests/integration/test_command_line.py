@@ -16,8 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 import psutil
@@ -61,12 +62,10 @@ COMMANDS = [
 NEED_A_LAB = [
     ("run", "dataset_pipeline"),
     ("verify",),
-    ("verify", "--json"),
     ("status",),
     ("env",),
     ("open",),
     ("logs",),
-    ("logs", "--follow"),
 ]
 Tree = dict[str, tuple[int, int, bytes]]
 
@@ -101,7 +100,7 @@ def lab(
     *arguments: str | Path,
     before: Sequence[str] = (),
     user: int | None = None,
-    **variables: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
     """What `python -m lab` answered, with this LAB_HOME and these variables."""
     done = subprocess.run(
@@ -120,14 +119,15 @@ def lab(
 
 
 def tree(folder: Path) -> Tree:
-    """Everything below a folder: modes, times and bytes."""
+    """Everything below a folder: modes, bytes, and when a folder got or lost a name."""
     return {str(path): look(path) for path in [folder, *folder.rglob("*")]}
 
 
 def look(path: Path) -> tuple[int, int, bytes]:
     found = path.lstat()
-    text = path.read_bytes() if stat.S_ISREG(found.st_mode) else b""
-    return found.st_mode, found.st_mtime_ns, text
+    if stat.S_ISREG(found.st_mode):
+        return found.st_mode, 0, path.read_bytes()
+    return found.st_mode, found.st_mtime_ns, b""
 
 
 @contextmanager
@@ -159,36 +159,38 @@ def listener() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def some_state(home: Path, **changes: object) -> Config:
+def some_state(home: Path) -> Config:
     """A home as a first `up` makes it before it starts anything: its choices and its secrets."""
     config = Config(home=home)
     with state.exclusive(config):
         site = embedded.settle(config)
         assert site.lab
         assert site.services
-    path = home / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return config
+
+
+def known(home: Path) -> State:
+    found = state.read(Config(home=home))
+    assert found
+    return found
 
 
 # --- Words --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "frobnicate",
-        "--frobnicate",
-        "up --frobnicate",
-        "run",
-        "run a --timeout soon",
-        "up --dataset",
-    ],
-)
+@pytest.mark.parametrize("words", ["frobnicate", "up --frobnicate", "run"])
 def test_a_command_line_that_makes_no_sense(words: str, home: Path) -> None:
     with nothing_changes(home):
         answer = refused(lab(home, *words.split()), command_line.USAGE)
     assert "try: lab --help" in answer.err
+
+
+@pytest.mark.parametrize("words", ["--frob", "run a --timeout soon", "up --dataset", "run a b"])
+def test_more_that_makes_no_sense(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = in_process(words.split(), monkeypatch)
+    refused(Answer(code, *capsys.readouterr()), command_line.USAGE)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
@@ -200,17 +202,18 @@ def test_every_command_explains_itself(
 
 
 def test_help_needs_nothing(home: Path) -> None:
+    bad = {"PATH": str(PROGRAMS), "LAB_DATABASE": "nonsense"}
     with nothing_changes(home):
-        answer = lab(home, "--help", PATH=str(PROGRAMS), LAB_DATABASE="nonsense")
+        answer = lab(home, "--help", variables=bad)
     assert (answer.code, answer.err) == (0, "")
     assert all(name in answer.out for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["up", "doctor"])
-def test_an_unknown_backend(command: str, home: Path) -> None:
+def test_an_unknown_backend(home: Path) -> None:
     with nothing_changes(home):
-        answer = refused(lab(home, command, "--backend", "moon"), BackendError)
-        assert lab(home, command, LAB_BACKEND="moon") == answer
+        answer = refused(lab(home, "up", "--backend", "moon"), BackendError)
+        assert lab(home, "up", variables={"LAB_BACKEND": "moon"}) == answer
+        assert lab(home, "doctor", "--backend", "moon") == answer
     assert "unknown backend 'moon'" in answer.err
     assert "embedded" in answer.err
 
@@ -218,11 +221,11 @@ def test_an_unknown_backend(command: str, home: Path) -> None:
 def test_an_unknown_database(home: Path) -> None:
     with nothing_changes(home):
         answer = refused(lab(home, "up", "--database", "oracle"), LabError)
-        assert lab(home, "up", LAB_DATABASE="oracle") == answer
+        assert lab(home, "up", variables={"LAB_DATABASE": "oracle"}) == answer
     assert "choose one of sqlite, postgresql" in answer.err
 
 
-@pytest.mark.parametrize("conf", ["{", "note=nightly", "[1]", "null", '{"a": NaN}'])
+@pytest.mark.parametrize("conf", ["note=nightly", "[1]"])
 def test_a_conf_that_is_no_object_is_told_before_a_lab_is_looked_for(conf: str, home: Path) -> None:
     with nothing_changes(home):
         answer = refused(lab(home, "run", "dataset_pipeline", "--conf", conf), ConfError)
@@ -234,7 +237,6 @@ def test_a_conf_that_is_no_object_is_told_before_a_lab_is_looked_for(conf: str, 
 BAD: dict[str, tuple[bytes | None, type[LabError]]] = {
     "missing": (None, DatasetMissing),
     "empty": (b"", DatasetEmpty),
-    "header only": (b"a,b\n", DatasetEmpty),
     "no header": (b"1,2\n3,4\n", DatasetWithoutHeader),
     "no final newline": (b"a,b\n1,2", DatasetWithoutFinalNewline),
     "CRLF": (b"a,b\r\n1,2\r\n", DatasetWithCarriageReturns),
@@ -272,52 +274,50 @@ def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
 
 
 def test_a_pinned_port_that_is_held(home: Path, listener: int) -> None:
+    pinned = {"LAB_PORT_GITSERVER": str(listener)}
     with nothing_changes(home):
-        answer = refused(lab(home, "up", LAB_PORT_GITSERVER=str(listener)), PortError)
+        answer = refused(lab(home, "up", variables=pinned), PortError)
     assert f"port {listener} of gitserver is held by pid {os.getpid()} (" in answer.err
     assert "LAB_PORT_GITSERVER=NUMBER" in answer.err
 
 
 def test_a_pinned_port_whose_companion_is_held(home: Path, listener: int) -> None:
-    pinned = listener - seaweedfs.GRPC_OFFSET
+    pinned = {"LAB_PORT_SEAWEEDFS": str(listener - seaweedfs.GRPC_OFFSET)}
     with nothing_changes(home):
-        answer = refused(lab(home, "up", LAB_PORT_SEAWEEDFS=str(pinned)), PortError)
+        answer = refused(lab(home, "up", variables=pinned), PortError)
     assert f"port {listener} of seaweedfs is held by pid {os.getpid()} (" in answer.err
 
 
-@pytest.mark.parametrize("port", ["http", "80", "65536", "²²²²"])
-def test_a_pinned_port_that_is_none(port: str, home: Path) -> None:
+def test_a_pinned_port_that_is_none(home: Path) -> None:
     with nothing_changes(home):
-        answer = refused(lab(home, "up", LAB_PORT_GITSERVER=port), LabError)
-    assert f"LAB_PORT_GITSERVER={port} is no port" in answer.err
+        answer = refused(lab(home, "up", variables={"LAB_PORT_GITSERVER": "²²²²"}), LabError)
+    assert "LAB_PORT_GITSERVER=²²²² is no port" in answer.err
+
+
+def test_a_port_pinned_for_no_service(home: Path) -> None:
+    with nothing_changes(home):
+        answer = refused(lab(home, "up", variables={"LAB_PORT_GIT": "12345"}), PortError)
+    assert "LAB_PORT_GIT is of no service" in answer.err
+    assert "LAB_PORT_GITSERVER" in answer.err
 
 
 @pytest.mark.parametrize(
-    ("pins", "told"),
+    "pins",
     [
-        ({"LAB_PORT_GIT": "12345"}, "LAB_PORT_GIT is of no service"),
-        ({"LAB_PORT_SEAWEEDFS": "60000"}, "port 70000 is pinned twice, or does not exist"),
-        (
-            {"LAB_PORT_SEAWEEDFS": "12345", "LAB_PORT_GITSERVER": "22345"},
-            "port 22345 is pinned twice",
-        ),
-        (
-            {"LAB_PORT_AIRFLOW_API_SERVER": "12345", "LAB_PORT_GITSERVER": "12345"},
-            "port 12345 is pinned twice",
-        ),
+        {"seaweedfs": 60_000},
+        {"seaweedfs": 12_345, "gitserver": 22_345},
+        {"airflow-api-server": 12_345, "gitserver": 12_345},
     ],
 )
-def test_pinned_ports_that_can_not_be_used(pins: dict[str, str], told: str, home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", **pins), PortError)
-    assert told in answer.err
+def test_pinned_ports_that_can_not_all_be_used(pins: dict[str, int], home: Path) -> None:
+    with nothing_changes(home), pytest.raises(PortError, match="twice, or does not exist"):
+        embedded.check(Config(home=home, ports=pins))
 
 
 # --- Homes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["up", "status", "down"])
-@pytest.mark.parametrize("below", ["", "inner/lab"])
+@pytest.mark.parametrize(("command", "below"), [("up", ""), ("status", "in"), ("down", "in/lab")])
 def test_a_home_that_is_a_file_or_below_one(command: str, below: str, home: Path) -> None:
     home.touch()
     with nothing_changes(home):
@@ -336,19 +336,14 @@ def closed(folder: Path, mode: int) -> Iterator[Path]:
         folder.chmod(0o700)
 
 
-@pytest.mark.parametrize("command", ["up", "doctor", "down"])
-@pytest.mark.parametrize("mode", [0o500, 0o000])
+@pytest.mark.parametrize(("command", "mode"), [("up", 0o500), ("doctor", 0o000), ("down", 0o000)])
 def test_a_home_where_nobody_may_write(command: str, mode: int, home: Path) -> None:
     before = POWERLESS if os.geteuid() == 0 else ()
     if before and not shutil.which(before[0]):
         pytest.skip("root may write everywhere, and there is no setpriv to take that from it")
     with closed(home, mode) as folder:
-        answer = lab(folder / "lab", command, before=before)
-    if (command, mode) == ("down", 0o500):  # one can see that there is no lab to end
-        assert answer.code == 0
-    else:
-        refused(answer, HomeError)
-        assert "LAB_HOME=/path/to/folder" in answer.err
+        answer = refused(lab(folder / "lab", command, before=before), HomeError)
+    assert "LAB_HOME=/path/to/folder" in answer.err
     assert not list(home.iterdir())
 
 
@@ -374,8 +369,10 @@ def refuse_to_be_nobody_in_vain() -> None:
         pytest.skip(f"user {NOBODY} can't run this Python or read this checkout: {error}")
 
 
-@pytest.mark.parametrize("words", ["up", "status", "down", "down --purge"])
-@pytest.mark.parametrize("name", ["notes", "data"])
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("up", "data"), ("status", "notes"), ("down", "notes"), ("down --purge", "data")],
+)
 def test_a_home_that_holds_other_files(words: str, name: str, home: Path) -> None:
     """`data` is what a lab calls a folder, too: that does not make everybody's data a lab's."""
     (home / name).mkdir(parents=True)
@@ -393,8 +390,8 @@ def test_a_home_with_a_name_that_airflow_can_not_bear(home: Path) -> None:
 
 def test_a_home_of_nobody(home: Path) -> None:
     with nothing_changes(home):
-        answer = refused(lab(Path("~no-such-person/lab"), "down", HOME=str(home.parent)), HomeError)
-    assert "LAB_HOME=~no-such-person/lab leads nowhere" in answer.err
+        answer = refused(lab(home, "down", variables={"LAB_HOME": "~no-such-person"}), HomeError)
+    assert "LAB_HOME=~no-such-person leads nowhere" in answer.err
 
 
 @contextmanager
@@ -406,7 +403,7 @@ def process_of(home: Path) -> Iterator[psutil.Process]:
         process.kill()
 
 
-@pytest.mark.parametrize("text", ['{"layout": 0, "ports": {}}', '{"layout": 1', "[]", ""])
+@pytest.mark.parametrize("text", ['{"layout": 0, "ports": {}}', '{"layout": 1'])
 def test_a_state_of_no_use_and_the_advice_to_remove_it(text: str, home: Path) -> None:
     config = some_state(home)
     (home / "state.json").write_text(text)
@@ -414,7 +411,6 @@ def test_a_state_of_no_use_and_the_advice_to_remove_it(text: str, home: Path) ->
     with process_of(home) as process:
         with nothing_changes(home):
             answer = refused(lab(home, "up"), HomeError)
-            refused(lab(home, "status"), HomeError)
             refused(lab(home, "down"), HomeError)
         follow_the_advice(answer)
         assert process.wait(timeout=20) is not None
@@ -429,7 +425,7 @@ def follow_the_advice(answer: Answer) -> None:
     subprocess.run(["sh", "-c", found[1]], env={"PATH": path}, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("words", ["up", "down", "down --purge"])
+@pytest.mark.parametrize("words", ["up", "down --purge"])
 def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
     config = some_state(home)
     with state.exclusive(config), nothing_changes(home):
@@ -440,10 +436,9 @@ def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
 # --- The machine --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["up", "doctor"])
-def test_a_machine_without_git(command: str, home: Path) -> None:
+def test_a_machine_without_git(home: Path) -> None:
     with nothing_changes(home):
-        answer = refused(lab(home, command, PATH=str(PROGRAMS)), MachineError)
+        answer = refused(lab(home, "up", variables={"PATH": str(PROGRAMS)}), MachineError)
     assert "there is no git" in answer.err
 
 
@@ -499,22 +494,6 @@ def test_a_failure_of_the_system(
     assert answer.err.startswith(f"error: {told}\n")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-def test_an_output_that_is_full(home: Path) -> None:
-    command = [sys.executable, "-m", "lab", "doctor"]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command,
-            cwd=TREE,
-            env=environment(home, {}),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    refused(Answer(done.returncode, "", done.stderr), DiskError)
-
-
 def test_a_reader_that_has_gone_is_no_news(home: Path) -> None:
     """As in `lab logs | head`."""
     read, write = os.pipe()
@@ -543,7 +522,7 @@ def test_a_command_that_needs_a_lab_without_one(words: tuple[str, ...], home: Pa
     assert "try: lab up" in answer.err
 
 
-@pytest.mark.parametrize("words", NEED_A_LAB[:6], ids=" ".join)
+@pytest.mark.parametrize("words", NEED_A_LAB[:4], ids=" ".join)
 def test_a_command_that_needs_a_lab_that_runs(words: tuple[str, ...], home: Path) -> None:
     some_state(home)
     with nothing_changes(home):
@@ -560,13 +539,13 @@ def test_logs_of_no_such_service(home: Path) -> None:
 
 
 def test_another_dataset_or_database_than_the_labs(home: Path) -> None:
-    some_state(home, database="postgresql")
+    some_state(home)
     (home.parent / "other.csv").write_text("a,b\n1,2\n")
     with nothing_changes(home):
-        answer = refused(lab(home, "up", "--database", "sqlite"), LabError)
-        assert "made with --database postgresql, not sqlite" in answer.err
+        with pytest.raises(LabError, match="made with --database sqlite, not postgresql"):
+            embedded.refuse_other_choices(Config(home, database="postgresql"), known(home))
         answer = refused(lab(home, "up", "--dataset", home.parent / "other.csv"), LabError)
-        assert "not datasets/other.csv" in answer.err
+    assert "not datasets/other.csv" in answer.err
 
 
 @pytest.mark.parametrize("words", ["down", "down --purge"])
@@ -607,40 +586,34 @@ def half(home: Path) -> Iterator[Config]:
     processes.end_all(config)
 
 
-def test_a_lab_of_which_a_part_runs_is_seen_moved_by_nobody_and_ended(half: Config) -> None:
-    known = state.read(half)
-    assert known
+def test_a_lab_of_which_a_part_runs(half: Config) -> None:
+    """It is described, stays on its port, and is ended by any name of its home."""
+    before = known(half.home)
     with nothing_changes(half.home):
-        says_what_runs(half, known)
-        moved = lab(half.home, "up", LAB_PORT_GITSERVER="12345")
-        refused(moved, PortError)
-        assert f"gitserver runs on port {known.ports['gitserver']}, not 12345" in moved.err
+        says_what_runs(half, before.ports["gitserver"])
+        moved = lab(half.home, "up", variables={"LAB_PORT_GITSERVER": "12345"})
+    refused(moved, PortError)
+    assert f"gitserver runs on port {before.ports['gitserver']}, not 12345" in moved.err
     link = half.home.with_name("link")
     link.symlink_to(half.home)
     answer = lab(link, "down")
     assert (answer.code, answer.err) == (0, "")
     assert f"1 processes ended; its data is in {half.home}" in answer.out
-    assert state.read(half) == known
-    assert not processes.strays(half)
+    assert known(half.home) == before
+    assert not strays(half.home)
 
 
-def says_what_runs(config: Config, known: State) -> None:
-    answer = refused(lab(config.home, "status"), NotRunningError)
-    url = f"http://127.0.0.1:{known.ports['gitserver']}"
-    assert re.search(rf"✓ gitserver +running +{url}\n", answer.out)
-    assert re.search(r"✗ seaweedfs +stopped", answer.out)
-    assert "lab does not run: no seaweedfs, airflow-" in lab(config.home, "env").err
+def says_what_runs(config: Config, port: int) -> None:
+    """What tells how a lab is says what runs and what does not, and no secret."""
+    status, doctor = (refused(lab(config.home, w), NotRunningError) for w in ("status", "doctor"))
+    assert re.search(rf"✓ gitserver +running +http://127.0.0.1:{port}\n", status.out)
+    assert re.search(r"✗ seaweedfs +stopped", status.out)
+    assert re.search(rf"port {port} +gitserver +a random password", doctor.out)
+    assert "not running: seaweedfs, airflow-" in doctor.err
     logs = lab(config.home, "logs", "gitserver")
     assert logs.out.startswith(f"==> {config.logs}/gitserver.log\n")
-    answer = refused(lab(config.home, "doctor"), NotRunningError)
-    assert "not running: seaweedfs, airflow-" in answer.err
-    assert re.search(rf"port {known.ports['gitserver']} +gitserver +a random password", answer.out)
-
-
-def test_no_secret_is_told_by_what_tells_how_a_lab_is(half: Config) -> None:
-    told = [lab(half.home, *words) for words in (("status",), ("logs",), ("doctor",), ("env",))]
-    text = "".join(answer.out + answer.err for answer in told)
-    assert not [name for name, value in Secrets(half).values.items() if value in text]
+    text = "".join(answer.out + answer.err for answer in (status, doctor, logs))
+    assert not [name for name, value in Secrets(config).values.items() if value in text]
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------
@@ -675,7 +648,7 @@ def test_an_interrupted_up_is_removed_by_a_purge(seconds: float, home: Path) -> 
         os.killpg(up.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         out, err = up.communicate(timeout=60)
     assert up.returncode == command_line.INTERRUPTED, (out, err)
-    assert "interrupted: `lab up` completes what was begun" in err
+    assert err.startswith("\ninterrupted: ")
     assert "Traceback" not in out + err
     assert not open_to_others(home)
     answer = lab(home, "down", "--purge")
@@ -699,19 +672,18 @@ def open_to_others(home: Path) -> list[Path]:
 
 def test_tracebacks_for_who_asks_for_them(home: Path) -> None:
     with nothing_changes(home):
-        answer = lab(home, "status", LAB_DEBUG="1")
+        answer = lab(home, "status", variables={"LAB_DEBUG": "1"})
+        bad = lab(home, "up", variables={"LAB_DEBUG": "1", "LAB_PORT_GITSERVER": "http"})
     assert answer.code == NotRunningError.exit_code
     assert answer.err.startswith("Traceback (most recent call last):")
     assert "error: there is no lab" in answer.err
-    broken = lab(home, "up", LAB_DEBUG="1", LAB_PORT_GITSERVER="http")
-    assert broken.err.count("Traceback") == 1
-    assert "error: LAB_PORT_GITSERVER=http is no port" in broken.err
+    assert bad.err.count("Traceback") == 1
+    assert "error: LAB_PORT_GITSERVER=http is no port" in bad.err
 
 
 @pytest.mark.parametrize(
     "variables",
     [
-        {"LANG": "C"},
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         {"PYTHONIOENCODING": "ascii"},
     ],
@@ -719,10 +691,10 @@ def test_tracebacks_for_who_asks_for_them(home: Path) -> None:
 def test_a_terminal_with_few_letters(variables: dict[str, str], home: Path) -> None:
     odd = home.with_name("höme of a lab")
     with nothing_changes(home):
-        answer = lab(odd, "doctor", **variables)
-        assert (answer.code, answer.err) == (0, "")
-        assert refused(lab(odd, "status", **variables), NotRunningError)
-        assert lab(odd, "--help", **variables).code == 0
+        answer = lab(odd, "doctor", variables=variables)
+        refused(lab(odd, "status", variables=variables), NotRunningError)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("ok python ")
 
 
 def test_a_person_without_a_home_folder(home: Path) -> None:
@@ -734,13 +706,9 @@ def test_a_person_without_a_home_folder(home: Path) -> None:
 
 
 def test_the_doctor_finds_everything_that_is_wrong(home: Path) -> None:
+    bad = {"PATH": str(PROGRAMS), "LAB_HOME": str(home.with_name("what?"))}
     with nothing_changes(home):
-        answer = refused(lab(home.with_name("what?"), "doctor", PATH=str(PROGRAMS)), MachineError)
+        answer = refused(lab(home, "doctor", variables=bad), MachineError)
     assert "✗ git " in answer.out
     assert "✗ home " in answer.out
     assert answer.out.count("    try: ") == 2
-
-
-def test_a_command_without_a_traceback_has_a_code_of_its_own() -> None:
-    """Every kind of error above is one that the README's table lists."""
-    assert replace(Answer(1, "", ""), code=HomeError.exit_code) == Answer(13, "", "")

@@ -87,10 +87,18 @@ def test_an_unsigned_request_is_refused(stores: Stores, key: str, method: str, p
     assert stores.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"some bytes"
 
 
-@pytest.mark.parametrize("action", ["ListUsers", "CreateUser", "CreateAccessKey"])
-def test_an_unsigned_request_for_a_key_is_refused(stores: Stores, action: str) -> None:
-    form = {"Action": action, "UserName": "lab", "Version": "2010-05-08"}
-    assert requests.post(stores.lab.s3_endpoint, data=form, timeout=SECONDS).status_code == 403
+@pytest.mark.parametrize("version", ["2010-05-08", "2011-06-15"])  # of IAM, and of STS
+@pytest.mark.parametrize(
+    "action", ["ListUsers", "CreateAccessKey", "AssumeRole", "GetFederationToken"]
+)
+def test_an_unsigned_request_for_a_key_is_refused(
+    stores: Stores, action: str, version: str
+) -> None:
+    who = {"UserName": "lab", "Name": "lab", "RoleArn": "arn:aws:iam::0:role/lab"}
+    form = {"Action": action, "Version": version, "RoleSessionName": "lab", **who}
+    reply = requests.post(stores.lab.s3_endpoint, data=form, timeout=SECONDS)
+    assert reply.status_code in {400, 403}
+    assert "<AccessKeyId>" not in reply.text
 
 
 @pytest.mark.parametrize("wrong", ["aws_secret_access_key", "aws_access_key_id"])
@@ -156,7 +164,10 @@ def test_the_steps_give_nobody_rights(stores: Stores) -> None:
     iam = client(stores, seaweedfs.STEPS, "iam")
     refused(iam.create_user, UserName="other")
     refused(iam.create_access_key, UserName=seaweedfs.ADMIN)
-    refused(iam.list_users)
+    refused(iam.create_access_key, UserName=seaweedfs.STEPS)
+    refused(iam.list_access_keys, UserName=seaweedfs.ADMIN)
+    sts = client(stores, seaweedfs.STEPS, "sts")
+    refused(sts.get_federation_token, Name="other")
     s3 = client(stores, seaweedfs.STEPS)
     refused(s3.put_bucket_policy, Bucket=BUCKET, Policy="{}")
     refused(s3.put_bucket_acl, Bucket=BUCKET, ACL="public-read")

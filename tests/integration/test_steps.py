@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from botocore.exceptions import ClientError
+from dvc.fs.dvc import DVCFileSystem
 
 from dataset_steps import remote
 from dataset_steps.errors import TemporaryError
 from dataset_steps.pointer import Pointer
 from dataset_steps.remote import Remote
+from dataset_steps.workspace import try_lock
 from lab.services import gitserver, seaweedfs
 from tests.integration.conftest import DAG_ID, DAG_VERSION, PATH, employees, md5_of
 
@@ -354,6 +356,27 @@ def kill_after(run: Run, step: str, seconds: float, *, group: bool) -> None:
     run.end(process)
 
 
+def test_the_git_of_a_killed_step_keeps_a_retry_out(project: Project, tmp_path: Path) -> None:
+    mark, script = tmp_path / "pid", tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text(
+        f"#!/bin/sh\necho $$ > '{mark}.part'; mv '{mark}.part' '{mark}'; exec sleep 60"
+    )
+    script.chmod(0o700)
+    run = project.run()
+    process = run.start("dataset-steps", "pull", PATH=f"{script.parent}:{os.environ['PATH']}")
+    while not mark.exists():
+        time.sleep(0.02)
+    process.kill()
+    run.end(process)
+    try:
+        assert try_lock(run.folder.with_name(f"{run.folder.name}.lock")) is None
+    finally:
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+    run.must(*STEPS)
+    project.proved()
+
+
 def test_a_lock_file_of_a_killed_git_does_not_block(project: Project) -> None:
     run = project.run()
     run.must("pull", "modify")
@@ -524,6 +547,17 @@ def test_a_variable_that_makes_no_sense(project: Project, name: str, value: str)
 
 # --- What a retry may help
 
+
+def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
+    """A full disk, or a volume that is not there yet."""
+    place = project.shared / "file"
+    place.touch()
+    done = project.run().step("pull", SHARED_DIR=str(place))
+    assert done.code == 75
+    assert done.output.startswith("error: ")
+    assert str(place) in done.output
+
+
 # The step with a patience of one attempt: nobody waits here for its waiting.
 HASTY = """
 import sys
@@ -687,6 +721,19 @@ def test_an_object_that_is_there_is_not_sent_again(
     stores.put(content)
     monkeypatch.setattr(Remote, "send", lambda *_: pytest.fail("it was sent again"))
     workspace_remote.store(version(content), tmp_path / "absent")
+
+
+def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
+    workspace_remote: Remote, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """DVC takes the end of a connection for the end of the file."""
+    content = employees(20, "cut off")
+    stores.put(content)
+    part = content[:-9]
+    monkeypatch.setattr(DVCFileSystem, "get_file", lambda _, __, to, **___: put(Path(to), part))
+    with pytest.raises(TemporaryError, match=f"arrived as {len(part)} bytes"):
+        workspace_remote.download(version(content), PATH, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
 
 
 def test_an_object_of_several_parts_is_proved_by_reading_it_back(

@@ -6,7 +6,8 @@ services/   what the embedded backend runs, one module each
 gitserver/  the git server itself
 publish     the checkout's DAGs, brought to the lab's git server
 doctor      what this machine lacks, and what to do about it
-model       a service, a running lab
+lab         a running lab, and what can be done with it
+model       a service, a lab's addresses, a run, a version
 runs        triggering DAGs and following them
 versions    reading the datasets repository
 verify      the proof: commit, pointer, object, bytes

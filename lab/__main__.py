@@ -21,7 +21,8 @@ from lab import doctor, runs, state
 from lab.backends import choose, of
 from lab.config import Config, database, debug
 from lab.errors import DiskError, LabError, NotRunningError
-from lab.model import Lab, Proof
+from lab.lab import Lab
+from lab.model import Proof
 from lab.progress import mark, phase
 from lab.shell import tail
 
@@ -45,6 +46,7 @@ DatasetFile = Annotated[
 def main() -> None:
     """Runs one command; turns every known failure into its message and its exit code."""
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    os.umask(0o077)  # what a command makes is for the lab's owner only
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C

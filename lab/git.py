@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from lab.errors import AccessError, LabError
-from lab.model import Lab
+from lab.model import Access
 from lab.shell import run
 
 SECONDS = 120
@@ -26,7 +26,7 @@ CONFIG = {
 }
 
 
-def git(lab: Lab, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
+def git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
     """What git printed. Raises AccessError when the server refuses, LabError otherwise."""
     fix = "lab status shows whether the git server runs"
     try:
@@ -47,7 +47,7 @@ def git(lab: Lab, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
         raise
 
 
-def environment(lab: Lab) -> dict[str, str]:
+def environment(lab: Access) -> dict[str, str]:
     """Git reads no configuration of the machine or its user, and asks nobody."""
     env = {
         "PATH": os.environ.get("PATH", os.defpath),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ class Checkout:
 
 
 @dataclass(frozen=True)
-class Lab:
-    """A running lab: where its servers are, and how to be let in. Tests touch nothing else."""
+class Access:
+    """Where a lab's servers are, and how to be let in."""
 
     backend: str
     git_url: str
@@ -118,53 +117,7 @@ class Lab:
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
-    control: Control = field(repr=False, compare=False, metadata={"private": True})
 
     def env(self) -> dict[str, str]:
         """Everything that another program needs, under the same keys on every backend."""
-        shown = (f.name for f in fields(self) if not f.metadata.get("private"))
-        return {name: getattr(self, name) for name in shown}
-
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
-        """A run that Airflow has accepted. Raises DagError and ConfError."""
-        from lab import runs
-
-        return runs.trigger(self, dag_id, conf or {})
-
-    def follow(self, run: Run, timeout: float = 600) -> Run:
-        """The run, ended. Raises RunError when it did not succeed in `timeout` seconds."""
-        from lab import runs
-
-        return runs.follow(self, run, timeout)
-
-    def run(self, dag_id: str, conf: Mapping[str, Any] | None = None, timeout: float = 600) -> Run:
-        """A run of `dag_id` that succeeded. Raises DagError, ConfError and RunError."""
-        return self.follow(self.trigger(dag_id, conf), timeout)
-
-    def log(self, run: Run, task_id: str) -> str:
-        """What the last attempt of a task has printed, as Airflow's API shows it."""
-        from lab import runs
-
-        return runs.log(self, run, task_id)
-
-    def dataset(self, commit: str = "main") -> Version:
-        """The version of the dataset at a commit. Raises CommitError."""
-        return self.history(commit)[0]
-
-    def history(self, commit: str = "main") -> list[Version]:
-        """All versions up to a commit, the newest first. Raises CommitError."""
-        from lab import versions
-
-        return versions.history(self, commit)
-
-    def checkout(self, commit: str) -> AbstractContextManager[Checkout]:
-        """That commit in a fresh clone, its dataset pulled. Raises CommitError, ProofError."""
-        from lab import versions
-
-        return versions.checkout(self, commit)
-
-    def verify(self, commit: str = "main") -> Proof:
-        """The proof that a commit reproduces its dataset. Raises CommitError and ProofError."""
-        from lab import verify
-
-        return verify.prove(self, commit)
+        return {f.name: getattr(self, f.name) for f in fields(Access)}

@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 
 from lab.git import CONFIG, git
-from lab.model import Lab
+from lab.model import Access
 
 BRANCH = "main"
 MESSAGE = "Publish the DAGs of the lab's checkout"
 
 
-def dags(lab: Lab, url: str, source: Path, folder: str) -> str | None:
+def dags(lab: Access, url: str, source: Path, folder: str) -> str | None:
     """The repository at `url` holds the Python files of `source` in `folder`; the commit that does.
 
     A branch whose newest commit somebody else made is theirs: it is left as it is, and the answer
@@ -33,7 +33,7 @@ def dags(lab: Lab, url: str, source: Path, folder: str) -> str | None:
         return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
 
 
-def ours(lab: Lab, clone: Path) -> bool:
+def ours(lab: Access, clone: Path) -> bool:
     """Whether the branch is empty, or its newest commit is one that this module made."""
     if not git(lab, "for-each-ref", "refs/remotes", cwd=clone):
         git(lab, "checkout", "--quiet", "-B", BRANCH, cwd=clone)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
-from lab.model import Lab, Run
+from lab.model import Access, Run
 from lab.wait import NotYet, until
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOG_LINES = 60
 
 
 @contextmanager
-def calling(lab: Lab) -> Iterator[ApiClient]:
+def calling(lab: Access) -> Iterator[ApiClient]:
     """An authenticated client of Airflow's API. Raises AccessError and ServiceError."""
     from airflow_client.client import ApiClient, Configuration
     from urllib3.exceptions import HTTPError
@@ -38,7 +38,7 @@ def calling(lab: Lab) -> Iterator[ApiClient]:
         ) from error
 
 
-def token(lab: Lab) -> str:
+def token(lab: Access) -> str:
     """A token for the lab's Airflow account."""
     login = {"username": lab.airflow_user, "password": lab.airflow_password}
     try:
@@ -72,7 +72,7 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def trigger(lab: Lab, dag_id: str, conf: Mapping[str, Any]) -> Run:
+def trigger(lab: Access, dag_id: str, conf: Mapping[str, Any]) -> Run:
     """A run that Airflow has accepted. Raises DagError when there is no such DAG, and ConfError."""
     from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
     from airflow_client.client.exceptions import ApiException
@@ -109,7 +109,7 @@ def dag_ids(client: ApiClient) -> list[str]:
     return sorted(dag.dag_id for dag in found)
 
 
-def import_errors(lab: Lab) -> dict[str, str]:
+def import_errors(lab: Access) -> dict[str, str]:
     """The DAG files that can't be parsed, and why."""
     from airflow_client.client import ImportErrorApi
 
@@ -118,13 +118,13 @@ def import_errors(lab: Lab) -> dict[str, str]:
         return {e.filename: e.stack_trace for e in found.import_errors}
 
 
-def known_dags(lab: Lab) -> list[str]:
+def known_dags(lab: Access) -> list[str]:
     """The DAGs that can be run."""
     with calling(lab) as client:
         return dag_ids(client)
 
 
-def await_dag(lab: Lab, dag_id: str, version: str, timeout: float) -> None:
+def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
     """Airflow has parsed the DAG at this commit: runs from now on are of that version.
 
     Raises ServiceError after `timeout` seconds, DagError when the DAG's file can't be parsed.
@@ -145,7 +145,7 @@ def await_dag(lab: Lab, dag_id: str, version: str, timeout: float) -> None:
     until(known, what=dag_id, timeout=timeout, interval=0.2)
 
 
-def refuse_broken(lab: Lab, file: str) -> None:
+def refuse_broken(lab: Access, file: str) -> None:
     """Raises DagError when Airflow could not parse the file."""
     for name, why in import_errors(lab).items():
         if name.endswith(file):
@@ -160,7 +160,7 @@ def run_of(response: Any) -> Run:
     )
 
 
-def find(lab: Lab, dag_id: str, run_id: str) -> Run | None:
+def find(lab: Access, dag_id: str, run_id: str) -> Run | None:
     """A run that Airflow knows, or None."""
     from airflow_client.client import DagRunApi
     from airflow_client.client.exceptions import NotFoundException
@@ -174,7 +174,7 @@ def find(lab: Lab, dag_id: str, run_id: str) -> Run | None:
             return None
 
 
-def follow(lab: Lab, run: Run, timeout: float, show: Callable[[str], object] = str) -> Run:
+def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] = str) -> Run:
     """The run, ended in success; `show` has had a line for each change of a task's state.
 
     Raises RunError when it failed, with the failed task's log, or did not end in `timeout` seconds.
@@ -209,7 +209,7 @@ def follow(lab: Lab, run: Run, timeout: float, show: Callable[[str], object] = s
     return last
 
 
-def look(lab: Lab, run: Run, seen: dict[str, str], show: Callable[[str], object]) -> Run:
+def look(lab: Access, run: Run, seen: dict[str, str], show: Callable[[str], object]) -> Run:
     """The run as it is now; shows each task whose state is not what `seen` says, and notes it."""
     from airflow_client.client import DagRunApi
 
@@ -244,7 +244,7 @@ def tasks(client: ApiClient, run: Run) -> list[TaskInstanceResponse]:
     )
 
 
-def failed(lab: Lab, run: Run) -> RunError:
+def failed(lab: Access, run: Run) -> RunError:
     """The error of a failed run: which task, and the end of its log."""
     with calling(lab) as client:
         broken = [t.task_id for t in tasks(client, run) if t.state and t.state.value == "failed"]
@@ -255,7 +255,7 @@ def failed(lab: Lab, run: Run) -> RunError:
     )
 
 
-def log(lab: Lab, run: Run, task_id: str) -> str:
+def log(lab: Access, run: Run, task_id: str) -> str:
     """The end of what the last attempt of a task has printed."""
     from airflow_client.client import TaskInstanceApi
 

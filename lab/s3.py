@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab.errors import AccessError, ProofError, ServiceError
-from lab.model import Lab
+from lab.model import Access
 
 REGION = "us-east-1"
 RESTORE = "bring the object back from a backup of the bucket, or check an earlier version out"
 
 
-def client(lab: Lab) -> Any:
+def client(lab: Access) -> Any:
     """boto3's client for the lab's S3 server; nothing of the caller's AWS set-up is read."""
     import boto3
     from botocore.config import Config
@@ -35,7 +35,7 @@ def client(lab: Lab) -> Any:
     )
 
 
-def ensure_bucket(lab: Lab) -> None:
+def ensure_bucket(lab: Access) -> None:
     """The lab's bucket exists. Raises AccessError and ServiceError."""
     s3 = client(lab)
     with answers_known():
@@ -44,7 +44,7 @@ def ensure_bucket(lab: Lab) -> None:
             s3.create_bucket(Bucket=lab.s3_bucket)
 
 
-def environment(lab: Lab) -> dict[str, str]:
+def environment(lab: Access) -> dict[str, str]:
     """What DVC and the AWS tools read."""
     return {
         "AWS_ENDPOINT_URL_S3": lab.s3_endpoint,

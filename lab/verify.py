@@ -15,12 +15,12 @@ from typing import Any
 from lab import runs, s3, versions
 from lab.errors import ProofError
 from lab.git import git
-from lab.model import Lab, Proof, Version
+from lab.model import Access, Proof, Version
 
 BLOCK = 1 << 20  # bytes
 
 
-def prove(lab: Lab, commit: str) -> Proof:
+def prove(lab: Access, commit: str) -> Proof:
     """What `commit` (or the newest one, for `main`) reproduces. Raises CommitError, ProofError."""
     with versions.clone(lab) as folder:
         name = versions.resolve(lab, folder, commit)
@@ -45,7 +45,7 @@ def prove(lab: Lab, commit: str) -> Proof:
 
 
 def check_bytes(
-    lab: Lab, folder: Path, commit: str, version: Version, bucket: str, key: str
+    lab: Access, folder: Path, commit: str, version: Version, bucket: str, key: str
 ) -> None:
     """The object has the pointer's hash and size, and `dvc pull` brings those very bytes."""
     copy = folder.parent / "object"
@@ -63,7 +63,7 @@ def check_bytes(
         raise ProofError(f"dvc pull at {commit} brings other bytes than the object's", s3.RESTORE)
 
 
-def download(lab: Lab, bucket: str, key: str, into: Path) -> str:
+def download(lab: Access, bucket: str, key: str, into: Path) -> str:
     """The MD5 of the object, whose bytes are in `into` afterwards. Raises ProofError."""
     client = s3.client(lab)
     digest = hashlib.md5(usedforsecurity=False)
@@ -85,7 +85,7 @@ def check_trailers(version: Version) -> None:
         )
 
 
-def check_run(lab: Lab, version: Version) -> None:
+def check_run(lab: Access, version: Version) -> None:
     """Airflow knows the run that the commit names, at the DAG version that it names.
 
     A run that Airflow has forgotten (its database was cleaned) proves nothing either way.
@@ -102,7 +102,7 @@ def check_run(lab: Lab, version: Version) -> None:
         )
 
 
-def check_lineage(lab: Lab, line: list[Version], bucket: str, prefix: str) -> None:
+def check_lineage(lab: Access, line: list[Version], bucket: str, prefix: str) -> None:
     """Each version names its parent, each run made one version, each object is in the bucket."""
     for child, parent in pairwise(line):
         if child.trailers.get("Data-Parent", parent.md5) != parent.md5:

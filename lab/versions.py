@@ -13,7 +13,7 @@ from pathlib import Path
 from lab import s3
 from lab.errors import CommitError, LabError, ProofError
 from lab.git import git
-from lab.model import Checkout, Lab, Version
+from lab.model import Access, Checkout, Version
 from lab.shell import run
 
 DVC_SECONDS = 1800
@@ -21,7 +21,7 @@ SHOWN = "%H%x1f%(trailers:only,unfold,separator=%x1e)%x1d"
 
 
 @contextmanager
-def clone(lab: Lab) -> Iterator[Path]:
+def clone(lab: Access) -> Iterator[Path]:
     """A fresh clone in a temporary folder, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="lab-clone-") as folder:
         path = Path(folder) / "datasets"
@@ -29,7 +29,7 @@ def clone(lab: Lab) -> Iterator[Path]:
         yield path
 
 
-def resolve(lab: Lab, folder: Path, commit: str) -> str:
+def resolve(lab: Access, folder: Path, commit: str) -> str:
     """The full name of a commit. Raises CommitError when the repository has none of that name."""
     name = "HEAD" if commit == "main" else commit
     if name.startswith("-"):
@@ -45,13 +45,13 @@ def resolve(lab: Lab, folder: Path, commit: str) -> str:
         ) from error
 
 
-def history(lab: Lab, commit: str) -> list[Version]:
+def history(lab: Access, commit: str) -> list[Version]:
     """All versions up to a commit, the newest first. Raises CommitError."""
     with clone(lab) as folder:
         return versions(lab, folder, resolve(lab, folder, commit))
 
 
-def versions(lab: Lab, folder: Path, commit: str) -> list[Version]:
+def versions(lab: Access, folder: Path, commit: str) -> list[Version]:
     """The commits up to `commit` that changed the dataset's pointer, and what it says in each."""
     pointer = f"{lab.dataset_path}.dvc"
     log = git(lab, "log", f"--format={SHOWN}", commit, "--", pointer, cwd=folder)
@@ -64,7 +64,7 @@ def versions(lab: Lab, folder: Path, commit: str) -> list[Version]:
     ]
 
 
-def contents(lab: Lab, folder: Path, names: list[str]) -> list[str]:
+def contents(lab: Access, folder: Path, names: list[str]) -> list[str]:
     """The text of each object, by one git process. Raises ProofError for a missing one."""
     out = git(lab, "cat-file", "--batch", cwd=folder, stdin="\n".join(names) + "\n").encode()
     texts = []
@@ -94,7 +94,7 @@ def version_of(commit: str, text: str, trailers: str) -> Version:
 
 
 @contextmanager
-def checkout(lab: Lab, commit: str) -> Iterator[Checkout]:
+def checkout(lab: Access, commit: str) -> Iterator[Checkout]:
     """That commit in a fresh clone, its datasets pulled by the `dvc` command line."""
     with clone(lab) as folder:
         git(lab, "checkout", "--quiet", resolve(lab, folder, commit), cwd=folder)
@@ -102,7 +102,7 @@ def checkout(lab: Lab, commit: str) -> Iterator[Checkout]:
         yield Checkout(folder)
 
 
-def dvc_pull(lab: Lab, folder: Path) -> None:
+def dvc_pull(lab: Access, folder: Path) -> None:
     """The clone's work tree holds its datasets. Raises ProofError when DVC can't bring them."""
     try:
         run(
@@ -118,7 +118,7 @@ def dvc_pull(lab: Lab, folder: Path) -> None:
         ) from error
 
 
-def dvc_environment(lab: Lab, folder: Path) -> dict[str, str]:
+def dvc_environment(lab: Access, folder: Path) -> dict[str, str]:
     """DVC reads no configuration and no cache but its own clone's."""
     places = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
     return {
@@ -130,7 +130,7 @@ def dvc_environment(lab: Lab, folder: Path) -> dict[str, str]:
     }
 
 
-def remote_of(lab: Lab, folder: Path, commit: str) -> tuple[str, str]:
+def remote_of(lab: Access, folder: Path, commit: str) -> tuple[str, str]:
     """Bucket and prefix of the default DVC remote at a commit, from `.dvc/config` alone.
 
     Raises ProofError when it names none.

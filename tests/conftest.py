@@ -13,7 +13,7 @@ import pytest
 from lab.backends import BACKENDS
 from lab.config import Config
 from lab.errors import LabError
-from lab.model import Lab
+from lab.lab import Lab
 
 TREE = Path(__file__).resolve().parent.parent
 KNOWN = ("embedded", "kind")

@@ -17,7 +17,8 @@ import psutil
 from lab import dataset, doctor, ports, processes, publish, runs, s3, state
 from lab.config import Config
 from lab.errors import LabError, NotRunningError, PortError
-from lab.model import Lab, Service
+from lab.lab import Lab
+from lab.model import Service
 from lab.progress import Report, silent, title
 from lab.services import airflow, gitserver, postgresql, seaweedfs
 from lab.shell import run
@@ -265,7 +266,7 @@ def together(site: Site, *jobs: Callable[[Site], object]) -> None:
 
 
 def start_stores(site: Site) -> None:
-    """Start the S3 server and the git server, prepare database and dataset."""
+    """Start S3 and git, prepare the database and the dataset."""
     together(site, prepare_dataset, start_servers, prepare_database)
     s3.ensure_bucket(site.lab)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from lab.git import git
-from lab.model import Lab
+from lab.lab import Lab
 from lab.wait import NotYet, until
 from tests.bench.plain import run_script
 from tests.bench.row import Row

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab import s3
 from lab.git import environment as git_environment
-from lab.model import Lab
+from lab.lab import Lab
 
 SCRIPT = """
 set -eu

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab import s3
 from lab.dataset import write_employees
-from lab.model import Lab
+from lab.lab import Lab
 from tests.bench.plain import environment
 from tests.bench.row import Row
 

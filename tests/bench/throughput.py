@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Iterator
 
-from lab.model import Lab
+from lab.lab import Lab
 from tests.bench.row import Row
 
 DAG = "dataset_pipeline"

@@ -10,7 +10,8 @@ import requests
 
 from lab import runs, s3
 from lab.errors import CommitError, DagError, RunError
-from lab.model import Lab, Version
+from lab.lab import Lab
+from lab.model import Version
 from lab.versions import object_key
 
 DAG = "dataset_pipeline"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab import runs
 from lab.git import git
-from lab.model import Lab
+from lab.lab import Lab
 from lab.wait import NotYet, until
 
 DAG = "dataset_pipeline"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab import runs
 from lab.git import git
-from lab.model import Lab
+from lab.lab import Lab
 from lab.versions import clone
 
 DAG = "dataset_pipeline"

@@ -12,7 +12,8 @@ from itertools import pairwise
 import pytest
 
 from lab import s3
-from lab.model import Lab, Run, Version
+from lab.lab import Lab
+from lab.model import Run, Version
 from lab.versions import object_key
 
 DAG = "dataset_pipeline"

@@ -33,7 +33,7 @@ from lab.backends import embedded
 from lab.config import Config
 from lab.gitserver import repositories
 from lab.gitserver.accounts import Account, write_accounts
-from lab.model import Lab
+from lab.lab import Lab
 from lab.services import gitserver, seaweedfs
 
 DAG_ID = "dataset_pipeline"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -50,6 +49,7 @@ from lab.errors import (
 )
 from lab.services import gitserver, seaweedfs
 from lab.state import Secrets, State
+from lab.wait import NotYet, until
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
 NOBODY = 65534
@@ -399,8 +399,17 @@ def process_of(home: Path) -> Iterator[psutil.Process]:
     """A process that carries a lab's mark."""
     marks = {processes.MARK: str(home), processes.NAME: "thing"}
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **marks}) as process:
-        yield psutil.Process(process.pid)
-        process.kill()
+        try:
+            until(lambda: expect_strays(home), what="the mark", timeout=20, interval=0.01)
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
+
+
+def expect_strays(home: Path) -> None:
+    """Raises NotYet in the moment in which a program has begun, but shows no environment yet."""
+    if not strays(home):
+        raise NotYet
 
 
 @pytest.mark.parametrize("text", ['{"layout": 0, "ports": {}}', '{"layout": 1'])
@@ -460,6 +469,7 @@ def in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of the command, run by this very process."""
     monkeypatch.setattr(sys, "argv", ["lab", *words])
     monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert isinstance(ended.value.code, int)
@@ -659,12 +669,9 @@ def test_an_interrupted_up_is_removed_by_a_purge(seconds: float, home: Path) -> 
 
 
 def open_to_others(home: Path) -> list[Path]:
-    """What others could read; logs are made with the caller's umask, in a folder that is closed."""
-    if not home.exists():
-        return []
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    paths = [p for p in home.rglob("*") if p.parent != home / "logs" and not p.is_symlink()]
-    return [p for p in paths if p.stat().st_mode & 0o077 and p.exists()]
+    """What others could read, were the home itself not closed to them."""
+    paths = [home, *home.rglob("*")] if home.exists() else []
+    return [p for p in paths if not p.is_symlink() and p.stat().st_mode & 0o077]
 
 
 # --- Surroundings -------------------------------------------------------------------------------

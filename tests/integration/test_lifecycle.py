@@ -12,10 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from lab import processes, state
+from lab import ports, processes, state
 from lab.config import Config
 from lab.services.seaweedfs import SOCKET_FOLDERS
 
@@ -145,8 +144,7 @@ def test_down_leaves_no_process_no_port_and_no_socket(config: Config) -> None:
     assert lab(config, "down").returncode == 0
     assert not processes.strays(config)
     assert not sockets(config)
-    listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN"}
-    assert not listening & set(known.ports.values())
+    assert not [number for number in known.ports.values() if not ports.free(number)]
     assert config.home.exists()
 
 

@@ -39,7 +39,8 @@ PLACES = (
     "/tmp" + "/lk",
     "/opt" + "/wheels",
 )
-PRIVATE = re.compile(r"(?<![\w.}])/(root|home/[a-z]\w*|Users/[a-z]\w*)/")  # somebody's own folder
+# Somebody's own folder; `you` is everybody, in examples.
+PRIVATE = re.compile(r"(?<![\w.}])/(root|(home|Users)/(?!you/)[a-z]\w*)/")
 
 
 def modules(*folders: str) -> list[Path]:
@@ -211,7 +212,7 @@ def test_no_tracked_file_names_a_place_of_one_machine() -> None:
 def test_a_place_of_one_machine_is_recognised() -> None:
     """The pattern is one thing only: a whole path that begins in somebody's own folder."""
     mine = "/ro" + "ot/x", "see /ho" + "me/jane/lab", "file:///Us" + "ers/jane/x"
-    others = "s3://bucket/root/x", "{home}/root/", "/home/", "~/lab", "/path/to/folder"
+    others = "s3://bucket/root/x", "{home}/root/", "/home/you/lab", "~/lab", "/path/to/folder"
     assert all(map(PRIVATE.search, mine))
     assert not any(map(PRIVATE.search, others))
 

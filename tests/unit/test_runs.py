@@ -15,7 +15,7 @@ import pytest
 
 from lab import runs
 from lab.errors import AccessError, ConfError, ServiceError
-from lab.model import Lab
+from lab.lab import Lab
 
 
 def a_lab(url: str) -> Lab:

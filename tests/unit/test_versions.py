@@ -11,7 +11,8 @@ import pytest
 
 from lab import versions
 from lab.errors import CommitError, LabError, ProofError
-from lab.model import Lab, Version
+from lab.lab import Lab
+from lab.model import Version
 
 MD5 = "54e1eb987b2a9ffe06e8a530ca469b18"
 POINTER = """outs:

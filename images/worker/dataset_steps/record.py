@@ -99,7 +99,8 @@ def highest(file: BinaryIO, start: int, size: int, column: int) -> int | None:
         cells = cells_of(block, column)
         if not INTEGERS.fullmatch(b",".join(cells)):
             return None
-        top = max(map(int, cells if top is None else [*cells, top]))
+        highest_here = max(int(cell) for cell in cells)
+        top = highest_here if top is None else max(top, highest_here)
     return top
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -26,14 +24,6 @@ MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
 STOP_SECONDS = 5
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
-
-
-@dataclass(frozen=True)
-class Record:
-    """Which process a service is: its id, and when it began, since ids are used again."""
-
-    pid: int
-    began: float
 
 
 def start(config: Config, service: Service) -> None:
@@ -54,7 +44,7 @@ def start(config: Config, service: Service) -> None:
             start_new_session=True,
             umask=0o077,
         )
-    record(config, service.name, process.pid)
+    write_private(pid_file(config, service.name), str(process.pid))
 
 
 def environment(config: Config, service: Service) -> dict[str, str]:
@@ -63,10 +53,8 @@ def environment(config: Config, service: Service) -> dict[str, str]:
     return {**passed, **service.environment, MARK: str(config.home), NAME: service.name}
 
 
-def record(config: Config, name: str, pid: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        began = psutil.Process(pid).create_time()
-        write_private(config.run / f"{name}.json", json.dumps({"pid": pid, "began": began}))
+def pid_file(config: Config, name: str) -> Path:
+    return config.run / f"{name}.pid"
 
 
 def log_of(config: Config, name: str) -> Path:
@@ -74,27 +62,32 @@ def log_of(config: Config, name: str) -> Path:
 
 
 def find(config: Config, name: str) -> psutil.Process | None:
-    """The service's process, or None when it does not run."""
+    """The service's process, or None when it does not run.
+
+    The recorded process must carry the lab's mark: ids are used again. (When it began says less:
+    that is derived from the machine's clock, which may be set.)
+    """
     try:
-        known = Record(**json.loads((config.run / f"{name}.json").read_text("utf-8")))
-        process = psutil.Process(known.pid)
-        same = abs(process.create_time() - known.began) < 0.01
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (FileNotFoundError, ValueError, TypeError, psutil.NoSuchProcess):
+        process = psutil.Process(int(pid_file(config, name).read_text("utf-8")))
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return process if alive and is_marked(process.environ(), config, name) else None
+    except (FileNotFoundError, ValueError, OverflowError, psutil.Error):
         return None
+
+
+def is_marked(env: Mapping[str, str], config: Config, name: str | None = None) -> bool:
+    """Whether an environment is that of a process of this lab (and of this service)."""
+    return env.get(MARK) == str(config.home) and name in (None, env.get(NAME))
 
 
 def strays(config: Config, name: str | None = None) -> list[psutil.Process]:
     """Every process that carries the lab's mark (and the service's name, where one is given)."""
-    return [process for process, env in marked(config) if name is None or env.get(NAME) == name]
-
-
-def marked(config: Config) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            env = process.environ()
-            if env.get(MARK) == str(config.home) and process.pid != os.getpid():
-                yield process, env
+            if is_marked(process.environ(), config, name) and process.pid != os.getpid():
+                found.append(process)
+    return found
 
 
 def memory(config: Config) -> int:
@@ -153,7 +146,7 @@ def end_all(config: Config) -> int:
     while found := strays(config):
         total += len(found)
         end(found)
-    for path in config.run.glob("*.json"):
+    for path in config.run.glob("*.pid"):
         path.unlink(missing_ok=True)
     return total
 

@@ -113,8 +113,9 @@ class Stores:
         psutil.wait_procs(found, timeout=10)
 
     def process(self, service: str) -> psutil.Process:
+        """The service's process; a test fails at once, and not by a timeout, when it has died."""
         process = processes.find(self.config, service)
-        assert process
+        assert process, f"{service} has died: see {self.config.logs}"
         return process
 
     def grant(self, name: str) -> None:
@@ -261,6 +262,16 @@ class Project:
     def run(self, name: str = "") -> Run:
         return Run(self, name or f"manual__{self.name}/{next(self.stores.serial)}+00:00")
 
+    def elsewhere(self) -> Project:
+        """The same repository, seen by runs that share no folder with the others."""
+        shared = self.shared.with_name(f"shared-{next(self.stores.serial)}")
+        shared.mkdir()
+        return replace(self, shared=shared)
+
+    def left(self) -> list[str]:
+        """What ended runs have left in their folder, beside the lock by which they take turns."""
+        return [p.name for p in (self.shared / "runs").iterdir() if p.name != "publish.lock"]
+
     def environment(self, run_id: str) -> dict[str, str]:
         """All that a step of this run sees, as the embedded backend would give it."""
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
@@ -398,6 +409,8 @@ def empty(stores: Stores, tmp_path: Path) -> Project:
 
 
 def new_project(stores: Stores, folder: Path) -> Project:
+    for service in (gitserver.NAME, seaweedfs.NAME):
+        stores.process(service)
     project = Project(stores, f"lab/test-{next(stores.serial)}", folder / "shared")
     project.shared.mkdir()
     stores.grant(project.name)

@@ -54,8 +54,7 @@ def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def pids(config: Config) -> dict[str, int]:
     """The process of each service."""
-    records = {path.stem: json.loads(path.read_text()) for path in config.run.glob("*.json")}
-    return {name: record["pid"] for name, record in records.items()}
+    return {path.stem: int(path.read_text()) for path in config.run.glob("*.pid")}
 
 
 def sockets(config: Config) -> list[Path]:

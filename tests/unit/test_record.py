@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset_steps import record
 from dataset_steps.errors import StepError
 from dataset_steps.record import draw
 
@@ -155,7 +156,9 @@ def test_the_highest_key_counts(file: Path, cells: list[str], following: str) ->
     assert {drawn(column_of(file, cells), seed)[0] for seed in SEEDS[:20]} == {following}
 
 
-@pytest.mark.parametrize("odd", ["A7", "", "7.5", "1e3", "٣", "1_000", "0x1f", "9" * 19])
+@pytest.mark.parametrize(
+    "odd", ["A7", "", "7.5", "1e3", "٣", "1_000", "1,000", "1;2", '"7"', "0x1f", "9" * 19]
+)
 def test_a_column_with_one_value_that_is_no_integer_is_not_counted(file: Path, odd: str) -> None:
     column_of(file, ["4", odd, "11"])
     assert {drawn(file, seed)[0] for seed in SEEDS} == {"4", odd, "11"}
@@ -165,6 +168,31 @@ def test_a_key_among_quoted_cells(file: Path) -> None:
     rows = ["a, id", 'name,"id"', '"x, y",3', 'plain,"12"', 'z,"7"']
     file.write_text("\n".join(rows[1:]) + "\n", encoding="utf-8")
     assert drawn(file)[1] == "13"
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_the_key_is_found_in_whatever_blocks_the_file_is_read(
+    file: Path, monkeypatch: pytest.MonkeyPatch, quoted: bool
+) -> None:
+    chance = random.Random(7)
+    for block in (1, 2, 3, 7, 64):
+        monkeypatch.setattr(record, "BLOCK", block)
+        keys = [str(chance.randrange(-50, 1000)) for _ in range(30)]
+        name = 'x"y, z' if quoted else "x"
+        write(file, [["name", "id", "more"], *([name * int(k[-1]), k, "m"] for k in keys)])
+        assert drawn(file)[1] == str(max(map(int, keys)) + 1)
+
+
+@pytest.mark.parametrize("odd", ["", "x", "1,5"])
+def test_one_value_that_is_no_integer_is_found_in_any_block(
+    file: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.setattr(record, "BLOCK", 16)
+    for place in range(12):
+        cells = [str(n) for n in range(12)]
+        cells[place] = odd
+        column_of(file, cells)
+        assert {drawn(file, seed)[0] for seed in SEEDS[:40]} <= set(cells)
 
 
 def test_the_first_of_two_keys_counts(file: Path) -> None:
@@ -226,6 +254,18 @@ def test_files_to_which_nothing_can_be_appended(file: Path, content: bytes, why:
     with pytest.raises(StepError, match=why) as refusal:
         draw(file, len(content), "run")
     assert refusal.value.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    "line", [b'"x",M\xfcller\n', b'"x",a\rb\n', b'"x",' + b"y" * 200_000 + b"\n"]
+)
+def test_a_line_that_is_no_csv_is_refused_wherever_it_is(file: Path, line: bytes) -> None:
+    """The key column is read from the start to the end, whichever record is drawn from."""
+    file.write_bytes(b"id,mark,name\n" + b"1,x,a\n" * 9 + b"1," + line)
+    size = file.stat().st_size
+    for seed in SEEDS[:50]:
+        with pytest.raises(StepError, match=r"not UTF-8|not CSV"):
+            draw(file, size, seed)
 
 
 def test_a_ragged_record_is_refused_as_soon_as_it_is_drawn(file: Path) -> None:

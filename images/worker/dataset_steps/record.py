@@ -13,8 +13,8 @@ from typing import BinaryIO
 from dataset_steps.errors import StepError
 
 KEY_NAME = re.compile(r"(?i:(.*[ _-])?(id|key|index|no|number))|.*[a-z](Id|ID)")
-INTEGER = re.compile(rb"\s*-?\d{1,18}\s*")
-INTEGERS = re.compile(rb"(?:%b,)*%b" % (INTEGER.pattern, INTEGER.pattern))
+INTEGER = re.compile(rb"[ \t]*-?\d{1,18}[ \t]*")
+INTEGERS = re.compile(rb"(?:%b\n)*%b" % (INTEGER.pattern, INTEGER.pattern))
 BLOCK = 4 << 20  # bytes read at a time; memory stays the same for every dataset size
 
 
@@ -75,8 +75,13 @@ def sample(
 
 def fields(line: bytes) -> list[str]:
     """The fields of one line of CSV. Raises StepError when it is none, or not UTF-8."""
+    return next(rows(line), [])
+
+
+def rows(block: bytes) -> Iterator[list[str]]:
+    """The records of whole lines of CSV. Raises StepError when they are none, or not UTF-8."""
     try:
-        return next(csv.reader([line.decode("utf-8").rstrip("\n")]), [])
+        yield from csv.reader(block.decode("utf-8").removesuffix("\n").split("\n"))
     except UnicodeDecodeError as error:
         raise StepError(f"the dataset is not UTF-8: {error}") from error
     except csv.Error as error:
@@ -97,7 +102,7 @@ def highest(file: BinaryIO, start: int, size: int, column: int) -> int | None:
     file.seek(start)
     for block in whole_lines(file, size - start):
         cells = cells_of(block, column)
-        if not INTEGERS.fullmatch(b",".join(cells)):
+        if not INTEGERS.fullmatch(b"\n".join(cells)):  # which no cell holds
             return None
         highest_here = max(int(cell) for cell in cells)
         top = highest_here if top is None else max(top, highest_here)
@@ -118,8 +123,7 @@ def cells_of(block: bytes, column: int) -> list[bytes]:
     if b'"' not in block:
         # Each match takes the rest of its line, too: searching for the next line's start is slow.
         return re.findall(rb"(?:[^,\n]*,){%d}([^,\n]*)[^\n]*\n" % column, block)
-    rows = csv.reader(block.decode("utf-8").rstrip("\n").split("\n"))
-    return [row[column].encode() if column < len(row) else b"" for row in rows]
+    return [row[column].encode() if column < len(row) else b"" for row in rows(block)]
 
 
 def line_of(values: list[str]) -> bytes:

@@ -33,6 +33,7 @@ def test_a_hash_that_looks_like_a_number_stays_a_text(path: Path, md5: str) -> N
     assert yaml.safe_load(path.read_bytes())["outs"][0]["md5"] == md5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 @pytest.mark.parametrize("name", ["data.csv", "größe 1.csv", "a'b: c.csv", "yes"])
 def test_the_text_is_the_one_of_dvc_add(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -6,7 +6,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from dataset_steps.errors import TemporaryError
 
-# About 15 s in all. Only for what may be done twice: each use says why it may.
+# About 15 s in all; a minute where DVC reads, since s3fs tries several times by itself.
+# Only for what may be done twice: each use says why it may.
 patiently = retry(
     retry=retry_if_exception_type(TemporaryError),
     stop=stop_after_attempt(6),

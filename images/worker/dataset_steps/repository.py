@@ -46,7 +46,7 @@ class PushRejected(Exception):
 def environment() -> dict[str, str]:
     """Git sees this step's settings and nobody else's: no user's or machine's configuration."""
     env = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not foreign(name)},
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -56,6 +56,11 @@ def environment() -> dict[str, str]:
     for index, (key, value) in enumerate(CONFIG.items()):
         env |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
     return env
+
+
+def foreign(name: str) -> bool:
+    """Whether a variable would change what git does (GIT_DIR, GIT_SSH, …)."""
+    return name.startswith("GIT_") and not name.startswith("GIT_SYNC_")
 
 
 def git(*arguments: str, cwd: Path, stdin: str = "") -> str:

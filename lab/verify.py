@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,16 @@ def check_bytes(
 
 def download(lab: Access, bucket: str, key: str, into: Path) -> str:
     """The MD5 of the object, whose bytes are in `into` afterwards. Raises ProofError."""
-    client = s3.client(lab)
-    digest = hashlib.md5(usedforsecurity=False)
     with s3.answers_known(f"object s3://{bucket}/{key}"), into.open("wb") as file:
-        for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
-            digest.update(block)
-            file.write(block)
+        return md5_of(s3.client(lab), bucket, key, file.write)
+
+
+def md5_of(client: Any, bucket: str, key: str, take: Callable[[bytes], object]) -> str:
+    """The MD5 of the bytes that the server sends; `take` has had each block of them."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
+        digest.update(block)
+        take(block)
     return digest.hexdigest()
 
 
@@ -126,15 +131,8 @@ def check_object(client: Any, version: Version, bucket: str, key: str) -> None:
     where = f"object s3://{bucket}/{key} of commit {version.commit}"
     with s3.answers_known(where):
         head = client.head_object(Bucket=bucket, Key=key)
-    tag = head["ETag"].strip('"')
-    if "-" in tag:
-        tag = rehash(client, bucket, key)
+        tag = head["ETag"].strip('"')
+        if "-" in tag:
+            tag = md5_of(client, bucket, key, take=len)
     if (tag, head["ContentLength"]) != (version.md5, version.size):
         raise ProofError(f"the {where} has MD5 {tag} and {head['ContentLength']} bytes", s3.RESTORE)
-
-
-def rehash(client: Any, bucket: str, key: str) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
-        digest.update(block)
-    return digest.hexdigest()

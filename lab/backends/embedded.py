@@ -375,11 +375,9 @@ def find(config: Config) -> Site:
 
 def connect(config: Config) -> Lab:
     """The running lab. Raises NotRunningError, naming what does not run."""
-    site = find(config)
-    dead = [s.name for s in site.services if not processes.find(config, s.name)]
-    if dead:
+    if dead := [service.name for service, running in services(config) if not running]:
         raise NotRunningError(f"the lab does not run: no {', '.join(dead)}", "lab up starts it")
-    return site.lab
+    return find(config).lab
 
 
 def services(config: Config) -> list[tuple[Service, bool]]:

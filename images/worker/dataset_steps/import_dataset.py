@@ -48,7 +48,9 @@ def publish(settings: Settings, workspace: Workspace, source: Path, version: Poi
     paths = configure(clone, settings.bucket) + ignore(workspace)
     Remote(clone).store(version, source)
     pointer.write(workspace.pointer, version)
-    repository.commit(clone, [*paths, workspace.pointer], message(settings, version))
+    trailers = pointer.trailers(settings.dataset_path, version)
+    message = repository.message(f"data: import {settings.dataset_path}", trailers)
+    repository.commit(clone, [*paths, workspace.pointer], message)
     repository.push(clone)
     print(f"imported {version.size} bytes as version {version.md5}")
 
@@ -77,13 +79,3 @@ def ignore(workspace: Workspace) -> list[Path]:
     if line not in lines:
         path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
     return [path]
-
-
-def message(settings: Settings, version: Pointer) -> str:
-    trailers = {
-        "Data-Path": settings.dataset_path,
-        "Data-Md5": version.md5,
-        "Data-Size": str(version.size),
-    }
-    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items())
-    return f"data: import {settings.dataset_path}\n\n{lines}\n"

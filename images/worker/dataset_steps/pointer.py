@@ -18,6 +18,15 @@ class Pointer:
     size: int  # bytes
 
 
+def trailers(dataset_path: str, version: Pointer) -> dict[str, str]:
+    """What a commit says of the version that its pointer names."""
+    return {
+        "Data-Path": dataset_path,
+        "Data-Md5": version.md5,
+        "Data-Size": str(version.size),
+    }
+
+
 def read(path: Path) -> Pointer:
     """The pointer in `path`. Raises StepError when it is missing or not of one file's form."""
     try:

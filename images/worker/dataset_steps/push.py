@@ -87,14 +87,11 @@ def run_trailers(settings: Settings) -> dict[str, str]:
 
 
 def message(settings: Settings, base: Base, version: Pointer) -> str:
-    """The commit message: one line for people, trailers for `verify`."""
+    """The commit message: which run made which version from which."""
     trailers = {
         **run_trailers(settings),
         "Dag-Version": settings.dag_version,
-        "Data-Path": settings.dataset_path,
-        "Data-Md5": version.md5,
-        "Data-Size": str(version.size),
+        **pointer.trailers(settings.dataset_path, version),
         "Data-Parent": base.md5,
     }
-    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items())
-    return f"data: append a record to {settings.dataset_path}\n\n{lines}\n"
+    return repository.message(f"data: append a record to {settings.dataset_path}", trailers)

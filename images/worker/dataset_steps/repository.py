@@ -134,6 +134,12 @@ def unlock(repository: Path) -> None:
             lock.unlink(missing_ok=True)
 
 
+def message(subject: str, trailers: dict[str, str]) -> str:
+    """A commit message: one line for people, trailers for `commit_with` and `lab verify`."""
+    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items())
+    return f"{subject}\n\n{lines}\n"
+
+
 def commit(repository: Path, paths: list[Path], message: str) -> None:
     """A commit of these files, and of nothing else, on top of the work tree's."""
     names = [str(path.relative_to(repository)) for path in paths]

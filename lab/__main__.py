@@ -10,6 +10,7 @@ import sys
 import traceback
 import webbrowser
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from lab import doctor, runs, state
+from lab import runs, state
 from lab.backends import choose, of
 from lab.config import Config, database, debug
 from lab.errors import DiskError, LabError, NotRunningError
@@ -25,6 +26,7 @@ from lab.lab import Lab
 from lab.model import Proof
 from lab.progress import mark, phase
 from lab.shell import tail
+from lab.wait import together
 
 app = typer.Typer(
     help="A local lab for data-versioning pipelines: Airflow, DVC, S3 and git.",
@@ -36,7 +38,7 @@ FIRST_DAG = "dataset_pipeline"
 INTERRUPTED = 130
 USAGE = 2
 
-BackendName = Annotated[str | None, typer.Option("--backend", help="auto or embedded")]
+BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
 DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
 DatasetFile = Annotated[
     Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")
@@ -131,21 +133,14 @@ def bring_up(config: Config) -> Lab:
 
 def what_next(lab: Lab) -> str:
     """What to open and to try, for somebody who sees a lab for the first time."""
-    commits = commits_page(lab)
     return f"""
 open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
-      {commits}   commits   user {lab.git_user}
+      {lab.git_page}   commits   user {lab.git_user}
       (lab env shows the passwords)
 try   nox -s lab -- run {FIRST_DAG}
       nox -s lab -- verify
       nox -s lab -- status
       nox -s lab -- down"""
-
-
-def commits_page(lab: Lab) -> str:
-    """Where a person reads the commits of the datasets repository."""
-    server, _, repository = lab.git_url.removesuffix(".git").rpartition("/lab/")
-    return f"{server}/web/~lab/{repository}/"
 
 
 @app.command()
@@ -240,15 +235,22 @@ def logs(
 ) -> None:
     """Print the logs of one service, or of all."""
     config = settings()
-    files: dict[str, Path] = existing(config).logs(config)
-    if service and service not in files:
-        raise LabError(f"there is no service {service!r}", f"choose one of {', '.join(files)}")
-    chosen = [path for name, path in files.items() if service in (None, name) and path.exists()]
+    backend = existing(config)
+    names = [each.name for each, _ in backend.services(config)]
+    if service and service not in names:
+        raise LabError(f"there is no service {service!r}", f"choose one of {', '.join(names)}")
+    chosen = [service] if service else names
     if following:
-        subprocess.run(["tail", "-n", "20", "-F", *chosen], check=False)
+        together(*(partial(show, words) for words in backend.follow_commands(config, chosen)))
         return
-    for path in chosen:
-        print(f"==> {path}\n{path.read_text('utf-8', 'replace')}")
+    for name, path in backend.logs(config).items():
+        if name in chosen and path.exists():
+            print(f"==> {path}\n{path.read_text('utf-8', 'replace')}")
+
+
+def show(command: list[str | Path]) -> None:
+    """Runs until it is interrupted; what it prints is seen."""
+    subprocess.run(command, check=False)
 
 
 @app.command()
@@ -266,7 +268,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")]
 def open_pages() -> None:
     """Open the lab's pages, or print them where there is no browser."""
     lab = connect()
-    pages = [lab.airflow_url, commits_page(lab)]
+    pages = [lab.airflow_url, lab.git_page]
     seen = bool(os.environ.get("DISPLAY") or sys.platform == "darwin")
     for page in pages:
         print(page)
@@ -278,9 +280,10 @@ def open_pages() -> None:
 def look(backend: BackendName = None, database: DatabaseName = None) -> None:
     """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
     config = settings(backend, database)
-    choose(config)
+    chosen, why = choose(config)
+    print(f"backend: {chosen.NAME} ({why})")
     errors = []
-    for finding in doctor.findings(config):
+    for finding in chosen.findings(config):
         print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
         if finding.error:
             errors.append(finding.error)
@@ -315,7 +318,7 @@ def down(
 ) -> None:
     """End the lab; its data stays unless --purge is given."""
     config = settings()
-    known = state.read(config) if not purge else None
+    known = state.readable(config) if purge else state.read(config)
     backend = of(known.backend) if known else of("embedded")
     with phase("End the lab"):
         ended = backend.down(config, purge=purge)

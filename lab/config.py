@@ -26,6 +26,7 @@ class Config:
     dataset: Path | None = None
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     require: str | None = None
+    chart: Path | None = None
     tree: Path = TREE
 
     @classmethod
@@ -37,6 +38,9 @@ class Config:
             database=database(env.get("LAB_DATABASE") or None),
             ports=ports(env),
             require=env.get("LAB_REQUIRE") or None,
+            chart=Path(env["LAB_AIRFLOW_CHART"]).absolute()
+            if env.get("LAB_AIRFLOW_CHART")
+            else None,
         )
 
     @property
@@ -60,6 +64,11 @@ class Config:
     def shared(self) -> Path:
         """Where the steps of a run meet: `/shared` on a cluster."""
         return self.home / "shared"
+
+
+def file(path: str | None) -> Path | None:
+    """The file that a variable names, by its whole path."""
+    return Path(path).absolute() if path else None
 
 
 def home(path: str | Path) -> Path:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,18 +36,24 @@ class Finding:
     error: LabError | None = None
 
 
-def findings(config: Config) -> Iterator[Finding]:
-    """Everything that a new lab needs, looked at in the order of what fails first."""
-    for name, look in LOOKS.items():
+Looks = Mapping[str, Callable[[Config], str]]
+
+
+def findings(config: Config, looks: Looks | None = None) -> Iterator[Finding]:
+    """Everything that a new lab needs, looked at in the order of what fails first.
+
+    `looks` are those of a backend; without them, the embedded one's.
+    """
+    for name, look in (LOOKS if looks is None else looks).items():
         try:
             yield Finding(name, look(config))
         except LabError as error:
             yield Finding(name, error.what, error)
 
 
-def refuse_unfit_machine(config: Config) -> None:
+def refuse_unfit_machine(config: Config, looks: Looks | None = None) -> None:
     """Raises the error of the first finding that is one."""
-    for finding in findings(config):
+    for finding in findings(config, looks):
         if finding.error:
             raise finding.error
 
@@ -154,7 +160,7 @@ def gigabytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-LOOKS: dict[str, Callable[[Config], str]] = {
+LOOKS: Looks = {
     "python": python,
     "git": git,
     "s3 server": s3_server,

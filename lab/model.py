@@ -109,6 +109,7 @@ class Access:
     git_url: str
     git_user: str
     git_password: str = field(repr=False)
+    git_page: str  # where a person reads the commits of the datasets
     s3_endpoint: str
     s3_bucket: str
     s3_access_key: str = field(repr=False)

@@ -44,5 +44,5 @@ def ours(lab: Access, clone: Path) -> bool:
 def mirror(source: Path, target: Path) -> None:
     """`target` holds the Python files of `source`, and no others."""
     shutil.rmtree(target, ignore_errors=True)
-    only = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+    only = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # but .airflowignore
     shutil.copytree(source, target, ignore=only, copy_function=shutil.copyfile)

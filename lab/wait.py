@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,3 +52,10 @@ def until(
             "read the log, then run `lab up` again; `lab down` removes what is there",
             log,
         ) from last
+
+
+def together(*jobs: Callable[[], object]) -> None:
+    """All jobs are done; they ran side by side. Raises what the first failed one raised."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for future in [pool.submit(job) for job in jobs]:
+            future.result()

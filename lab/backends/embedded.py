@@ -6,31 +6,30 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from lab import dataset, doctor, ports, processes, publish, runs, s3, state
+from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, state
 from lab.config import Config
-from lab.errors import LabError, NotRunningError, PortError
+from lab.dataset import EMPLOYEES_NAME
+from lab.doctor import Finding
+from lab.errors import NotRunningError, PortError
 from lab.lab import Lab
 from lab.model import Service
 from lab.progress import Report, silent, title
 from lab.services import airflow, gitserver, postgresql, seaweedfs
-from lab.shell import run
 from lab.state import Secrets, State
+from lab.wait import together
 
 NAME = "embedded"
 START_SECONDS = 120
-IMPORT_SECONDS = 1800  # of a first version; 1 GB takes less than a minute
 FIRST_DAG = "dataset_pipeline"
 PORTS = (*seaweedfs.port_names(), gitserver.NAME, airflow.API_SERVER, postgresql.NAME)
-DATASETS = "datasets"  # the folder in the repository, as in the guide this lab comes from
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class Site:
             git_url=gitserver.url(self.ports, gitserver.DATASETS),
             git_user=gitserver.OWNER,
             git_password=gitserver.password(self.secrets, gitserver.OWNER),
+            git_page=gitserver.page(self.ports, gitserver.DATASETS),
             s3_endpoint=f"http://127.0.0.1:{self.ports[seaweedfs.NAME]}",
             s3_bucket=seaweedfs.BUCKET,
             s3_access_key=seaweedfs.access_key(self.secrets, seaweedfs.ADMIN),
@@ -151,16 +151,14 @@ def check(config: Config) -> None:
     doctor.refuse_unfit_machine(config)
     known = state.read(config)
     if known:
-        refuse_other_choices(config, known)
+        choices.refuse_others(config, known)
     refuse_unfit_pins(config)
     refuse_held_ports(config, dict(known.ports) if known else {})
 
 
 def refuse_unfit_pins(config: Config) -> None:
     """Raises PortError when a pinned port is of no service, or can't be used or not twice."""
-    if unknown := sorted(set(config.ports) - set(PORTS)):
-        names = ", ".join(map(ports.variable, PORTS))
-        raise PortError(f"{ports.variable(unknown[0])} is of no service", f"choose from {names}")
+    choices.refuse_unknown_pins(config, PORTS)
     numbers = [*config.ports.values(), *seaweedfs.companions(config.ports).values()]
     for number in numbers:
         if number > ports.HIGHEST or numbers.count(number) > 1:
@@ -173,12 +171,7 @@ def refuse_unfit_pins(config: Config) -> None:
 def refuse_held_ports(config: Config, known: dict[str, int]) -> None:
     """Raises PortError when a port is held, or pinned anew while its service runs on another."""
     running = {name for name in known if processes.find(config, owner(name))}
-    for name in running & set(config.ports):
-        if config.ports[name] != known[name]:
-            raise PortError(
-                f"{name} runs on port {known[name]}, not {config.ports[name]}",
-                "lab down, then lab up with the new port",
-            )
+    choices.refuse_moved(config, known, running)
     wanted = {name: n for name, n in {**known, **config.ports}.items() if name not in running}
     ports.refuse_held(wanted)
     ports.refuse_held(seaweedfs.companions(wanted))
@@ -187,20 +180,6 @@ def refuse_held_ports(config: Config, known: dict[str, int]) -> None:
 def owner(port: str) -> str:
     """The service that listens on a port of this name."""
     return seaweedfs.NAME if port.startswith(seaweedfs.NAME) else port
-
-
-def refuse_other_choices(config: Config, known: State) -> None:
-    """Raises LabError when another database or dataset is asked for than this lab was made with."""
-    asked = {
-        "--database": (config.database, known.database),
-        "--dataset": (config.dataset and path_of(config.dataset), known.dataset_path),
-    }
-    for option, (new, old) in asked.items():
-        if new not in (None, old):
-            raise LabError(
-                f"this lab was made with {option} {old}, not {new}",
-                "leave the option out, or set another LAB_HOME for a second lab",
-            )
 
 
 def up(config: Config, report: Report = silent) -> Lab:
@@ -236,15 +215,10 @@ def first_state(config: Config) -> State:
     return State(
         backend=NAME,
         database=config.database or "sqlite",
-        dataset_path=path_of(config.dataset or Path(dataset.EMPLOYEES_NAME)),
+        dataset_path=first_version.path_of(config.dataset or Path(EMPLOYEES_NAME)),
         dataset_source=str(config.dataset) if config.dataset else None,
         ports=ports.choose(names, config.ports, seaweedfs.GRPC_OFFSET),
     )
-
-
-def path_of(source: Path) -> str:
-    """Where a CSV is kept in the repository."""
-    return f"{DATASETS}/{source.name}"
 
 
 @contextlib.contextmanager
@@ -259,16 +233,10 @@ def temporary_folder(config: Config) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def together(site: Site, *jobs: Callable[[Site], object]) -> None:
-    """All jobs are done; they ran side by side. Raises what the first failed one raised."""
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        for future in [pool.submit(job, site) for job in jobs]:
-            future.result()
-
-
 def start_stores(site: Site) -> None:
     """Start S3 and git, prepare the database and the dataset."""
-    together(site, prepare_dataset, start_servers, prepare_database)
+    jobs = (prepare_dataset, start_servers, prepare_database)
+    together(*(partial(job, site) for job in jobs))
     s3.ensure_bucket(site.lab)
 
 
@@ -285,14 +253,9 @@ def start(site: Site, *services: Service) -> None:
 
 
 def prepare_dataset(site: Site) -> None:
-    """The generated dataset is in a file, unless it is published or a person brought one."""
-    if not site.state.dataset_source and not published(site):
-        generated(site).parent.mkdir(mode=0o700, exist_ok=True)
-        dataset.write_employees(generated(site))
-
-
-def generated(site: Site) -> Path:
-    return site.config.data / "dataset" / dataset.EMPLOYEES_NAME
+    """The first version's dataset is in a file, unless it is published."""
+    if not published(site):
+        first_version.prepare(site.config, site.state)
 
 
 def published(site: Site) -> bool:
@@ -342,18 +305,7 @@ def publish_dataset(site: Site) -> None:
     """Store the dataset in S3 and commit its first version."""
     if published(site):
         return
-    source = Path(site.state.dataset_source) if site.state.dataset_source else generated(site)
-    dataset.inspect(source)
-    run(
-        [sys.executable, "-m", "dataset_steps", "import", source.absolute()],
-        timeout=IMPORT_SECONDS,
-        fix="lab logs seaweedfs, lab logs gitserver; then lab up again",
-        env={
-            **airflow.step_variables(site.config, dag_id="lab", run_id="import"),
-            processes.MARK: str(site.config.home),  # `lab down` ends it, should this command die
-        },
-    )
-    shutil.rmtree(generated(site).parent, ignore_errors=True)
+    first_version.publish(site.config, site.state, airflow.steps_environment(site.config))
 
 
 def await_airflow(site: Site) -> None:
@@ -395,6 +347,21 @@ def undeclared_ports(config: Config) -> list[int]:
 def logs(config: Config) -> dict[str, Path]:
     """The log file of each service."""
     return {s.name: processes.log_of(config, s.name) for s in find(config).services}
+
+
+def follow_commands(config: Config, wanted: list[str]) -> list[list[str | Path]]:
+    """What prints the logs of these services as they grow."""
+    return [["tail", "-n", "20", "-F", *(logs(config)[name] for name in wanted)]]
+
+
+def findings(config: Config) -> list[Finding]:
+    """What this machine has and lacks for an embedded lab."""
+    return list(doctor.findings(config))
+
+
+def collect(config: Config, folder: Path) -> None:
+    """`folder` holds what tells why a lab failed: its logs."""
+    shutil.copytree(config.logs, folder, dirs_exist_ok=True)
 
 
 def down(config: Config, *, purge: bool = False) -> int:

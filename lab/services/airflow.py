@@ -246,10 +246,10 @@ def write_steps_environment(config: Config, variables: dict[str, str]) -> None:
     write_private(steps_file(config), json.dumps({**fixed, **variables}, indent=1))
 
 
-def step_variables(config: Config, dag_id: str, run_id: str) -> dict[str, str]:
-    """The whole environment of a step that is not started by Airflow."""
+def steps_environment(config: Config) -> dict[str, str]:
+    """What a step sees, as it was written for Airflow."""
     known: dict[str, str] = json.loads(steps_file(config).read_text("utf-8"))
-    return {**known, "DAG_ID": dag_id, "RUN_ID": run_id}
+    return known
 
 
 def healthy(port: int, name: str) -> None:

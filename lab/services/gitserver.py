@@ -86,6 +86,12 @@ def url(ports: dict[str, int], repository: str) -> str:
     return f"http://127.0.0.1:{ports[NAME]}/{repository}.git"
 
 
+def page(ports: dict[str, int], repository: str) -> str:
+    """Where a person reads a repository's commits."""
+    owner, _, name = repository.partition("/")
+    return f"http://127.0.0.1:{ports[NAME]}/web/~{owner}/{name}/"
+
+
 def has_object(config: Config, repository: str, name: str) -> bool:
     """Whether a repository holds the object `name`, as in `main:path`; asks no server."""
     folder = config.data / NAME / f"{repository}.git"

@@ -25,6 +25,7 @@ import pytest
 
 from lab import __main__ as command_line
 from lab import processes, state
+from lab import choices
 from lab.backends import embedded
 from lab.config import TREE, Config
 from lab.errors import (
@@ -553,7 +554,7 @@ def test_another_dataset_or_database_than_the_labs(home: Path) -> None:
     (home.parent / "other.csv").write_text("a,b\n1,2\n")
     with nothing_changes(home):
         with pytest.raises(LabError, match="made with --database sqlite, not postgresql"):
-            embedded.refuse_other_choices(Config(home, database="postgresql"), known(home))
+            choices.refuse_others(Config(home, database="postgresql"), known(home))
         answer = refused(lab(home, "up", "--dataset", home.parent / "other.csv"), LabError)
     assert "not datasets/other.csv" in answer.err
 

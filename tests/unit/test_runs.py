@@ -20,7 +20,14 @@ from lab.lab import Lab
 
 def a_lab(url: str) -> Lab:
     names = ("backend", "git_url", "git_user", "git_password", "s3_endpoint", "s3_bucket")
-    more = ("s3_access_key", "s3_secret_key", "dataset_path", "airflow_user", "airflow_password")
+    more = (
+        "git_page",
+        "s3_access_key",
+        "s3_secret_key",
+        "dataset_path",
+        "airflow_user",
+        "airflow_password",
+    )
     values: dict[str, Any] = {name: name for name in (*names, *more)}
     return Lab(**values, airflow_url=url, control=SimpleNamespace())
 

@@ -67,7 +67,7 @@ class Repository:
 
 def a_lab(folder: Path, dataset: str) -> Lab:
     return Lab(
-        *("embedded", str(folder), "lab", "", "", "", "", "", dataset, "", "", ""),
+        *("embedded", str(folder), "lab", "", "", "", "", "", "", dataset, "", "", ""),
         control=SimpleNamespace(),
     )
 

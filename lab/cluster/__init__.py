@@ -1,0 +1,1 @@
+"""What a lab on a Kubernetes cluster is made with."""

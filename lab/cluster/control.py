@@ -1,0 +1,110 @@
+"""What tests do to a lab on a cluster: its services and steps are pods."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+from lab.cluster import node, workloads
+from lab.cluster.api import Cluster
+from lab.cluster.docker import docker
+from lab.cluster.workloads import AIRFLOW, STEPS, STORES, WORKLOADS
+from lab.config import Config
+from lab.state import Secrets
+
+RESTART_SECONDS = 120
+TRACE_SECONDS = 120
+POD_LOGS = "/var/log/pods"
+# Everything in the volumes but the datasets' bytes, which are long and hold no log.
+LEFT_OUT = ("--exclude=*/files/md5/*", "--exclude=*.csv")
+SECRETS = {
+    (STORES, "minio"): ("password",),
+    (STORES, "postgresql"): ("password",),
+    (STORES, "gitea"): ("secret-key", "internal-token", "jwt-secret"),
+    (AIRFLOW, "airflow-metadata"): ("password",),
+    (AIRFLOW, "airflow-fernet-key"): ("fernet-key",),
+    (AIRFLOW, "airflow-api-secret-key"): ("api-secret-key",),
+    (AIRFLOW, "airflow-jwt-secret"): ("jwt-secret",),
+    (AIRFLOW, "airflow-login"): ("password",),
+    (AIRFLOW, "s3-credentials"): ("AWS_SECRET_ACCESS_KEY",),
+    (AIRFLOW, "git-credentials"): ("GIT_SYNC_PASSWORD",),
+    (AIRFLOW, "pipelines-credentials"): ("GIT_SYNC_PASSWORD",),
+}
+
+
+@dataclass(frozen=True)
+class Pods:
+    """What tests do to a lab on kind."""
+
+    config: Config
+    cluster: Cluster
+    again: Callable[[], None]
+
+    def services(self) -> list[str]:
+        """The services that can be killed."""
+        return [workload.name for workload in WORKLOADS]
+
+    def parts(self) -> list[str]:
+        """The pods of the steps that are at work."""
+        return [f"pod/{pod.metadata.name}" for pod in self.cluster.pods(AIRFLOW, STEPS)]
+
+    def kill(self, name: str) -> None:
+        """The service's pods, or the one pod, are killed without a warning."""
+        if name.startswith("pod/"):
+            self.cluster.kill_pod(AIRFLOW, name.removeprefix("pod/"))
+            return
+        workload = next(w for w in WORKLOADS if w.name == name)
+        for pod in workloads.pods(self.cluster, workload):
+            self.cluster.kill_pod(workload.namespace, pod.metadata.name)
+
+    def crash(self) -> None:
+        """The whole node ends at once, as by a power cut, and starts again."""
+        docker("restart", "--time", "0", node.container(self.config), timeout=RESTART_SECONDS)
+
+    def restore(self) -> None:
+        """Every service answers again."""
+        self.again()
+
+    def secrets(self) -> list[str]:
+        """Every random value, each token, and the cluster's key."""
+        found = [*Secrets(self.config).values.values()]
+        for (namespace, name), keys in SECRETS.items():
+            held = self.cluster.secret(namespace, name) or {}
+            found += [held[key] for key in keys]
+        return [*set(found), client_key(self.config)]
+
+    def traces(self) -> Iterator[tuple[str, bytes]]:
+        """Logs, volumes, every object but Secrets, and every command line in the node."""
+        yield "arguments", self.inside("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null || true")
+        for kind in ("pods", "configmaps", "events", "statefulsets", "deployments", "jobs"):
+            shown = self.cluster.kubectl("get", kind, "--all-namespaces", "--output", "json")
+            yield kind, shown.encode()
+        for folder in (self.config.logs, self.config.run):
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    yield str(path), path.read_bytes()
+        yield from self.files()
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Each file of the pods' logs and of their volumes."""
+        places = [POD_LOGS, node.VOLUMES]
+        packed = self.inside("tar", "--ignore-failed-read", "-cf", "-", *LEFT_OUT, *places)
+        with tarfile.open(fileobj=BytesIO(packed)) as archive:
+            for member in archive:
+                if member.isfile() and (file := archive.extractfile(member)):
+                    yield member.name, file.read()
+
+    def inside(self, *command: str) -> bytes:
+        """The bytes that a command printed inside of the node; files go while it reads them."""
+        words = ["docker", "exec", node.container(self.config), *command]
+        done = subprocess.run(words, capture_output=True, timeout=TRACE_SECONDS, check=False)
+        return done.stdout
+
+
+def client_key(config: Config) -> str:
+    """The private key in the kubeconfig."""
+    text = node.kubeconfig(config).read_text("utf-8")
+    return text.partition("client-key-data: ")[2].split()[0]

@@ -1,0 +1,91 @@
+"""Docker, by its own command line: what it is, what images it holds, and making more of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cluster import cache
+from lab.errors import LabError, MachineError
+from lab.shell import run
+
+ASK_SECONDS = 30
+PULL_SECONDS = 1800
+BUILD_SECONDS = 1800  # the MinIO server takes four minutes on two cores
+SAVE_SECONDS = 600
+START = "start Docker, or use the lab without it: --backend embedded"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What answers behind the `docker` command."""
+
+    version: str
+    memory: int  # bytes
+    cpus: int
+    cgroup: str
+
+
+def engine() -> Engine:
+    """The running engine. Raises MachineError when there is none or this user may not use it."""
+    if not shutil.which("docker"):
+        raise MachineError(
+            "there is no docker", "install Docker, or use the lab without it: --backend embedded"
+        )
+    try:
+        said = json.loads(docker("info", "--format", "{{json .}}"))
+    except LabError as error:
+        raise MachineError(f"Docker does not answer: {error.what}", START) from error
+    if problems := said.get("ServerErrors"):
+        raise MachineError(f"Docker does not answer: {'; '.join(problems)}", START)
+    return Engine(
+        said["ServerVersion"], said["MemTotal"], said["NCPU"], str(said.get("CgroupVersion", "?"))
+    )
+
+
+def docker(*arguments: str | Path, timeout: float = ASK_SECONDS, fix: str = START) -> str:
+    """What the command printed. Raises LabError."""
+    return run(["docker", *arguments], timeout=timeout, fix=fix)
+
+
+def image_id(name: str) -> str | None:
+    """The id of the image of this name, which changes with its content; None without one."""
+    try:
+        return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
+    except LabError as error:
+        if "No such image" in error.what or "not found" in error.what:
+            return None
+        raise
+
+
+def digests(name: str) -> list[str]:
+    """The digests under which registries know an image; none for one that was built here."""
+    said = docker("image", "inspect", "--format", "{{json .RepoDigests}}", name)
+    return [entry.partition("@")[2] for entry in json.loads(said) or []]
+
+
+def pull(name: str, digest: str | None) -> None:
+    """Docker holds the image `name`, of this digest where one is given. Raises LabError."""
+    fix = f"bring it to this machine: docker pull {name}"
+    if digest is None:
+        docker("pull", "--quiet", name, timeout=PULL_SECONDS, fix=fix)
+        return
+    pinned = f"{name.rpartition(':')[0]}@{digest}"
+    docker("pull", "--quiet", pinned, timeout=PULL_SECONDS, fix=fix)
+    docker("tag", pinned, name)
+
+
+def build(folder: Path, name: str, arguments: Mapping[str, str]) -> None:
+    """Docker holds the image `name`, built from a folder's Dockerfile. Raises LabError."""
+    given = [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
+    fix = f"read the output above; it was made by: docker build {folder}"
+    docker("build", "--tag", name, *given, folder, timeout=BUILD_SECONDS, fix=fix)
+
+
+def save(name: str, archive: Path) -> None:
+    """`archive` holds the image, whole; at no moment does it hold a part of it."""
+    with cache.replacing(archive) as part:
+        docker("save", "--output", part, name, timeout=SAVE_SECONDS, fix="make room on the disk")

@@ -1,0 +1,290 @@
+"""Gitea, the git server on a cluster: the accounts, repositories and rights of the embedded one.
+
+`prepare` looks before it writes, so a second call writes nothing. It may be killed anywhere: what
+it leaves is never taken for finished work, and the next call completes it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from lab.errors import AccessError, LabError, ServiceError
+from lab.services.gitserver import AIRFLOW, DATASETS, OWNER, PIPELINES, READ, STEPS, WRITE
+from lab.wait import NotYet
+
+SECONDS = 30
+BRANCH = "main"
+ROBOTS = (STEPS, AIRFLOW)
+TOKEN = "mlops-lab"  # noqa: S105  the name of a token
+SETUP = "mlops-lab-setup-"  # begins the names of the tokens that give the owner its password
+RESET = "`lab down --purge` and `lab up` make new passwords"
+LOGS = "lab logs gitea"
+
+# Units that a lab does not use: what is not there needs no guarding.
+UNUSED = ("issues", "wiki", "pull_requests", "projects", "releases", "packages", "actions")
+REPOSITORY = {"private": True, "default_branch": BRANCH} | {f"has_{unit}": False for unit in UNUSED}
+# Whoever may write may push, but nobody replaces or deletes what was pushed, not even the owner.
+RULE = {
+    "enable_push": True,
+    "enable_push_whitelist": False,
+    "enable_force_push": False,
+    "enable_force_push_allowlist": False,
+    "require_signed_commits": False,
+    "protected_file_patterns": "",
+    "block_admin_merge_override": True,
+}
+LIMITS = {
+    "source_id": 0,
+    "must_change_password": False,
+    "restricted": True,
+    "visibility": "private",
+    "admin": False,
+    "active": True,
+    "prohibit_login": False,
+    "allow_create_organization": False,
+    "max_repo_creation": 0,
+}
+
+Admin = Callable[[list[str]], str]
+
+
+class Bearer(AuthBase):
+    """Lets the holder of a token in."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"token {self.token}"
+        return request
+
+
+@dataclass(frozen=True)
+class Api:
+    """Gitea's API as one account meets it."""
+
+    url: str
+    account: str
+    auth: AuthBase = field(repr=False)
+
+    def ask(self, method: str, path: str, body: object = None) -> requests.Response:
+        """Gitea's answer, whatever it is. Raises ServiceError when there is none."""
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # neither a proxy nor somebody's .netrc
+                return session.request(
+                    method, f"{self.url}/api/v1/{path}", json=body, auth=self.auth, timeout=SECONDS
+                )
+        except requests.RequestException as error:
+            raise ServiceError(f"Gitea does not answer: {error}", LOGS) from error
+
+    def find(self, path: str) -> Any:
+        """What is there, or None. Raises AccessError and ServiceError."""
+        response = self.ask("GET", path)
+        return None if response.status_code == 404 else self.content(response)
+
+    def get(self, path: str) -> Any:
+        """What is there. Raises AccessError and ServiceError."""
+        return self.content(self.ask("GET", path))
+
+    def change(self, method: str, path: str, body: object = None) -> Any:
+        """What Gitea answers to a change that it made. Raises AccessError and ServiceError."""
+        return self.content(self.ask(method, path, body))
+
+    def admitted(self, path: str) -> bool:
+        """Whether Gitea lets the account see what is there. Raises ServiceError."""
+        response = self.ask("GET", path)
+        if response.status_code in {401, 403, 404}:
+            return False
+        self.content(response)
+        return True
+
+    def content(self, response: requests.Response) -> Any:
+        if response.ok:
+            return response.json() if response.content else None
+        # No header and no body that was sent: they hold the passwords.
+        asked = f"{response.request.method} {response.request.path_url}"
+        if response.status_code in {401, 403}:
+            what = f"Gitea refused the account {self.account!r} ({response.status_code}, {asked})"
+            raise AccessError(f"{what}: {reason(response)}", RESET)
+        raise ServiceError(
+            f"Gitea answered {response.status_code} to {asked}: {reason(response)}", LOGS
+        )
+
+
+def reason(response: requests.Response) -> str:
+    """What Gitea says of a refusal."""
+    try:
+        return str(response.json()["message"])[:200]
+    except (ValueError, KeyError, TypeError):
+        return response.reason
+
+
+def healthy(url: str) -> None:
+    """Raises NotYet until Gitea serves."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            code = session.get(f"{url}/api/healthz", timeout=5).status_code
+    except requests.RequestException as error:
+        raise NotYet(f"/api/healthz does not answer: {error}") from error
+    if code != 200:
+        raise NotYet(f"/api/healthz answers {code}")
+
+
+def prepare(
+    url: str, admin: Admin, password: Callable[[str], str], tokens: Mapping[str, str]
+) -> dict[str, str]:
+    """Gitea has the lab's accounts and repositories; the tokens of those that are no person.
+
+    `admin` runs Gitea's command line beside the server and returns what it printed; `password`
+    says what an account's password has to be; `tokens` are those of an earlier call, and the ones
+    that still work are kept. Raises AccessError, ServiceError, and what `admin` raises.
+    """
+    owner = by_password(url, OWNER, password(OWNER))
+    provide_owner(owner, admin, password(OWNER))
+    for account in ROBOTS:
+        provide_account(owner, account, password(account))
+    for repository in (PIPELINES, DATASETS):
+        provide_repository(owner, repository)
+    protect(owner, DATASETS)  # before anybody else may write there
+    for repository in (PIPELINES, DATASETS):
+        share(owner, repository)
+    return {account: token(url, account, password(account), tokens) for account in ROBOTS}
+
+
+def by_password(url: str, account: str, password: str) -> Api:
+    return Api(url, account, HTTPBasicAuth(account, password))
+
+
+def provide_owner(owner: Api, admin: Admin, password: str) -> None:
+    """The owner is there, administers the server, and has its password.
+
+    The command line would take the password as an argument, for all processes to see. So it makes
+    one up, which nobody uses, and a token, by which the API sets the right one.
+    """
+    if not owner.admitted("user"):
+        create_owner(admin)
+        by_token = Api(owner.url, OWNER, Bearer(setup_token(admin)))
+        body = {"source_id": 0, "login_name": OWNER, "must_change_password": False}
+        by_token.change("PATCH", f"admin/users/{OWNER}", body | {"password": password})
+    remove_tokens(owner, lambda name: name.startswith(SETUP))
+
+
+def create_owner(admin: Admin) -> None:
+    """The owner is there, with whatever password."""
+    users = [line.split()[1:2] for line in admin(["admin", "user", "list"]).splitlines()]
+    if [OWNER] in users:
+        return
+    flags = ["--admin", "--random-password", "--must-change-password=false"]
+    names = ["--username", OWNER, "--email", address(OWNER)]
+    try:
+        admin(["admin", "user", "create", *names, *flags])
+    except LabError as error:  # its output tells the password, also where it failed
+        raise LabError(without_passwords(error.what), error.fix, error.log) from None
+
+
+def without_passwords(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if "password is" not in line)
+
+
+def setup_token(admin: Admin) -> str:
+    """A token that lets the owner administer the server, until `remove_tokens`."""
+    name = f"{SETUP}{secrets.token_hex(8)}"  # a name can't be used twice
+    flags = ["--token-name", name, "--scopes", "write:admin", "--raw"]
+    printed = admin(["admin", "user", "generate-access-token", "--username", OWNER, *flags])
+    if found := re.search(r"^[0-9a-f]{40}$", printed, re.MULTILINE):
+        return found.group()
+    raise ServiceError("Gitea's command line printed no token", LOGS)
+
+
+def remove_tokens(api: Api, chosen: Callable[[str], bool]) -> None:
+    """The account has no token with a chosen name."""
+    path = f"users/{api.account}/tokens"
+    for token in api.get(f"{path}?limit=50"):
+        if chosen(token["name"]):
+            api.change("DELETE", f"{path}/{token['id']}")
+
+
+def provide_account(owner: Api, account: str, password: str) -> None:
+    """The account is there with its password, and can make nothing of its own.
+
+    One request sets the password and the limits: where the password is right, they are in place.
+    """
+    if by_password(owner.url, account, password).admitted("user"):
+        return
+    if owner.find(f"users/{account}") is None:
+        unknown = {"password": secrets.token_urlsafe(32), "restricted": True}
+        names = {"username": account, "email": address(account)}
+        owner.change("POST", "admin/users", names | unknown)
+    body = LIMITS | {"login_name": account, "password": password}
+    owner.change("PATCH", f"admin/users/{account}", body)
+
+
+def address(account: str) -> str:
+    """An account must have one; no mail is ever sent."""
+    return f"{account}@localhost.localdomain"
+
+
+def provide_repository(owner: Api, repository: str) -> None:
+    """The owner's repository is there, private, with nothing but its code; a new one is empty."""
+    found = owner.find(f"repos/{repository}")
+    if found is None:
+        name = repository.removeprefix(f"{OWNER}/")
+        body = {"name": name, "private": True, "auto_init": False, "default_branch": BRANCH}
+        found = owner.change("POST", "user/repos", body)
+    if not has(found, REPOSITORY):
+        owner.change("PATCH", f"repos/{repository}", REPOSITORY)
+
+
+def protect(owner: Api, repository: str) -> None:
+    """The branch only ever grows. It need not be there yet, and its first push is not hindered."""
+    path = f"repos/{repository}/branch_protections"
+    found = owner.find(f"{path}/{BRANCH}")
+    if found is None:
+        owner.change("POST", path, RULE | {"rule_name": BRANCH})
+    elif not has(found, RULE):
+        owner.change("PATCH", f"{path}/{BRANCH}", RULE)
+
+
+def has(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
+    return all(found.get(key) == value for key, value in wanted.items())
+
+
+def share(owner: Api, repository: str) -> None:
+    """Who shall read or write the repository can, and nobody else beside its owner."""
+    path = f"repos/{repository}/collaborators"
+    rights = {account: right(account, repository) for account in ROBOTS}
+    for person in owner.get(f"{path}?limit=50"):
+        if rights.get(person["login"], "none") == "none":
+            owner.change("DELETE", f"{path}/{person['login']}")
+    for account, wanted in rights.items():
+        if owner.get(f"{path}/{account}/permission")["permission"] != wanted:
+            owner.change("PUT", f"{path}/{account}", {"permission": wanted})
+
+
+def right(account: str, repository: str) -> str:
+    if repository in WRITE[account]:
+        return "write"
+    return "read" if repository in READ[account] else "none"
+
+
+def token(url: str, account: str, password: str, kept: Mapping[str, str]) -> str:
+    """The token by which the account gets at its repositories: the kept one where it works."""
+    (repository, *_) = READ[account]
+    if account in kept:
+        known = Api(url, account, Bearer(kept[account]))
+        if known.admitted(f"repos/{repository}"):
+            return kept[account]
+    own = by_password(url, account, password)
+    remove_tokens(own, lambda name: name == TOKEN)
+    scope = "write:repository" if WRITE[account] else "read:repository"
+    body = {"name": TOKEN, "scopes": [scope]}
+    return str(own.change("POST", f"users/{account}/tokens", body)["sha1"])

@@ -1,0 +1,133 @@
+"""The images of a lab: named in one lock, held by Docker, kept as archives that load fast."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.cluster import cache, docker
+from lab.config import TREE
+
+LOCK = Path("images", "lock.toml")
+CONTENT = 16  # hexadecimal digits of a built image's tag
+# What the node runs, in the order in which it is needed.
+STORES = ("postgresql", "minio", "gitea")
+AIRFLOW = ("airflow", "worker")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of the lock. Built on this machine where `folder` is given."""
+
+    key: str
+    name: str  # with its tag
+    digest: str | None
+    folder: Path | None
+    arguments: Mapping[str, str]
+
+    @property
+    def repository(self) -> str:
+        return self.name.rpartition(":")[0]
+
+    @property
+    def tag(self) -> str:
+        return self.name.rpartition(":")[2]
+
+
+def locked(tree: Path = TREE) -> dict[str, Image]:
+    """All images, by their key in the lock."""
+    entries = tomllib.loads((tree / LOCK).read_text("utf-8"))
+    return {key: image_of(tree, key, entries) for key in entries}
+
+
+def image_of(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
+    entry = entries[key]
+    if "folder" not in entry:
+        return Image(key, str(entry["name"]), optional(entry, "digest"), None, {})
+    folder = tree / "images" / str(entry["folder"])
+    # An argument that is the key of an image stands for that image's name.
+    arguments = {
+        name: str(entries[value]["name"] if value in entries else value)
+        for name, value in entry["arguments"].items()
+    }
+    tag = content(folder, arguments)
+    return Image(key, f"{entry['name']}:{tag}", None, folder, arguments)
+
+
+def optional(entry: Mapping[str, object], key: str) -> str | None:
+    return str(entry[key]) if key in entry else None
+
+
+def content(folder: Path, arguments: Mapping[str, str]) -> str:
+    """A tag that changes when anything does that the image is built from."""
+    digest = hashlib.sha256(repr(sorted(arguments.items())).encode())
+    for file in sources(folder):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:CONTENT]
+
+
+def sources(folder: Path) -> Iterator[Path]:
+    """The files that a build sees, in a fixed order."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield file
+
+
+def missing(tree: Path = TREE) -> list[Image]:
+    """The images that Docker does not hold; for one to be built, what it is built from counts."""
+    known = locked(tree)
+    wanted = {"node", *STORES, *AIRFLOW}
+    lacking = [known[key] for key in wanted if not docker.image_id(known[key].name)]
+    bases = {name for image in lacking for name in image.arguments.values()}
+    public = [image for image in known.values() if image in lacking or image.name in bases]
+    return [image for image in public if not image.folder and not docker.image_id(image.name)]
+
+
+def collect(tree: Path = TREE) -> dict[str, Image]:
+    """Docker holds every image that a lab needs: as it is, pulled, or built. Raises LabError."""
+    known = locked(tree)
+    for key in ("node", *STORES, *AIRFLOW):
+        provide(known, known[key])
+    return known
+
+
+def provide(known: Mapping[str, Image], image: Image) -> None:
+    """Docker holds this image."""
+    if docker.image_id(image.name):
+        note_other_digest(image)
+    elif image.folder:
+        for base in known.values():
+            if base.name in image.arguments.values():
+                provide(known, base)
+        docker.build(image.folder, image.name, image.arguments)
+    else:
+        docker.pull(image.name, image.digest)
+
+
+def note_other_digest(image: Image) -> None:
+    """Says so when the image at hand is not the one that the lock names."""
+    if image.digest and image.digest not in docker.digests(image.name):
+        print(f"  {image.name} is this machine's own image, not the lock's {image.digest[:19]}…")
+
+
+def archive(image: Image) -> Path:
+    """The image in a file of the user's cache: `docker save` takes twice as long as loading it."""
+    identity = (docker.image_id(image.name) or "").removeprefix("sha256:")
+    path = folder() / f"{image.key}-{identity[:CONTENT]}.tar"
+    if not path.exists():
+        for older in path.parent.glob(f"{image.key}-*.tar"):
+            older.unlink(missing_ok=True)
+        docker.save(image.name, path)
+    return path
+
+
+def folder() -> Path:
+    """Where the archives are; the node sees it, too."""
+    path = cache.folder() / "images"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path

@@ -1,0 +1,76 @@
+"""What is applied to a cluster: the overlay, with image tags and this lab's choices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lab.cluster import tools
+from lab.cluster.images import Image
+from lab.shell import run
+
+RENDER_SECONDS = 60
+Objects = list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a ConfigMap that only this lab can know."""
+
+    namespace: str
+    config_map: str
+    key: str
+    value: str
+
+
+def render(overlay: Path, folder: Path, known: Iterable[Image], settings: Iterable[Setting]) -> str:
+    """The overlay's objects as YAML, with the lock's images. `folder` is written to.
+
+    An overlay may not know tags that are made of an image's content, nor ports that are free here;
+    so it is wrapped in one more layer, as `kustomize edit set image` would do in the tree itself.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    layer = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(overlay.resolve(), folder.resolve())],
+        "images": [{"name": image.repository, "newTag": image.tag} for image in known],
+        "patches": [patch(setting) for setting in settings],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(layer), "utf-8")
+    return run([tools.find("kubectl"), "kustomize", folder], timeout=RENDER_SECONDS)
+
+
+def patch(setting: Setting) -> dict[str, str]:
+    content = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": setting.config_map, "namespace": setting.namespace},
+        "data": {setting.key: setting.value},
+    }
+    return {"patch": yaml.safe_dump(content)}
+
+
+def objects(rendered: str) -> Objects:
+    """The objects of a rendering."""
+    return [found for found in yaml.safe_load_all(rendered) if found]
+
+
+def namespaces(rendered: str) -> str:
+    """The part of a rendering that the Secrets need to be there."""
+    found = [entry for entry in objects(rendered) if entry["kind"] == "Namespace"]
+    return yaml.safe_dump_all(found)
+
+
+def values(known: Mapping[str, Image]) -> dict[str, object]:
+    """The chart's values that the lock of images decides."""
+    airflow = known["airflow"]
+    return {
+        "airflowVersion": airflow.tag,
+        "defaultAirflowRepository": airflow.repository,
+        "defaultAirflowTag": airflow.tag,
+    }

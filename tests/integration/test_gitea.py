@@ -1,0 +1,506 @@
+"""Gitea as the lab sets it up: the real server in a container, the real API, a real git."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import requests
+import yaml
+
+from lab.cluster import docker, gitea, images
+from lab.config import TREE, Config
+from lab.errors import AccessError, LabError, ServiceError
+from lab.git import git
+from lab.model import Access
+from lab.services.gitserver import AIRFLOW, DATASETS, OWNER, PIPELINES, READ, STEPS, WRITE
+from lab.wait import NotYet, until
+
+MANIFEST = TREE / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
+PORT = 3000
+KEEPER = "keeper"
+ACCOUNTS = (OWNER, STEPS, AIRFLOW)
+REPOSITORIES = (PIPELINES, DATASETS)
+RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRET")
+REFUSED = r"not found|error: 403|Authentication failed|refused the account"
+
+serial = itertools.count()
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing may catch it."""
+
+
+@dataclass
+class Server:
+    """A running Gitea, and the lab that it belongs to."""
+
+    url: str
+    container: str
+    folder: Path
+    passwords: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+    commands: list[list[str]] = field(default_factory=list)
+
+    def admin(self, arguments: list[str]) -> str:
+        """What Gitea's command line printed."""
+        self.commands.append(arguments)
+        command = ["gitea", "--config", "/etc/gitea/app.ini", *arguments]
+        return docker.docker("exec", self.container, *command)
+
+    def password(self, account: str) -> str:
+        return self.passwords.setdefault(account, secrets.token_urlsafe(24))
+
+    def prepare(self, admin: Callable[[list[str]], str] | None = None) -> dict[str, str]:
+        found = gitea.prepare(self.url, admin or self.admin, self.password, self.tokens)
+        self.tokens = found
+        return found
+
+    def api(self, account: str = OWNER) -> gitea.Api:
+        return gitea.by_password(self.url, account, self.password(account))
+
+    def by_token(self, account: str) -> gitea.Api:
+        return gitea.Api(self.url, account, gitea.Bearer(self.tokens[account]))
+
+    def wipe(self) -> None:
+        """As it was on its first start; but Gitea keeps its last administrator, so one is added."""
+        users = self.admin(["admin", "user", "list"])
+        if KEEPER not in users:
+            flags = ["--admin", "--random-password", "--email", "keeper@localhost.localdomain"]
+            self.admin(["admin", "user", "create", "--username", KEEPER, *flags])
+        for account in ACCOUNTS:
+            if f" {account} " in users:
+                self.admin(["admin", "user", "delete", "--purge", "--username", account])
+        self.tokens.clear()
+
+    def empty(self) -> None:
+        """Both repositories are new."""
+        for repository in REPOSITORIES:
+            if self.api().find(f"repos/{repository}"):
+                self.api().change("DELETE", f"repos/{repository}")
+        self.prepare()
+
+    def noticed(self, branch: str = "main") -> None:
+        """Raises NotYet until the API knows of a first push, some time after git does."""
+        found = self.api().get(f"repos/{DATASETS}/branches?limit=50")
+        if branch not in {one["name"] for one in found}:
+            raise NotYet("the API knows of no such branch")
+
+    def state(self) -> dict[str, object]:
+        """All that `prepare` answers for, with the times of the last changes."""
+        owner = self.api()
+        return {
+            "users": sorted(user["login"] for user in owner.get("admin/users")),
+            "repositories": [owner.get(f"repos/{name}") for name in REPOSITORIES],
+            "rule": owner.get(f"repos/{DATASETS}/branch_protections/main"),
+            "tokens": {account: self.tokens_of(account) for account in ACCOUNTS},
+            "rights": self.rights(),
+        }
+
+    def tokens_of(self, account: str) -> list[tuple[int, str, list[str]]]:
+        found = self.api(account).get(f"users/{account}/tokens")
+        return [(token["id"], token["name"], token["scopes"]) for token in found]
+
+    def rights(self) -> dict[tuple[str, str], str]:
+        """What each account beside the owner may do with each repository."""
+        return {
+            (account, name): self.api().get(f"repos/{name}/collaborators/{account}/permission")[
+                "permission"
+            ]
+            for account in gitea.ROBOTS
+            for name in REPOSITORIES
+        }
+
+    def clone(self, account: str, repository: str) -> Clone:
+        clone = Clone(self, account, repository, self.folder / f"clone-{next(serial)}")
+        clone.git("clone", "--quiet", f"{self.url}/{repository}.git", clone.folder, cwd=self.folder)
+        return clone
+
+    def secrets(self) -> list[str]:
+        return [*self.passwords.values(), *self.tokens.values()]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """One account's clone of a repository."""
+
+    server: Server
+    account: str
+    repository: str
+    folder: Path
+
+    def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
+        """What git printed; the owner comes by password, the others by token."""
+        tokens = self.server.tokens
+        given = dict.fromkeys((one.name for one in fields(Access)), "")  # git needs two of them
+        given["git_user"] = self.account
+        given["git_password"] = tokens.get(self.account) or self.server.password(self.account)
+        return git(Access(**given), *arguments, cwd=cwd or self.folder)
+
+    def commit(self, *flags: str) -> None:
+        self.git("commit", "--quiet", "--allow-empty", "--message", f"{next(serial)}", *flags)
+
+    def push(self, *flags: str) -> str:
+        self.git("push", "--quiet", *flags, "origin", "HEAD:main")
+        return self.tip()
+
+    def tip(self) -> str:
+        """The branch on the server."""
+        return self.git("ls-remote", "origin", "refs/heads/main").partition("\t")[0]
+
+
+def absent(why: str) -> None:
+    """Skips, and fails instead where the lab on kind is required."""
+    if Config.from_environment().require == "kind":
+        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
+    pytest.skip(why)
+
+
+def settings() -> dict[str, str]:
+    """Gitea's environment in the cluster."""
+    documents = yaml.safe_load_all(MANIFEST.read_text("utf-8"))
+    (given,) = [one["data"] for one in documents if one["kind"] == "ConfigMap"]
+    return {**given, **{f"GITEA__{name}": secrets.token_hex(32) for name in RANDOM}}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A fresh Gitea, nothing prepared."""
+    image = images.locked()["gitea"].name
+    try:
+        docker.engine()
+        if not docker.image_id(image):
+            absent(f"Docker has no image {image}")
+    except LabError as error:
+        absent(error.what)
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True  # the block below ends the container
+    container = DockerContainer(image, env=settings())
+    cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", None)
+    with container:
+        url = f"http://127.0.0.1:{container.get_exposed_port(PORT)}"
+        until(lambda: gitea.healthy(url), what="Gitea", timeout=60)
+        yield Server(url, container.get_container_id(), tmp_path_factory.mktemp("gitea"))
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Gitea as the lab's git server."""
+    running.prepare()
+    return running
+
+
+@pytest.fixture
+def new(running: Server) -> Server:
+    """The same, with repositories that hold nothing."""
+    if not running.tokens:
+        running.prepare()
+    running.empty()
+    return running
+
+
+def changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
+    """`after` is called with each request that changed something, once it has."""
+    send = requests.Session.send
+
+    def observed(session: requests.Session, request: Any, **options: Any) -> requests.Response:
+        response = send(session, request, **options)
+        if request.method != "GET":
+            after(f"{request.method} {request.path_url}")
+        return response
+
+    monkeypatch.setattr(requests.Session, "send", observed)
+
+
+# --- Preparing ----------------------------------------------------------------------------------
+
+
+def test_a_second_call_changes_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, before = server.tokens, server.state()
+    made: list[str] = []
+    changes(monkeypatch, made.append)
+    server.commands.clear()
+    assert server.prepare() == tokens
+    assert not made and not server.commands
+    assert server.state() == before
+
+
+def test_what_a_prepared_server_has(new: Server) -> None:
+    prove_prepared(new)
+
+
+def prove_prepared(server: Server) -> None:
+    users = server.state()["users"]
+    assert set(cast("list[str]", users)) - {KEEPER} == set(ACCOUNTS)
+    for name in REPOSITORIES:
+        found = server.api().get(f"repos/{name}")
+        assert gitea.has(found, gitea.REPOSITORY) and found["private"] and found["empty"]
+    scopes = {name: [t[2] for t in server.tokens_of(name)] for name in ACCOUNTS}
+    assert scopes == {OWNER: [], STEPS: [["write:repository"]], AIRFLOW: [["read:repository"]]}
+    assert server.rights() == {
+        (STEPS, DATASETS): "write",
+        (STEPS, PIPELINES): "none",
+        (AIRFLOW, DATASETS): "none",
+        (AIRFLOW, PIPELINES): "read",
+    }
+
+
+def test_calls_that_are_killed_complete_each_other(
+    running: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets one change further than the one before; the last one is let through."""
+    running.wipe()
+    left = 0
+
+    def change(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+
+    def admin(arguments: list[str]) -> str:
+        printed = running.admin(arguments)
+        if arguments[2] != "list":
+            change(arguments)
+        return printed
+
+    changes(monkeypatch, change)
+    killed = 0
+    for steps in itertools.count(1):
+        left = steps
+        try:
+            tokens = running.prepare(admin)
+            break
+        except Killed:
+            killed += 1
+    left = -1
+    assert killed >= 5
+    assert running.prepare() == tokens
+    prove_prepared(running)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_a_wrong_password_is_made_right(server: Server, account: str) -> None:
+    server.api().change(
+        "PATCH",
+        f"admin/users/{account}",
+        {"source_id": 0, "login_name": account, "password": "an0ther-pa55word"},
+    )
+    assert not server.api(account).admitted("user")
+    tokens = server.tokens
+    assert server.prepare() == tokens
+    assert server.api(account).admitted("user")
+
+
+def test_no_token_of_the_setup_stays(server: Server) -> None:
+    gitea.setup_token(server.admin)
+    server.prepare()
+    assert server.api().get("users/lab/tokens") == []
+
+
+def test_rights_are_made_right(server: Server) -> None:
+    before = server.rights()
+    owner = server.api()
+    owner.change("DELETE", f"repos/{PIPELINES}/collaborators/{AIRFLOW}")
+    owner.change("PUT", f"repos/{PIPELINES}/collaborators/{STEPS}", {"permission": "admin"})
+    owner.change("PUT", f"repos/{DATASETS}/collaborators/{STEPS}", {"permission": "read"})
+    server.prepare()
+    assert server.rights() == before
+
+
+def test_a_repository_is_made_private_again(server: Server) -> None:
+    server.api().change("PATCH", f"repos/{DATASETS}", {"private": False, "has_wiki": True})
+    server.prepare()
+    found = server.api().get(f"repos/{DATASETS}")
+    assert found["private"] and not found["has_wiki"]
+
+
+@pytest.mark.parametrize("how", ["absent", "other"])
+def test_the_rule_is_made_right(server: Server, how: str) -> None:
+    path = f"repos/{DATASETS}/branch_protections"
+    if how == "absent":
+        server.api().change("DELETE", f"{path}/main")
+    else:
+        server.api().change("PATCH", f"{path}/main", {"enable_force_push": True})
+    server.prepare()
+    assert gitea.has(server.api().get(f"{path}/main"), gitea.RULE)
+
+
+@pytest.mark.parametrize("account", gitea.ROBOTS)
+def test_a_revoked_token_is_replaced(server: Server, account: str) -> None:
+    before = dict(server.tokens)
+    (token,) = server.api(account).get(f"users/{account}/tokens")
+    server.api(account).change("DELETE", f"users/{account}/tokens/{token['id']}")
+    after = server.prepare()
+    assert {name for name in after if after[name] != before[name]} == {account}
+    assert server.by_token(account).admitted(f"repos/{READ[account][0]}")
+
+
+def test_a_lost_token_is_replaced_and_no_longer_good(server: Server) -> None:
+    lost = server.by_token(STEPS)
+    del server.tokens[STEPS]
+    server.prepare()
+    assert server.by_token(STEPS).admitted(f"repos/{DATASETS}")
+    assert not lost.admitted(f"repos/{DATASETS}")
+
+
+def test_a_token_of_another_account_is_not_taken(server: Server) -> None:
+    mine = server.tokens[STEPS]
+    server.tokens[STEPS] = server.tokens[AIRFLOW]
+    assert server.prepare()[STEPS] not in {mine, server.tokens[AIRFLOW]}
+
+
+# --- Rights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repository", REPOSITORIES)
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_what_git_lets_each_account_do(new: Server, account: str, repository: str) -> None:
+    owner = new.clone(OWNER, repository)
+    owner.commit()
+    first = owner.push()  # the first one, into an empty repository
+    if repository not in READ[account]:
+        with pytest.raises(LabError, match=REFUSED):
+            new.clone(account, repository)
+        return
+    clone = new.clone(account, repository)
+    clone.commit()
+    if repository in WRITE[account]:
+        assert clone.push() != first
+    else:
+        with pytest.raises(AccessError):
+            clone.push()
+        assert owner.tip() == first
+
+
+def test_nobody_gets_in_without_an_account(new: Server) -> None:
+    new.tokens["nobody"] = "0" * 40
+    try:
+        for repository in REPOSITORIES:
+            with pytest.raises(LabError, match=REFUSED):
+                new.clone("nobody", repository)
+            answer = requests.get(f"{new.url}/api/v1/repos/{repository}", timeout=10)
+            assert answer.status_code in {401, 403, 404}
+    finally:
+        del new.tokens["nobody"]
+
+
+def test_the_steps_may_make_the_first_push(new: Server) -> None:
+    clone = new.clone(STEPS, DATASETS)
+    clone.commit()
+    first = clone.push()
+    clone.commit()
+    assert clone.push() not in {first, ""}
+
+
+@pytest.mark.parametrize("account", [STEPS, OWNER])
+def test_nobody_takes_back_what_was_pushed_to_the_datasets(new: Server, account: str) -> None:
+    clone = new.clone(account, DATASETS)
+    clone.commit()
+    tip = clone.push()
+    clone.commit("--amend")
+    with pytest.raises(LabError, match="protected from force push"):
+        clone.push("--force")
+    with pytest.raises(LabError, match="cannot be deleted"):
+        clone.git("push", "--quiet", "origin", ":main")
+    until(new.noticed, what="the first push", timeout=20)
+    with pytest.raises(AccessError):
+        new.api(account).change("DELETE", f"repos/{DATASETS}/branches/main")
+    assert clone.tip() == tip
+
+
+def test_the_rule_alone_keeps_the_branch(new: Server) -> None:
+    """Also where it is no longer the default branch, which Gitea keeps by itself."""
+    clone = new.clone(OWNER, DATASETS)
+    clone.commit()
+    tip = clone.push()
+    clone.git("push", "--quiet", "origin", "HEAD:refs/heads/other")
+    until(lambda: new.noticed("other"), what="the push", timeout=20)
+    path = f"repos/{DATASETS}"
+    assert new.api().change("PATCH", path, {"default_branch": "other"})["default_branch"] == "other"
+    for account in (STEPS, OWNER):
+        with pytest.raises(LabError, match="protected from deletion"):
+            new.clone(account, DATASETS).git("push", "--quiet", "origin", ":main")
+    assert clone.tip() == tip
+    new.prepare()
+    assert new.api().get(f"repos/{DATASETS}")["default_branch"] == "main"
+
+
+def test_the_owner_may_rewrite_the_pipelines(new: Server) -> None:
+    clone = new.clone(OWNER, PIPELINES)
+    clone.commit()
+    before = clone.push()
+    clone.commit("--amend")
+    assert clone.push("--force") != before
+
+
+@pytest.mark.parametrize("account", gitea.ROBOTS)
+def test_the_others_make_and_administer_nothing(server: Server, account: str) -> None:
+    own, token = server.api(account), server.by_token(account)
+    rule = f"repos/{DATASETS}/branch_protections/main"
+    for api in (own, token):
+        with pytest.raises(AccessError):
+            api.change("POST", "user/repos", {"name": "mine"})
+        with pytest.raises(AccessError):
+            api.change("POST", "orgs", {"username": "ours"})
+        with pytest.raises(AccessError):
+            api.change("PATCH", f"admin/users/{account}", {"login_name": "", "source_id": 0})
+        with pytest.raises((AccessError, ServiceError), match=r"40[34]"):
+            api.change("PATCH", rule, {"enable_force_push": True})
+    assert not token.admitted("user")
+
+
+# --- Failures, and what they tell ---------------------------------------------------------------
+
+
+def test_a_failing_command_line_tells_no_password(running: Server) -> None:
+    def admin(arguments: list[str]) -> str:
+        if arguments[2] == "list":
+            return "ID Username\n"
+        raise LabError("it failed\n    generated random password is 'hunter22'\n    why", "try")
+
+    with pytest.raises(LabError, match="why") as caught:
+        gitea.create_owner(admin)
+    assert "hunter22" not in caught.value.what
+    assert caught.value.__suppress_context__
+
+
+def test_a_refused_owner_is_an_access_error(server: Server) -> None:
+    """As where the account was blocked by hand."""
+    api = gitea.by_password(server.url, OWNER, "wrong-Passw0rd")
+    with pytest.raises(AccessError, match="'lab'") as caught:
+        api.get(f"repos/{DATASETS}")
+    assert "wrong-Passw0rd" not in repr(api) + repr(caught.value) + caught.value.what
+
+
+def test_other_refusals_are_a_service_error(server: Server) -> None:
+    with pytest.raises(ServiceError, match="422") as caught:
+        server.api().change("POST", "admin/users", {"username": "x y", "password": "s3cret-word"})
+    assert "s3cret-word" not in caught.value.what
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    nobody = Server("http://127.0.0.1:9", "", tmp_path)
+    with pytest.raises(NotYet):
+        gitea.healthy(nobody.url)
+    with pytest.raises(ServiceError, match="does not answer") as caught:
+        nobody.prepare()
+    assert nobody.password(OWNER) not in caught.value.what
+
+
+def test_no_argument_and_no_log_holds_a_secret(running: Server) -> None:
+    running.commands.clear()
+    running.wipe()
+    running.prepare()
+    words = {word for command in running.commands for word in command}
+    assert {"create", "generate-access-token"} <= words
+    log = docker.docker("logs", running.container)
+    assert log
+    assert not [secret for secret in running.secrets() if secret in words or secret in log]

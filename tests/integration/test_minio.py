@@ -1,0 +1,341 @@
+"""MinIO as the lab sets it up: the real server in a container, and boto3 as the steps use it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import pytest
+import urllib3
+from botocore.exceptions import ClientError
+from minio.error import MinioAdminException
+
+from lab import s3
+from lab.cluster import docker, images, minio
+from lab.config import Config
+from lab.errors import AccessError, LabError, ServiceError
+from lab.model import Access
+from lab.wait import NotYet, until
+
+PORT = 9000
+ROOT = "lab-owner"
+BUCKET = "lab-datasets"
+DATA = "/data"
+OWNER_OF_DATA = 65532  # whom the image runs as
+
+serial = itertools.count()
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing may catch it."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running MinIO, and one bucket and key of a test's own."""
+
+    url: str
+    password: str
+    bucket: str = BUCKET
+    key: str = "steps"
+    secret: str = "steps-secret-key"
+
+    def prepare(self) -> None:
+        minio.prepare(self.url, ROOT, self.password, self.bucket, self.key, self.secret)
+
+    def client(self, key: str, secret: str) -> Any:
+        given = dict.fromkeys((one.name for one in fields(Access)), "")
+        given |= {"s3_endpoint": self.url, "s3_access_key": key, "s3_secret_key": secret}
+        return s3.client(Access(**given))
+
+    @property
+    def root(self) -> Any:
+        return self.client(ROOT, self.password)
+
+    @property
+    def steps(self) -> Any:
+        return self.client(self.key, self.secret)
+
+    @property
+    def administration(self) -> Any:
+        return minio.administration(self.url, ROOT, self.password)
+
+    def versions(self, key: str) -> list[bytes]:
+        """The contents of all versions of an object, the newest first."""
+        found = self.root.list_object_versions(Bucket=self.bucket, Prefix=key).get("Versions", [])
+        bodies = (
+            self.root.get_object(Bucket=self.bucket, Key=key, VersionId=one["VersionId"])["Body"]
+            for one in found
+        )
+        return [body.read() for body in bodies]
+
+
+def absent(why: str) -> None:
+    """Skips, and fails instead where the lab on kind is required."""
+    if Config.from_environment().require == "kind":
+        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
+    pytest.skip(why)
+
+
+def image() -> str:
+    """The lock's image, or else the newest one that this machine has built."""
+    locked = images.locked()["minio"]
+    try:
+        docker.engine()
+        if docker.image_id(locked.name):
+            return locked.name
+        built = docker.docker(
+            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", locked.repository
+        )
+    except LabError as error:
+        absent(error.what)
+    if not built:
+        absent(f"Docker has no image {locked.repository}; lab up --backend kind builds it")
+    return built.splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    """A fresh MinIO, nothing prepared."""
+    name, password = image(), secrets.token_urlsafe(24)
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True  # the block below ends the container
+    container = DockerContainer(
+        name,
+        command=f"server {DATA} --address :{PORT}",
+        env={"MINIO_ROOT_USER": ROOT, "MINIO_ROOT_PASSWORD": password, "MINIO_UPDATE": "off"},
+    )
+    container.with_tmpfs_mount(DATA, f"size=256m,uid={OWNER_OF_DATA},gid={OWNER_OF_DATA}")
+    cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", None)
+    with container:
+        url = f"http://127.0.0.1:{container.get_exposed_port(PORT)}"
+        until(lambda: minio.healthy(url), what="MinIO", timeout=60)
+        yield Server(url, password)
+
+
+@pytest.fixture
+def new(running: Server) -> Server:
+    """A bucket and a key that are not there yet, and no policy."""
+    root = running.administration
+    for user in json.loads(root.user_list()):
+        root.user_remove(user)
+    if minio.known(root.policy_info, minio.POLICY):
+        root.policy_remove(minio.POLICY)
+    number = next(serial)
+    return replace(running, bucket=f"bucket-{number}", key=f"steps-{number}")
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """MinIO as the lab's S3 server."""
+    running.prepare()
+    return running
+
+
+def changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
+    """`after` is called with each request that changed something, once it has."""
+    send = urllib3.PoolManager.urlopen
+
+    def observed(pool: urllib3.PoolManager, method: str, url: str, **options: Any) -> Any:
+        response = send(pool, method, url, **options)
+        if method not in {"GET", "HEAD"}:
+            after(f"{method} {url}")
+        return response
+
+    monkeypatch.setattr(urllib3.PoolManager, "urlopen", observed)
+
+
+def refused(call: Callable[..., object], **arguments: object) -> None:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    assert caught.value.response["Error"]["Code"] in {"AccessDenied", "403"}
+
+
+# --- Preparing ----------------------------------------------------------------------------------
+
+
+def test_a_second_call_changes_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    changes(monkeypatch, made.append)
+    server.prepare()
+    assert not made
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_call_that_was_killed_is_completed(
+    new: Server, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    left = number
+
+    def change(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+
+    changes(monkeypatch, change)
+    with pytest.raises(Killed):
+        new.prepare()
+    new.prepare()
+    prove_prepared(new)
+
+
+def prove_prepared(server: Server) -> None:
+    versioning = server.root.get_bucket_versioning(Bucket=server.bucket)
+    assert versioning["Status"] == "Enabled"
+    user = minio.known(server.administration.user_info, server.key)
+    assert user and (user["policyName"], user["status"]) == (minio.POLICY, "enabled")
+    policy = minio.known(server.administration.policy_info, minio.POLICY)
+    assert policy and minio.canonical(policy) == minio.canonical(minio.policy(server.bucket))
+    assert server.steps.list_objects_v2(Bucket=server.bucket)["KeyCount"] == 0
+
+
+def test_a_changed_policy_is_updated(server: Server) -> None:
+    everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+    other = {"Version": "2012-10-17", "Statement": [everything]}
+    server.administration.policy_add(minio.POLICY, policy=other)
+    server.prepare()
+    refused(server.steps.delete_object, Bucket=BUCKET, Key="any")
+
+
+def test_another_policy_of_the_key_is_taken_away(server: Server) -> None:
+    server.administration.policy_set("readwrite", user=server.key)
+    server.prepare()
+    refused(server.steps.delete_object, Bucket=BUCKET, Key="any")
+
+
+def test_a_key_that_was_shut_out_is_let_in(server: Server) -> None:
+    server.administration.user_disable(server.key)
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):  # as if it were not there
+        server.steps.list_objects_v2(Bucket=BUCKET)
+    server.prepare()
+    server.steps.list_objects_v2(Bucket=BUCKET)
+
+
+def test_another_secret_replaces_the_one_before(server: Server) -> None:
+    other = replace(server, secret="another-secret-key")
+    other.prepare()
+    other.steps.list_objects_v2(Bucket=BUCKET)
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        server.steps.list_objects_v2(Bucket=BUCKET)
+
+
+def test_versioning_that_was_suspended_is_on_again(server: Server) -> None:
+    suspended = {"Status": "Suspended"}
+    server.root.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration=suspended)
+    server.prepare()
+    assert server.root.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+
+
+# --- Rights -------------------------------------------------------------------------------------
+
+
+def test_what_a_step_does(server: Server) -> None:
+    content = secrets.token_bytes(100)
+    place = {"Bucket": BUCKET, "Key": "store/files/md5/ab/cd"}
+    server.steps.put_object(**place, Body=content)
+    assert server.steps.head_object(**place)["ContentLength"] == 100
+    assert server.steps.get_object(**place)["Body"].read() == content
+    (found,) = server.steps.list_objects_v2(Bucket=BUCKET, Prefix=place["Key"])["Contents"]
+    assert found["Key"] == place["Key"]
+    with pytest.raises(ClientError, match="404"):
+        server.steps.head_object(Bucket=BUCKET, Key="absent")
+
+
+def test_a_step_sends_an_object_in_parts_and_gives_up_on_one(server: Server) -> None:
+    content = secrets.token_bytes(9 * 2**20)  # boto3 sends parts of 8 MiB
+    server.steps.upload_fileobj(io.BytesIO(content), BUCKET, "large")
+    assert server.steps.get_object(Bucket=BUCKET, Key="large")["Body"].read() == content
+    place = {"Bucket": BUCKET, "Key": "given-up"}
+    upload = server.steps.create_multipart_upload(**place)["UploadId"]
+    assert not server.steps.list_parts(**place, UploadId=upload).get("Parts")
+    server.steps.abort_multipart_upload(**place, UploadId=upload)
+    assert not server.steps.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_nothing_stored_is_lost(server: Server) -> None:
+    place = {"Bucket": BUCKET, "Key": f"kept-{next(serial)}"}
+    for body in (b"first", b"second"):
+        server.steps.put_object(**place, Body=body)
+    server.root.delete_object(**place)
+    assert server.versions(place["Key"]) == [b"second", b"first"]
+
+
+def test_a_step_deletes_nothing(server: Server) -> None:
+    place = {"Bucket": BUCKET, "Key": "stays"}
+    version = server.steps.put_object(**place, Body=b"it stays")["VersionId"]
+    refused(server.steps.delete_object, **place)
+    refused(server.steps.delete_object, **place, VersionId=version)
+    refused(server.steps.delete_bucket, Bucket=BUCKET)
+    deleted = server.steps.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "stays"}]})
+    assert [error["Code"] for error in deleted["Errors"]] == ["AccessDenied"]
+    assert server.steps.get_object(**place)["Body"].read() == b"it stays"
+
+
+def test_a_step_changes_nothing_about_the_bucket(server: Server) -> None:
+    suspended = {"Status": "Suspended"}
+    steps = server.steps
+    refused(steps.put_bucket_versioning, Bucket=BUCKET, VersioningConfiguration=suspended)
+    refused(steps.put_bucket_policy, Bucket=BUCKET, Policy=json.dumps(minio.policy(BUCKET)))
+    refused(steps.create_bucket, Bucket="a-bucket-of-its-own")
+
+
+def test_a_step_reaches_no_other_bucket(server: Server) -> None:
+    other = f"other-{next(serial)}"
+    server.root.create_bucket(Bucket=other)
+    server.root.put_object(Bucket=other, Key="private", Body=b"")
+    refused(server.steps.list_objects_v2, Bucket=other)
+    refused(server.steps.get_object, Bucket=other, Key="private")
+    refused(server.steps.put_object, Bucket=other, Key="mine", Body=b"")
+    assert [one["Name"] for one in server.steps.list_buckets()["Buckets"]] == [BUCKET]
+
+
+def test_a_step_administers_nothing_not_even_its_own_key(server: Server) -> None:
+    steps = minio.administration(server.url, server.key, server.secret)
+    for call in (
+        steps.info,
+        steps.user_list,
+        lambda: steps.user_add("another", "another-secret-key"),
+        lambda: steps.user_add(server.key, "another-secret-key"),
+        lambda: steps.add_service_account(name="another"),
+        lambda: steps.policy_set("consoleAdmin", user=server.key),
+    ):
+        with pytest.raises(MinioAdminException, match="AccessDenied"):
+            call()
+
+
+# --- Failures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bucket", [BUCKET, "not-there-yet"])
+def test_a_wrong_password_is_an_access_error(server: Server, bucket: str) -> None:
+    with pytest.raises(AccessError) as caught:
+        replace(server, password="wrong-password", bucket=bucket).prepare()
+    assert "wrong-password" not in caught.value.what
+
+
+def test_a_key_that_is_not_the_owners_is_an_access_error(server: Server) -> None:
+    with pytest.raises(AccessError), minio.answers_known():
+        minio.administration(server.url, server.key, server.secret).info()
+
+
+def test_an_impossible_key_is_a_service_error(server: Server) -> None:
+    with pytest.raises(ServiceError) as caught:
+        replace(server, key="x", secret="short").prepare()
+    assert "short" not in caught.value.what
+
+
+def test_a_server_that_is_not_there() -> None:
+    nobody = Server("http://127.0.0.1:9", "some-password")
+    with pytest.raises(NotYet):
+        minio.healthy(nobody.url)
+    with pytest.raises(ServiceError, match="does not answer") as caught:
+        nobody.prepare()
+    assert nobody.password not in caught.value.what

@@ -40,11 +40,17 @@ class Control(Protocol):
     def services(self) -> list[str]:
         """The services that can be killed."""
 
+    def stores(self) -> tuple[str, str]:
+        """The git server and the S3 server, by the names that `services` has for them."""
+
     def parts(self) -> list[str]:
         """What can be killed one by one at this moment: steps, and workers of the services."""
 
     def kill(self, name: str) -> None:
         """That service or part is killed without a warning, as by a crash."""
+
+    def crash(self) -> None:
+        """Everything ends at once, as by a power cut."""
 
     def restore(self) -> None:
         """Every service answers again."""

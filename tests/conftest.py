@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,6 @@ from lab.errors import LabError
 from lab.lab import Lab
 
 TREE = Path(__file__).resolve().parent.parent
-KNOWN = ("embedded", "kind")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
 
 
-@pytest.fixture(scope="session", params=KNOWN)
+@pytest.fixture(scope="session", params=tuple(BACKENDS))
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A fresh lab on one backend, ended and removed afterwards; its logs are kept on failure.
 
@@ -42,15 +44,16 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     finally:
         os.umask(before)
         if request.session.testsfailed:
-            keep_logs(config)
-        backend.down(config, purge=True)
+            keep_evidence(config)
+        if request.config.getoption("keep_cluster"):
+            print(f"\nkept; ends with: LAB_HOME={shlex.quote(str(home))} lab down --purge")
+        else:
+            backend.down(config, purge=True)
 
 
 def skip_where_absent(config: Config) -> None:
     """Skips when the backend can't run here, and fails instead where LAB_REQUIRE names it."""
     try:
-        if config.backend not in BACKENDS:
-            raise LabError(f"this version has no {config.backend} backend", "take a newer version")
         BACKENDS[config.backend].check(config)
     except LabError as error:
         if config.require == config.backend:
@@ -58,7 +61,9 @@ def skip_where_absent(config: Config) -> None:
         pytest.skip(f"{config.backend}: {error.what}")
 
 
-def keep_logs(config: Config) -> None:
-    """The lab's logs are in an archive beside the checkout's README: what CI offers to download."""
-    name = shutil.make_archive(str(TREE / f"failure-{config.backend}"), "gztar", config.logs)
-    print(f"\nthe logs of the failed lab are in {name}")
+def keep_evidence(config: Config) -> None:
+    """What tells why a lab failed is in an archive beside the README, for CI to offer."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(LabError):
+        BACKENDS[config.backend].collect(config, Path(folder))
+        name = shutil.make_archive(str(TREE / f"failure-{config.backend}"), "gztar", folder)
+        print(f"\nwhat the failed lab has to say is in {name}")

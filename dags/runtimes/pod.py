@@ -27,6 +27,7 @@ HOPELESS = 65  # EX_DATAERR: the step says that trying again won't help
 CONFLICT = 409
 ENDED = ("Succeeded", "Failed")
 POLL = 0.2  # seconds between two looks at a pod
+REPORT_SECONDS = 2  # how long a node may take to report that a container ended
 GONE_SECONDS = 60  # how long a killed attempt's pod may take to be gone
 NAME = 40  # characters of a pod's name that are for people
 
@@ -102,6 +103,19 @@ class PromptPodManager(PodManager):
         uid = self.read_pod(pod).metadata.uid
         found.items = [event for event in found.items if event.involved_object.uid == uid]
         return found
+
+    def container_is_running(self, pod: V1Pod, container_name: str) -> bool:
+        """As the node says; it says that a container ended a moment after its log did.
+
+        Believed too early, the provider would pause, and read the log's end a second time.
+        """
+        retrying = Retrying(
+            retry=retry_if_result(bool),
+            stop=stop_after_delay(REPORT_SECONDS),
+            wait=wait_fixed(POLL),
+            retry_error_callback=lambda _: True,
+        )
+        return bool(retrying(super().container_is_running, pod, container_name))
 
     def is_over(self, pod: V1Pod) -> bool:
         found = self.read_pod(pod)

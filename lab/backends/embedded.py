@@ -113,6 +113,10 @@ class Processes:
         """The services that can be killed."""
         return [service.name for service in find(self.config).services]
 
+    def stores(self) -> tuple[str, str]:
+        """The git server and the S3 server."""
+        return gitserver.NAME, seaweedfs.NAME
+
     def parts(self) -> list[str]:
         """The ids of the processes that a service has started: workers, tasks, steps."""
         services = {processes.find(self.config, name) for name in self.services()}
@@ -124,6 +128,10 @@ class Processes:
         victims = [p for p in found if not name.isdigit() or p.pid == int(name)]
         processes.send(victims, signal.SIGKILL)
         psutil.wait_procs(victims, timeout=processes.STOP_SECONDS)
+
+    def crash(self) -> None:
+        """Every process ends at once, as by a power cut."""
+        processes.send(processes.strays(self.config), signal.SIGKILL)
 
     def restore(self) -> None:
         """Every service answers again."""

@@ -232,7 +232,11 @@ def random_secrets(site: Site) -> Mapping[tuple[str, str], Mapping[str, str]]:
     get, lab = site.secrets.get, site.lab
     database = get("postgresql_password")
     return {
-        (STORES, "minio"): {"user": lab.s3_access_key, "password": lab.s3_secret_key},
+        (STORES, "minio"): {
+            "user": lab.s3_access_key,
+            "password": lab.s3_secret_key,
+            "encryption-key": f"lab:{base64_key(get('minio_encryption_key', 32))}",
+        },
         (STORES, "postgresql"): {"password": database},
         (STORES, "gitea"): {
             "secret-key": get("gitea_secret_key"),
@@ -253,6 +257,11 @@ def random_secrets(site: Site) -> Mapping[tuple[str, str], Mapping[str, str]]:
             "AWS_SECRET_ACCESS_KEY": get("s3_steps_secret_key"),
         },
     }
+
+
+def base64_key(text: str) -> str:
+    """32 bytes of URL-safe base64 in the standard alphabet, padded, which MinIO wants."""
+    return text.translate(str.maketrans("-_", "+/")) + "="
 
 
 def prepare_git(site: Site) -> None:

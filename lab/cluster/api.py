@@ -34,6 +34,22 @@ class Cluster:
         api = config.new_client_from_config(str(self.kubeconfig))
         return client.CoreV1Api(api)
 
+    @cached_property
+    def apps(self) -> Any:
+        """The API of what keeps pods running."""
+        from kubernetes import client
+
+        return client.AppsV1Api(self.core.api_client)
+
+    def controllers(self, namespace: str, selector: str) -> list[Any]:
+        """The StatefulSets and Deployments that a label selector chooses."""
+        how = {"label_selector": selector, "_request_timeout": CALL_SECONDS}
+        with answers_known():
+            return [
+                *self.apps.list_namespaced_stateful_set(namespace, **how).items,
+                *self.apps.list_namespaced_deployment(namespace, **how).items,
+            ]
+
     def kubectl(
         self, *arguments: str | Path, timeout: float = CALL_SECONDS, stdin: str = ""
     ) -> str:
@@ -63,11 +79,10 @@ class Cluster:
 
     def secret(self, namespace: str, name: str) -> dict[str, str] | None:
         """What a Secret holds, or None where there is none."""
-        data: dict[str, str] | None = None
+        found = None
         with absent_is_fine():
             found = self.core.read_namespaced_secret(name, namespace, _request_timeout=CALL_SECONDS)
-            data = {k: base64.b64decode(v).decode() for k, v in (found.data or {}).items()}
-        return data
+        return found and {k: base64.b64decode(v).decode() for k, v in (found.data or {}).items()}
 
     def write_secret(self, namespace: str, name: str, values: Mapping[str, str]) -> None:
         """The Secret holds exactly these values; one that does already is not touched."""

@@ -21,7 +21,7 @@ POD_LOGS = "/var/log/pods"
 # Everything in the volumes but the datasets' bytes, which are long and hold no log.
 LEFT_OUT = ("--exclude=*/files/md5/*", "--exclude=*.csv")
 SECRETS = {
-    (STORES, "minio"): ("password",),
+    (STORES, "minio"): ("password", "encryption-key"),
     (STORES, "postgresql"): ("password",),
     (STORES, "gitea"): ("secret-key", "internal-token", "jwt-secret"),
     (AIRFLOW, "airflow-metadata"): ("password",),
@@ -47,6 +47,10 @@ class Pods:
         """The services that can be killed."""
         return [workload.name for workload in WORKLOADS]
 
+    def stores(self) -> tuple[str, str]:
+        """The git server and the S3 server."""
+        return workloads.GITEA.name, workloads.MINIO.name
+
     def parts(self) -> list[str]:
         """The pods of the steps that are at work."""
         return [f"pod/{pod.metadata.name}" for pod in self.cluster.pods(AIRFLOW, STEPS)]
@@ -61,7 +65,7 @@ class Pods:
             self.cluster.kill_pod(workload.namespace, pod.metadata.name)
 
     def crash(self) -> None:
-        """The whole node ends at once, as by a power cut, and starts again."""
+        """The whole node ends at once, as by a power cut; Docker starts it again."""
         docker("restart", "--time", "0", node.container(self.config), timeout=RESTART_SECONDS)
 
     def restore(self) -> None:

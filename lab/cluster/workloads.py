@@ -76,11 +76,40 @@ def await_ready(cluster: Cluster, workload: Workload, timeout: float) -> None:
 
     def look() -> None:
         found = pods(cluster, workload)
-        if not any(map(ready, found)):
-            refuse_hopeless(found)
+        newest = revision(cluster, workload)
+        current = [pod for pod in found if newest is None or newest in revisions(pod)]
+        if not any(map(ready, current)):
+            refuse_hopeless(current)
+            remove_stuck(cluster, found, current)
             raise NotYet(" ".join(map(describe, found)) or "it has no pod")
 
     until(look, what=workload.name, timeout=timeout, interval=0.3)
+
+
+def revision(cluster: Cluster, workload: Workload) -> str | None:
+    """What marks the pods of a workload's newest description; None for a Deployment that is new.
+
+    Raises NotYet while its controller has not read that description.
+    """
+    for found in cluster.controllers(workload.namespace, workload.selector):
+        if (found.status.observed_generation or 0) < found.metadata.generation:
+            raise NotYet(f"{workload.name} was changed a moment ago")
+        if hash_ := getattr(found.status, "update_revision", None):
+            return str(hash_)
+        if (found.status.updated_replicas or 0) < found.spec.replicas:
+            raise NotYet(f"{workload.name} is being replaced")
+    return None
+
+
+def revisions(pod: Any) -> list[str]:
+    return list((pod.metadata.labels or {}).values())
+
+
+def remove_stuck(cluster: Cluster, found: list[Any], current: list[Any]) -> None:
+    """Old pods that never became ready are gone: a StatefulSet would wait for them for ever."""
+    for pod in found:
+        if pod not in current and not ready(pod):
+            cluster.kill_pod(pod.metadata.namespace, pod.metadata.name)
 
 
 def refuse_hopeless(found: list[Any]) -> None:

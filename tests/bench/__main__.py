@@ -18,11 +18,13 @@ from lab.config import Config
 from tests.bench.cold_start import cold_start
 from tests.bench.commit import trigger_to_commit
 from tests.bench.row import Row
+from tests.bench.seed import against_the_seed
 from tests.bench.sizes import sizes
 from tests.bench.throughput import throughput
 
 ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "commit": trigger_to_commit,
+    "seed": against_the_seed,
     "sizes": sizes,
     "throughput": throughput,
 }

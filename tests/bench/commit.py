@@ -26,16 +26,17 @@ def trigger_to_commit(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
             began = time.monotonic()
             run_script(lab, Path(folder))
             plain.append(time.monotonic() - began)
-        ours.append(one_run(lab))
+        ours.append(one_run(lab, DAG))
     what = "trigger to pushed commit / shell script"
-    yield Row(what, median(ours[1:]), median(plain[1:]), "ratio 0.7")
+    goal = "ratio 0.7" if lab.backend == "embedded" else "15 s"
+    yield Row(what, median(ours[1:]), median(plain[1:]), goal)
 
 
-def one_run(lab: Lab) -> float:
+def one_run(lab: Lab, dag_id: str) -> float:
     """Seconds from the trigger until the git server has the run's commit."""
     before = tip(lab)
     began = time.monotonic()
-    run = lab.trigger(DAG)
+    run = lab.trigger(dag_id)
 
     def moved() -> None:
         if tip(lab) == before:

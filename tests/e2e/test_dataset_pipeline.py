@@ -91,7 +91,7 @@ def test_twelve_runs_at_once_while_the_servers_are_killed(lab: Lab) -> None:
     old = read(lab, before[0])
     with ThreadPoolExecutor(12) as pool:
         started = list(pool.map(lambda _: lab.trigger(DAG), range(12)))
-    for server in ("gitserver", "seaweedfs"):
+    for server in lab.control.stores():
         lab.control.kill(server)
         lab.control.restore()
     for run in started:

@@ -36,13 +36,14 @@ def test_after_kills_at_random_moments_each_run_has_made_one_version(
     lab: Lab, chance: random.Random, request: pytest.FixtureRequest
 ) -> None:
     kills = request.config.getoption("--kills")
+    pace = seconds_of_a_run(lab)
     before = lab.history()
     started: list[Run] = []
     for number in range(kills):
         if number % KILLS_PER_RUN == 0:
             lab.control.restore()
             started.append(lab.trigger(DAG))
-        time.sleep(chance.uniform(0, 2.5))  # the moment of the kill: not a wait for anything
+        time.sleep(chance.uniform(0, pace))  # the moment of the kill: not a wait for anything
         victim = choose(lab, chance)
         lab.control.kill(victim)
         print(f"kill {number + 1}/{kills}: {victim}", flush=True)
@@ -50,6 +51,26 @@ def test_after_kills_at_random_moments_each_run_has_made_one_version(
     for run in started:
         lab.follow(run, RUN_SECONDS)
     prove_nothing_lost_or_doubled(lab, before, started)
+
+
+@pytest.mark.timeout(0)
+def test_after_a_power_cut_each_run_is_completed(lab: Lab, chance: random.Random) -> None:
+    pace = seconds_of_a_run(lab)
+    before = lab.history()
+    started = [lab.trigger(DAG), lab.trigger(DAG)]
+    time.sleep(chance.uniform(0, pace))  # the moment of the cut
+    lab.control.crash()
+    lab.control.restore()
+    for run in started:
+        lab.follow(run, RUN_SECONDS)
+    prove_nothing_lost_or_doubled(lab, before, started)
+
+
+def seconds_of_a_run(lab: Lab) -> float:
+    """How long a run takes that nobody disturbs."""
+    began = time.monotonic()
+    lab.run(DAG)
+    return time.monotonic() - began
 
 
 def choose(lab: Lab, chance: random.Random) -> str:

@@ -24,8 +24,7 @@ import psutil
 import pytest
 
 from lab import __main__ as command_line
-from lab import processes, state
-from lab import choices
+from lab import choices, processes, state
 from lab.backends import embedded
 from lab.config import TREE, Config
 from lab.errors import (
@@ -93,7 +92,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
     """What the command sees: the choices given, and nothing of the tests' own."""
     path = {"PATH": os.environ["PATH"], "HOME": str(home.parent), "LANG": "C.UTF-8"}
-    return {**path, "LAB_HOME": str(home), **more}
+    return {**path, "LAB_HOME": str(home), "LAB_BACKEND": "embedded", **more}
 
 
 def lab(

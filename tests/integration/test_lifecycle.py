@@ -23,6 +23,7 @@ ENV_KEYS = {
     "git_url",
     "git_user",
     "git_password",
+    "git_page",
     "s3_endpoint",
     "s3_bucket",
     "s3_access_key",
@@ -45,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 
 def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`lab ARGUMENTS`, in an environment of its own."""
-    env = {**os.environ, "LAB_HOME": str(config.home)}
+    env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
     command = [sys.executable, "-m", "lab", *arguments]
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False
@@ -73,7 +74,7 @@ def test_up_killed_at_any_moment_is_completed_by_the_next(config: Config, tmp_pa
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed: {seed}")
     chance = random.Random(seed)
-    env = {**os.environ, "LAB_HOME": str(config.home)}
+    env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
     command = [sys.executable, "-m", "lab", "up", "--dataset", str(csv)]
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         started = subprocess.Popen(

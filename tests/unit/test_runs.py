@@ -28,7 +28,7 @@ def a_lab(url: str) -> Lab:
         "airflow_user",
         "airflow_password",
     )
-    values: dict[str, Any] = {name: name for name in (*names, *more)}
+    values: dict[str, Any] = {name: name for name in (*names, *more, "git_page")}
     return Lab(**values, airflow_url=url, control=SimpleNamespace())
 
 

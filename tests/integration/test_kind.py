@@ -1,0 +1,120 @@
+"""What is true of a lab on kind alone; `tests/e2e` and `tests/faults` hold what is true of each."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+
+from lab import processes
+from lab.backends import kind
+from lab.cluster import chart, node, workloads
+from lab.cluster.api import Cluster
+from lab.cluster.control import Pods
+from lab.errors import LabError, NotRunningError
+from lab.lab import Lab
+from lab.wait import NotYet, until
+
+DAG = "dataset_pipeline"
+SECONDS = 240
+
+pytestmark = pytest.mark.parametrize("lab", ["kind"], indirect=True)
+
+
+@pytest.fixture
+def pods(lab: Lab) -> Pods:
+    """What a test may do to this lab beyond what every lab lets it do."""
+    assert isinstance(lab.control, Pods)
+    return lab.control
+
+
+@pytest.fixture
+def cluster(pods: Pods) -> Cluster:
+    return pods.cluster
+
+
+def objects(cluster: Cluster, *kinds: str) -> list[dict[str, Any]]:
+    shown = cluster.kubectl("get", ",".join(kinds), "--all-namespaces", "--output", "json")
+    items: list[dict[str, Any]] = json.loads(shown)["items"]
+    return [item for item in items if item["metadata"]["namespace"] in ("airflow", "stores")]
+
+
+@pytest.mark.parametrize("namespace", ["airflow", "stores"])
+def test_the_api_server_refuses_a_pod_that_is_not_restricted(
+    lab: Lab, cluster: Cluster, namespace: str
+) -> None:
+    container = {"name": "root", "image": "busybox:1", "securityContext": {"privileged": True}}
+    manifest = json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "root", "namespace": namespace},
+            "spec": {"containers": [container]},
+        }
+    )
+    with pytest.raises(LabError, match='violates PodSecurity "restricted'):
+        cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=manifest)
+
+
+def test_a_second_up_changes_nothing(lab: Lab, pods: Pods) -> None:
+    def shape() -> dict[str, object]:
+        kinds = ("statefulsets", "deployments", "services", "pvc", "configmaps", "networkpolicies")
+        found = {
+            f"{o['kind']}/{o['metadata']['name']}": o["metadata"].get("generation")
+            or o["metadata"]["resourceVersion"]
+            for o in objects(pods.cluster, *kinds)
+        }
+        serving = [p["metadata"]["uid"] for p in objects(pods.cluster, "pods")]
+        return found | {"pods": sorted(serving), "data": lab.history()}
+
+    before = shape()
+    assert kind.up(replace(pods.config, dataset=None)) == lab
+    assert shape() == before
+    assert len(chart.releases(pods.cluster, "status=deployed")) == 1
+    assert not chart.releases(pods.cluster, "status=superseded")
+
+
+def test_a_forward_that_breaks_is_mended_by_itself(lab: Lab, pods: Pods) -> None:
+    for workload in workloads.DOORS:
+        supervisor = processes.find(pods.config, workload.name)
+        assert supervisor
+        for child in supervisor.children(recursive=True):
+            child.send_signal(signal.SIGKILL)
+    until(lab.dataset, what="git", timeout=30)
+    until(lambda: answers(lab), what="Airflow", timeout=30)
+    lab.verify()
+
+
+def answers(lab: Lab) -> None:
+    if requests.get(f"{lab.airflow_url}/api/v2/monitor/health", timeout=5).status_code != 200:
+        raise NotYet
+
+
+def test_what_was_logged_is_there_when_the_pod_is_not(lab: Lab, pods: Pods) -> None:
+    run = lab.run(DAG)
+    assert not pods.parts()
+    assert "Deleting pod" in lab.log(run, "push_data")
+
+
+def test_the_steps_may_not_ask_kubernetes_for_anything(lab: Lab, cluster: Cluster) -> None:
+    account = "--as=system:serviceaccount:airflow:airflow-step"
+    shown = cluster.kubectl("auth", "can-i", "--list", account, "--namespace", "airflow")
+    asked = [line.split()[0] for line in shown.splitlines()[1:] if line and line[0] != " "]
+    assert not [name for name in asked if name in ("pods", "secrets", "configmaps", "*.*")]
+
+
+def test_down_keeps_the_data_and_up_brings_it_back(lab: Lab, pods: Pods) -> None:
+    before = lab.history()
+    assert kind.down(pods.config) >= 1
+    assert node.state(pods.config) == "exited"
+    with pytest.raises(NotRunningError, match="no minio, gitea"):
+        kind.connect(pods.config)
+    again = kind.up(replace(pods.config, dataset=None))
+    assert again == lab
+    assert lab.history() == before
+    run = lab.run(DAG)
+    assert lab.dataset().trailers["Run-Id"] == run.id

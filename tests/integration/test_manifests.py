@@ -1,0 +1,681 @@
+"""What the lab applies to a cluster: valid, restricted, bounded, and closed to whom it should be."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from packaging.version import Version
+
+from lab.backends import kind
+from lab.cluster import images
+from lab.cluster.doctor import MEMORY
+from tests.integration.renderings import (
+    NAMES,
+    POD_FILE,
+    Object,
+    Pod,
+    namespace_of,
+    objects,
+    of_kind,
+    pods,
+    render,
+    rendering,
+    settings,
+    site_on_kind,
+    the,
+    worker_pod,
+)
+
+UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+MOST_CPU = 1.0  # core, of a lab on a machine that has two
+# The chart gives the triggerer no probe but of its liveness; its port only offers logs.
+NEVER_ASKED = {"triggerer"}
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+
+# --- Objects --------------------------------------------------------------------------------------
+
+
+def version() -> str:
+    """The node's version of Kubernetes, or the newest that the schemas know."""
+    node = Version(images.locked()["node"].tag)
+    return str(min(node, Version(kubernetes_validate.latest_version())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_is_one_that_kubernetes_knows(name: str) -> None:
+    found = objects(name)
+    assert found
+    for entry in found:
+        kubernetes_validate.validate(entry, version(), strict=True)
+
+
+def test_the_pod_of_the_kubernetes_executor_is_one_that_kubernetes_knows() -> None:
+    kubernetes_validate.validate(worker_pod(), version(), strict=True)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    wrong = copy.deepcopy(worker_pod())
+    wrong["spec"]["containers"][0]["readOnlyRootFileSystem"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, version(), strict=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rendering_is_the_same_each_time(name: str) -> None:
+    assert render(name) == rendering(name)
+
+
+# --- Containers -----------------------------------------------------------------------------------
+
+
+def own(pod: Pod, container: Object, key: str) -> Any:
+    """A setting of the security context: the container's, or else its pod's."""
+    for part in (container, pod.spec):
+        if key in (part.get("securityContext") or {}):
+            return part["securityContext"][key]
+    return None
+
+
+def has_requests_and_limits(_: Pod, container: Object) -> bool:
+    resources = container.get("resources") or {}
+    return all(
+        {"cpu", "memory"} <= set(resources.get(side) or {}) for side in ("requests", "limits")
+    )
+
+
+def has_a_pinned_image(_: Pod, container: Object) -> bool:
+    name, _, digest = container["image"].partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return bool(digest) or tag not in {"", "latest"}
+
+
+def is_not_root(pod: Pod, container: Object) -> bool:
+    return own(pod, container, "runAsNonRoot") is True and own(pod, container, "runAsUser") != 0
+
+
+def has_the_default_seccomp_profile(pod: Pod, container: Object) -> bool:
+    return own(pod, container, "seccompProfile") == {"type": "RuntimeDefault"}
+
+
+def gains_no_privileges(_: Pod, container: Object) -> bool:
+    context = container.get("securityContext") or {}
+    capabilities = context.get("capabilities") or {}
+    return (
+        context.get("allowPrivilegeEscalation") is False
+        and not context.get("privileged")
+        and "ALL" in (capabilities.get("drop") or [])
+        and not set(capabilities.get("add") or []) - {"NET_BIND_SERVICE"}
+    )
+
+
+def keeps_off_the_host(pod: Pod, container: Object) -> bool:
+    """No namespace, port, path or kernel setting of the node."""
+    shared = any(pod.spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
+    kinds = {key for volume in pod.spec.get("volumes") or [] for key in volume} - {"name"}
+    ports = any(port.get("hostPort") for port in container.get("ports") or [])
+    return not shared and not ports and kinds <= VOLUMES and is_confined(pod, container)
+
+
+def is_confined(pod: Pod, container: Object) -> bool:
+    """What else Pod Security calls restricted: it leaves these settings alone."""
+    loose = ("procMount", "seLinuxOptions", "appArmorProfile", "windowsOptions", "sysctls")
+    return not any(own(pod, container, key) for key in loose)
+
+
+def has_a_read_only_root(_: Pod, container: Object) -> bool:
+    return (container.get("securityContext") or {}).get("readOnlyRootFilesystem") is True
+
+
+def can_write_temporary_files(pod: Pod, container: Object) -> bool:
+    """Nearly every program does, and dies where /tmp is part of a read-only root."""
+    volumes = {volume["name"]: volume for volume in pod.spec.get("volumes") or []}
+    mounts = {m["mountPath"]: m for m in container.get("volumeMounts") or []}
+    mount = mounts.get("/tmp", {})
+    return "emptyDir" in volumes.get(mount.get("name"), {}) and not mount.get("readOnly")
+
+
+def is_probed_while_it_lives(pod: Pod, container: Object) -> bool:
+    return pod.ends or container in pod.starting or "livenessProbe" in container
+
+
+def is_probed_before_it_serves(pod: Pod, container: Object) -> bool:
+    if pod.ends or container in pod.starting or not container.get("ports"):
+        return True
+    asked = {"readinessProbe", "startupProbe"} & set(container)
+    return bool(asked) or container["name"] in NEVER_ASKED
+
+
+Rule = Callable[[Pod, Object], bool]
+RULES: tuple[Rule, ...] = (
+    has_requests_and_limits,
+    has_a_pinned_image,
+    is_not_root,
+    has_the_default_seccomp_profile,
+    gains_no_privileges,
+    keeps_off_the_host,
+    has_a_read_only_root,
+    can_write_temporary_files,
+    is_probed_while_it_lives,
+    is_probed_before_it_serves,
+)
+
+
+def offenders(rule: Rule, found: list[Pod]) -> list[str]:
+    """The containers that break a rule."""
+    return [
+        f"{pod.name}, container {container['name']}"
+        for pod in found
+        for container in pod.containers
+        if not rule(pod, container)
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_container(name: str, rule: Rule) -> None:
+    assert not offenders(rule, pods(name))
+
+
+def test_every_container_is_looked_at() -> None:
+    """A pod that is described in a text, too."""
+    found = {
+        (pod.name.partition(": ")[2], container["name"])
+        for pod in pods("overlay", "git-sync")
+        for container in pod.containers
+    }
+    assert {
+        ("PodTemplate step", "base"),
+        ("StatefulSet minio", "minio"),
+        ("ConfigMap airflow-config", "base"),
+        ("ConfigMap airflow-config", "git-sync-init"),
+        ("Deployment airflow-api-server", "wait-for-airflow-migrations"),
+        ("StatefulSet airflow-scheduler", "git-sync"),
+        ("Job airflow-run-airflow-migrations", "run-airflow-migrations"),
+    } <= found
+    assert len(found) >= 18
+    assert rendering("git-sync").count(" image: ") + rendering("overlay").count(" image: ") == len(
+        found
+    )
+
+
+def change(found: Object, path: str, value: object) -> None:
+    """The value at a path of keys is another; `None` takes it away."""
+    *parents, last = path.split(".")
+    for key in parents:
+        found = found[int(key)] if key.isdigit() else found.setdefault(key, {})
+    found.pop(last, None)
+    if value is not None:
+        found[last] = value
+
+
+CHANGES: tuple[tuple[Rule, str, object], ...] = (
+    (has_requests_and_limits, "containers.0.resources.limits.cpu", None),
+    (has_requests_and_limits, "containers.0.resources.requests", None),
+    (has_a_pinned_image, "containers.0.image", "localhost:5000/minio"),
+    (has_a_pinned_image, "containers.0.image", "minio:latest"),
+    (is_not_root, "securityContext.runAsNonRoot", None),
+    (is_not_root, "containers.0.securityContext.runAsUser", 0),
+    (has_the_default_seccomp_profile, "securityContext.seccompProfile.type", "Unconfined"),
+    (has_the_default_seccomp_profile, "containers.0.securityContext.seccompProfile", {"type": "x"}),
+    (gains_no_privileges, "containers.0.securityContext.allowPrivilegeEscalation", None),
+    (gains_no_privileges, "containers.0.securityContext.privileged", True),
+    (gains_no_privileges, "containers.0.securityContext.capabilities.drop", ["NET_RAW"]),
+    (gains_no_privileges, "containers.0.securityContext.capabilities.add", ["SYS_ADMIN"]),
+    (keeps_off_the_host, "hostNetwork", True),
+    (keeps_off_the_host, "hostPID", True),
+    (keeps_off_the_host, "volumes.0.hostPath", {"path": "/"}),
+    (keeps_off_the_host, "containers.0.ports.0.hostPort", 9000),
+    (keeps_off_the_host, "securityContext.sysctls", [{"name": "net.ipv4.ip_forward"}]),
+    (has_a_read_only_root, "containers.0.securityContext.readOnlyRootFilesystem", False),
+    (can_write_temporary_files, "containers.0.volumeMounts", []),
+    (is_probed_while_it_lives, "containers.0.livenessProbe", None),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "value"), CHANGES, ids=lambda part: getattr(part, "__name__", str(part))
+)
+def test_a_container_that_breaks_a_rule_is_found(rule: Rule, path: str, value: object) -> None:
+    (minio,) = (pod for pod in pods("overlay") if pod.name.endswith(" minio"))
+    broken = replace(minio, spec=copy.deepcopy(minio.spec))
+    assert not offenders(rule, [broken])
+    change(broken.spec, path, value)
+    assert offenders(rule, [broken]) == ["overlay: StatefulSet minio, container minio"]
+
+
+# --- How much of the machine ----------------------------------------------------------------------
+
+
+def quantity(text: object) -> float:
+    """A quantity of Kubernetes: bytes or cores."""
+    word = str(text)
+    unit = word.lstrip("0123456789.")
+    return float(word.removesuffix(unit)) * (UNITS[unit] if unit else 1)
+
+
+def takes(pod: Pod, side: str, what: str) -> float:
+    """What a pod may take or asks for: its containers together, or one that starts before them."""
+    amounts = [
+        [quantity(container["resources"][side][what]) for container in containers]
+        for containers in (pod.starting, pod.staying)
+    ]
+    return pod.count * max(*amounts[0], sum(amounts[1]), 0.0)
+
+
+def parallelism() -> int:
+    """How many tasks run at a time."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(settings())
+    return parser.getint("core", "parallelism")
+
+
+def tasks() -> list[Pod]:
+    """The pods of one task: a step's, or a worker's of Airflow's own."""
+    return [pod for pod in pods("overlay", "chart") if is_task(pod)]
+
+
+def is_task(pod: Pod) -> bool:
+    return "PodTemplate" in pod.name or "ConfigMap" in pod.name
+
+
+def sum_of(found: list[Pod], side: str, what: str) -> float:
+    return sum(takes(pod, side, what) for pod in found)
+
+
+def four_tasks(side: str, what: str) -> float:
+    """What the tasks take that run at a time, each in the larger of the two pods."""
+    assert len(tasks()) == 2
+    return parallelism() * max(takes(pod, side, what) for pod in tasks())
+
+
+def test_four_tasks_run_at_a_time() -> None:
+    assert parallelism() == 4
+
+
+def test_a_lab_at_work_stays_within_the_memory_that_the_doctor_asks_for() -> None:
+    """Were each container at its limit, four steps among them."""
+    served = [pod for pod in pods("overlay", "chart") if not pod.ends]
+    (step,) = (pod for pod in tasks() if "PodTemplate" in pod.name)
+    needs = {pod.name: takes(pod, "limits", "memory") / 2**20 for pod in served}
+    needs["steps"] = parallelism() * takes(step, "limits", "memory") / 2**20
+    assert len(served) == 7
+    assert sum(needs.values()) <= MEMORY / 2**20 == 6 * 1024, needs
+
+
+@pytest.mark.parametrize("airflow", ["chart", "git-sync"])
+def test_a_lab_at_work_asks_for_one_core_at_most(airflow: str) -> None:
+    stays = [pod for pod in pods("overlay", airflow) if not is_task(pod)]
+    asked = sum_of(stays, "requests", "cpu") + four_tasks("requests", "cpu")
+    assert 0.1 < asked <= MOST_CPU
+
+
+def claims(namespace: str) -> int:
+    """The volumes that a namespace's objects claim."""
+    made = [o for o in objects("overlay", "chart") if namespace_of(o) == namespace]
+    templates = [o["spec"].get("volumeClaimTemplates") or [] for o in made if "spec" in o]
+    return sum(o["kind"] == "PersistentVolumeClaim" for o in made) + sum(map(len, templates))
+
+
+@pytest.mark.parametrize("airflow", ["chart", "git-sync"])
+@pytest.mark.parametrize("namespace", ["airflow", "stores"])
+def test_a_quota_leaves_room_for_a_lab_at_work(namespace: str, airflow: str) -> None:
+    quota = the("ResourceQuota", namespace, "overlay")["spec"]["hard"]
+    inside = [pod for pod in pods("overlay", airflow) if pod.namespace == namespace]
+    stays = [pod for pod in inside if not is_task(pod)]
+    tasks_here = int(any(map(is_task, inside)))
+    for side in ("limits", "requests"):
+        wanted = sum_of(stays, side, "memory") + tasks_here * four_tasks(side, "memory")
+        assert 0 < wanted <= quantity(quota[f"{side}.memory"]), (side, wanted / 2**20)
+    assert len(stays) + tasks_here * parallelism() <= int(quota["pods"])
+    assert 0 < claims(namespace) <= int(quota["persistentvolumeclaims"])
+
+
+# --- Who may talk to whom -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A pod as network policies see it; `outside` is anything that is no pod of these."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+
+OUTSIDE = Peer("outside", {})
+NAME_SERVER = Peer("kube-system", {"k8s-app": "kube-dns"})
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+AIRFLOW = (*COMPONENTS, "run-airflow-migrations")
+
+
+def peer(name: str) -> Peer:
+    """A pod of the lab by its short name: its labels are those of the object that makes it."""
+    if name == "outside":
+        return OUTSIDE
+    if name == "names":
+        return NAME_SERVER
+    found = {
+        (pod.namespace, tuple(sorted(pod.labels.items())))
+        for pod in pods("overlay", "chart")
+        if short(pod) == name
+    }
+    ((namespace, labels),) = found
+    return Peer(namespace, dict(labels))
+
+
+def short(pod: Pod) -> str:
+    made_by = pod.name.split()[-1]
+    return "worker" if made_by == "airflow-config" else made_by.removeprefix("airflow-")
+
+
+def selects(selector: Object, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels; an empty one selects all."""
+    same = all(labels.get(k) == v for k, v in (selector.get("matchLabels") or {}).items())
+    return same and all(meets(labels, rule) for rule in selector.get("matchExpressions") or [])
+
+
+def meets(labels: Mapping[str, str], rule: Object) -> bool:
+    value, among = labels.get(rule["key"]), rule.get("values") or []
+    answers = {
+        "In": value in among,
+        "NotIn": value not in among,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }
+    return answers[rule["operator"]]
+
+
+def namespace_labels(name: str) -> dict[str, str]:
+    """A namespace's labels, with the one that Kubernetes adds."""
+    found = [
+        o["metadata"] for o in of_kind("Namespace", "overlay") if o["metadata"]["name"] == name
+    ]
+    given: dict[str, str] = found[0].get("labels", {}) if found else {}
+    return {**given, "kubernetes.io/metadata.name": name}
+
+
+def is_among(selectors: list[Object] | None, home: str, other: Peer) -> bool:
+    """Whether a rule of a policy in namespace `home` means this peer; no selectors mean all."""
+    return not selectors or any(
+        "ipBlock" not in one
+        and selects(one.get("podSelector") or {}, other.labels)
+        and (
+            selects(one["namespaceSelector"], namespace_labels(other.namespace))
+            if "namespaceSelector" in one
+            else other.namespace == home
+        )
+        for one in selectors
+    )
+
+
+def is_open(ports: list[Object] | None, protocol: str, number: int) -> bool:
+    return not ports or any(
+        one.get("protocol", "TCP") == protocol and one.get("port", number) == number
+        for one in ports
+    )
+
+
+def permits(
+    policies: list[Object], way: str, of: Peer, other: Peer, protocol: str, number: int
+) -> bool:
+    """Whether the policies of a pod let it talk (`egress`) or be talked to (`ingress`)."""
+    if of in (OUTSIDE, NAME_SERVER):
+        return True
+    mine = [
+        policy["spec"]
+        for policy in policies
+        if namespace_of(policy) == of.namespace
+        and way.title() in policy["spec"]["policyTypes"]
+        and selects(policy["spec"]["podSelector"], of.labels)
+    ]
+    side = "to" if way == "egress" else "from"
+    return not mine or any(
+        is_among(rule.get(side), of.namespace, other)
+        and is_open(rule.get("ports"), protocol, number)
+        for spec in mine
+        for rule in spec.get(way) or []
+    )
+
+
+def reaches(policies: list[Object], one: str, other: str, number: int, over: str = "TCP") -> bool:
+    """Whether the policies let the pod `one` open a connection to `other`."""
+    source, target = peer(one), peer(other)
+    return permits(policies, "egress", source, target, over, number) and permits(
+        policies, "ingress", target, source, over, number
+    )
+
+
+def policies_applied() -> list[Object]:
+    return copy.deepcopy(of_kind("NetworkPolicy", "overlay"))
+
+
+NEEDED = (
+    ("step", "minio", 9000),
+    ("step", "gitea", 3000),
+    *((name, "postgresql", 5432) for name in AIRFLOW),
+    *((name, "gitea", 3000) for name in COMPONENTS),
+    *((name, "api-server", 8080) for name in COMPONENTS),
+    ("api-server", "scheduler", 8793),  # the logs of a task that runs
+    ("api-server", "worker", 8793),
+    ("api-server", "triggerer", 8794),
+    ("scheduler", "outside", 6443),  # the Kubernetes API
+    ("worker", "outside", 6443),
+    ("api-server", "outside", 6443),
+)
+REFUSED = (
+    ("step", "postgresql", 5432),
+    ("step", "api-server", 8080),
+    ("step", "scheduler", 8793),
+    ("step", "outside", 443),
+    ("step", "outside", 6443),
+    ("step", "step", 8080),
+    ("step", "minio", 22),
+    ("scheduler", "minio", 9000),
+    ("dag-processor", "minio", 9000),
+    ("dag-processor", "outside", 443),
+    ("triggerer", "outside", 443),
+    ("outside", "api-server", 8080),
+    ("outside", "gitea", 3000),
+    ("gitea", "minio", 9000),
+    ("gitea", "outside", 443),
+    ("minio", "outside", 443),
+    ("minio", "postgresql", 5432),
+    ("postgresql", "scheduler", 8793),
+)
+
+
+@pytest.mark.parametrize(("one", "other", "number"), NEEDED)
+def test_who_needs_a_service_reaches_it(one: str, other: str, number: int) -> None:
+    assert reaches(policies_applied(), one, other, number)
+
+
+@pytest.mark.parametrize(("one", "other", "number"), REFUSED)
+def test_who_does_not_need_a_service_does_not_reach_it(one: str, other: str, number: int) -> None:
+    assert not reaches(policies_applied(), one, other, number)
+
+
+@pytest.mark.parametrize("name", ["step", *AIRFLOW])
+def test_every_pod_of_airflow_and_its_tasks_can_look_up_names(name: str) -> None:
+    assert reaches(policies_applied(), name, "names", 53, "UDP")
+
+
+@pytest.mark.parametrize("namespace", ["airflow", "stores"])
+def test_a_namespace_denies_whatever_nothing_allows(namespace: str) -> None:
+    spec = next(
+        policy["spec"]
+        for policy in policies_applied()
+        if namespace_of(policy) == namespace and policy["metadata"]["name"] == "default-deny"
+    )
+    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_every_namespace_denies_and_is_restricted() -> None:
+    found = {
+        o["metadata"]["name"]: o["metadata"]["labels"] for o in of_kind("Namespace", "overlay")
+    }
+    assert set(found) == {"airflow", "stores"} == {namespace_of(p) for p in policies_applied()}
+    levels = [labels["pod-security.kubernetes.io/enforce"] for labels in found.values()]
+    assert levels == ["restricted", "restricted"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "value", "way"),
+    [
+        ("step-stores", "podSelector.matchLabels", {"component": "step"}, ("step", "minio", 9000)),
+        ("minio", "podSelector.matchLabels", {"app": "minio"}, ("step", "minio", 9000)),
+        ("minio", "ingress.0.ports.0.port", 9001, ("step", "minio", 9000)),
+        ("minio", "ingress.0.from.0.namespaceSelector", None, ("step", "minio", 9000)),
+        ("gitea", "ingress.0.ports.0.protocol", "UDP", ("step", "gitea", 3000)),
+        ("airflow", "podSelector.matchLabels", {"tier": "x"}, ("scheduler", "api-server", 8080)),
+        ("postgresql", "policyTypes", [], ("scheduler", "postgresql", 5432)),
+    ],
+)
+def test_a_wrong_policy_is_found(
+    policy: str, path: str, value: object, way: tuple[str, str, int]
+) -> None:
+    found = policies_applied()
+    assert reaches(found, *way)
+    (wrong,) = (one for one in found if one["metadata"]["name"] == policy)
+    change(wrong["spec"], path, value)
+    assert not reaches(found, *way)
+
+
+def services() -> list[Object]:
+    return of_kind("Service", "overlay", "chart")
+
+
+def test_every_service_has_a_pod_that_listens() -> None:
+    """A port without a name for its target is the container's of the same number."""
+    served = {o["metadata"]["name"] for o in services()}
+    assert {"minio", "gitea", "postgresql", "airflow-api-server"} <= served
+    lost = [
+        (o["metadata"]["name"], port["port"])
+        for o in services()
+        for port in o["spec"]["ports"]
+        if not any(listens(pod, o, port) for pod in pods("overlay", "chart") if not pod.ends)
+    ]
+    assert not lost
+
+
+def listens(pod: Pod, service: Object, port: Object) -> bool:
+    opened = {p["containerPort"] for c in pod.staying for p in c.get("ports") or []}
+    return (
+        pod.namespace == namespace_of(service)
+        and selects({"matchLabels": service["spec"]["selector"]}, pod.labels)
+        and port.get("targetPort", port["port"]) in opened
+    )
+
+
+# --- Who may do what ------------------------------------------------------------------------------
+
+
+def roles() -> list[Object]:
+    return of_kind("Role")
+
+
+def words(role: Object) -> Iterator[str]:
+    for rule in role["rules"]:
+        for part in ("apiGroups", "resources", "verbs"):
+            yield from rule.get(part) or []
+
+
+def test_nothing_holds_for_the_whole_cluster() -> None:
+    found = {entry["kind"] for entry in objects(*NAMES)}
+    assert "Role" in found
+    assert not found & {"ClusterRole", "ClusterRoleBinding"}
+
+
+def test_no_role_has_a_wildcard_or_leads_to_more() -> None:
+    forbidden = {"*", "secrets", "pods/exec", "pods/attach", "pods/portforward", "roles"}
+    forbidden |= {"rolebindings", "serviceaccounts", "serviceaccounts/token", "nodes/proxy"}
+    forbidden |= {"bind", "escalate", "impersonate"}
+    assert len(roles()) >= 2
+    assert not {(role["metadata"]["name"], word) for role in roles() for word in words(role)} & {
+        (role["metadata"]["name"], word) for role in roles() for word in forbidden
+    }
+
+
+def test_a_role_is_bound_to_named_accounts_only() -> None:
+    bound = {
+        (subject["kind"], subject["name"], subject.get("namespace"))
+        for binding in of_kind("RoleBinding")
+        for subject in binding["subjects"]
+    }
+    accounts = ("airflow-scheduler", "airflow-worker", "airflow-api-server")
+    assert bound == {("ServiceAccount", name, "airflow") for name in accounts}
+
+
+def test_a_binding_names_a_role_that_is_there() -> None:
+    there = {role["metadata"]["name"] for role in roles()}
+    assert {binding["roleRef"]["name"] for binding in of_kind("RoleBinding")} == there
+
+
+def test_a_step_has_an_account_without_a_role_or_a_token() -> None:
+    (step,) = (pod for pod in pods("overlay") if "PodTemplate" in pod.name)
+    account = the("ServiceAccount", step.spec["serviceAccountName"], "overlay")
+    assert account["metadata"]["name"] == "airflow-step"
+    assert account["automountServiceAccountToken"] is False
+    assert step.spec["automountServiceAccountToken"] is False
+
+
+def test_every_account_that_a_pod_has_is_one_of_the_manifests() -> None:
+    """The chart makes none: a pod of a wrong name would have the rights of nobody, or never run."""
+    there = {o["metadata"]["name"] for o in of_kind("ServiceAccount", "overlay")}
+    used = {pod.spec.get("serviceAccountName") for pod in pods() if pod.namespace == "airflow"}
+    assert used == there
+    assert not of_kind("ServiceAccount", "chart", "git-sync")
+
+
+def test_a_pod_without_an_account_has_no_token() -> None:
+    anonymous = [pod for pod in pods() if "serviceAccountName" not in pod.spec]
+    assert anonymous
+    assert not [pod for pod in anonymous if pod.spec.get("automountServiceAccountToken", True)]
+
+
+# --- Secrets --------------------------------------------------------------------------------------
+
+
+def references(part: object) -> Iterator[tuple[str, str]]:
+    """The Secrets and their keys that something asks for."""
+    if isinstance(part, list):
+        for item in part:
+            yield from references(item)
+    if isinstance(part, dict):
+        if "secretKeyRef" in part:
+            yield part["secretKeyRef"]["name"], part["secretKeyRef"]["key"]
+        for key, value in part.items():
+            yield from references(yaml.safe_load(value) if key == POD_FILE else value)
+
+
+def test_every_secret_that_a_pod_asks_for_is_one_that_the_lab_writes() -> None:
+    with site_on_kind() as site:
+        written = {
+            (namespace, name): set(values)
+            for (namespace, name), values in kind.random_secrets(site).items()
+        }
+    tokens = set(kind.git_sync("user", "password"))
+    written["airflow", "git-credentials"] = tokens
+    written["airflow", "pipelines-credentials"] = {*tokens, "connection"}
+    asked = {
+        (namespace_of(entry), name, key)
+        for entry in objects("overlay", "git-sync")
+        for name, key in references(entry)
+    }
+    assert len(asked) > 10
+    assert not [ask for ask in asked if ask[2] not in written.get(ask[:2], set())]

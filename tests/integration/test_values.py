@@ -1,0 +1,285 @@
+"""The chart's values, the lock of images and the steps' contract: one place for each fact."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from lab.backends import embedded, kind
+from lab.cluster import images, manifests
+from lab.config import TREE
+from lab.services import airflow
+from lab.state import Secrets, State
+from tests.integration.renderings import (
+    NAMES,
+    VALUES,
+    Object,
+    home_of_a_lab,
+    objects,
+    of_kind,
+    packed,
+    pods,
+    rendering,
+    settings,
+    site_on_kind,
+    the,
+)
+
+FILES = ("values.yaml", "values-kind.yaml", "values-git-sync.yaml")
+# The chart's names for what the lock alone may say.
+VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag", "digest", "image"}
+SECRET = re.compile("passw|secret|token|key|credential|connection", re.IGNORECASE)
+# Names of Secrets, and of entries in them, are no secrets.
+REFERENCE = re.compile(r"(secretName|SecretName|credentialsSecret)$")
+REFERRING = {"secretKeyRef", "configMapKeyRef", "matchExpressions", "podAffinityTerm"}
+HARMLESS = {"GITEA__security__PASSWORD_HASH_ALGO"}
+# Facts of a process and its image: a step's PATH is another on each machine.
+PROCESS = {"PATH", "HOME", "TMPDIR"}
+KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+Place = tuple[str, ...]
+
+
+def values(name: str) -> Object:
+    found: Object = yaml.safe_load((VALUES / name).read_text("utf-8"))
+    return found
+
+
+def written() -> list[Path]:
+    """Every file that is applied, or that something applied is made of."""
+    found = sorted((TREE / "manifests").rglob("*.yaml"))
+    assert len(found) > 15
+    return found
+
+
+# --- The chart's schema ---------------------------------------------------------------------------
+
+
+def schema() -> Object:
+    """The chart's own schema; unlike there, no name on the first level is free either."""
+    found: Object = yaml.safe_load(packed("values.schema.json"))
+    return {**found, "additionalProperties": False}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_values_are_what_the_chart_takes(name: str) -> None:
+    jsonschema.validate(values(name), schema())
+
+
+def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
+    jsonschema.validate(manifests.values(images.locked()), schema())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("webserverx",),
+        ("apiServer", "webserverx"),
+        ("scheduler", "logGroomerSidecar", "enable"),
+        ("dagProcessor", "livenessProbes"),
+        ("workers", "kubernetes", "resource"),
+        ("logs", "persistence", "existingclaim"),
+    ],
+    ids=".".join,
+)
+def test_a_key_that_the_chart_does_not_know_is_refused(place: Place) -> None:
+    wrong = copy.deepcopy(values("values.yaml"))
+    inner: Any = wrong
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = {}
+    with pytest.raises(jsonschema.ValidationError, match=place[-1]):
+        jsonschema.validate(wrong, schema())
+
+
+def test_a_value_of_the_wrong_type_is_refused() -> None:
+    wrong = {**values("values.yaml"), "enableServiceLinks": "no"}
+    with pytest.raises(jsonschema.ValidationError, match="enableServiceLinks"):
+        jsonschema.validate(wrong, schema())
+
+
+# --- Secrets --------------------------------------------------------------------------------------
+
+
+def scalars(part: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    """Each value that is neither a mapping nor a list, and the keys that lead to it.
+
+    An environment variable's value is found under its name.
+    """
+    if isinstance(part, list):
+        for item in part:
+            yield from scalars(item, place)
+    elif isinstance(part, dict):
+        if "name" in part and "value" in part:
+            yield (*place, str(part["name"])), part["value"]
+        for key, value in part.items():
+            yield from scalars(value, (*place, str(key)))
+    else:
+        yield place, part
+
+
+def exposed(part: object) -> list[Place]:
+    """Where a secret's value is written out."""
+    return [
+        place
+        for place, value in scalars(part)
+        if isinstance(value, str) and value and place and is_secret(place)
+    ]
+
+
+def is_secret(place: Place) -> bool:
+    if REFERRING & set(place) or REFERENCE.search(place[-1]) or place[-1] in HARMLESS:
+        return False
+    return bool(SECRET.search(place[-1]))
+
+
+def documents(path: Path) -> list[object]:
+    return list(yaml.safe_load_all(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_file_holds_a_secret(path: Path) -> None:
+    assert not exposed(documents(path))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rendering_holds_a_secret(name: str) -> None:
+    """Neither the chart nor the overlay makes one up."""
+    assert not exposed(list(objects(name)))
+    assert not of_kind("Secret", name)
+
+
+def test_airflows_settings_hold_no_secret() -> None:
+    parser = configparser.RawConfigParser()
+    parser.read_string(settings())
+    assert not exposed({name: dict(parser[name]) for name in parser.sections()})
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"env": [{"name": "MINIO_ROOT_PASSWORD", "value": "x"}]},
+        {"data": {"AWS_SECRET_ACCESS_KEY": "x"}},
+        {"fernetKey": "x"},
+        {"data": {"metadataConnection": {"pass": "x", "password": "x"}}},
+        {"createUserJob": [{"defaultUser": {"password": "admin"}}]},
+        {"stringData": {"api-token": "x"}},
+    ],
+    ids=str,
+)
+def test_a_secret_that_is_written_out_is_found(part: object) -> None:
+    assert exposed(part)
+
+
+# --- The lock -------------------------------------------------------------------------------------
+
+
+def pin(package: str) -> str:
+    """The version of a package that the kit itself asks for."""
+    project = tomllib.loads((TREE / "pyproject.toml").read_text("utf-8"))["project"]
+    (version,) = (
+        wanted.partition("==")[2]
+        for wanted in project["dependencies"]
+        if wanted.partition("==")[0] == package
+    )
+    return str(version)
+
+
+def test_the_cluster_runs_the_airflow_that_the_kit_is_made_for() -> None:
+    assert images.locked()["airflow"].tag == pin("apache-airflow")
+
+
+@pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_file_but_the_lock_names_a_version(path: Path) -> None:
+    assert not [image.name for image in images.locked().values() if image.tag in path.read_text()]
+    found = list(scalars(documents(path)))
+    assert not [
+        (place, value)
+        for place, value in found
+        if place and place[-1] in VERSIONS and ":" in f"{value}:"[: None if value else 0]
+        if place[-1] != "image" or ":" in str(value)
+    ]
+
+
+def test_the_overlay_runs_the_locked_images() -> None:
+    known = images.locked()
+    found = {container["image"] for pod in pods("overlay") for container in pod.containers}
+    assert found == {known[key].name for key in (*images.STORES, "worker")}
+
+
+def test_the_chart_runs_the_locked_image() -> None:
+    found = {container["image"] for pod in pods("chart") for container in pod.containers}
+    assert found == {images.locked()["airflow"].name}
+
+
+def test_git_sync_is_the_charts_own() -> None:
+    its = yaml.safe_load(packed("values.yaml"))["images"]["gitSync"]
+    found = {container["image"] for pod in pods("git-sync") for container in pod.containers}
+    assert found == {images.locked()["airflow"].name, f"{its['repository']}:{its['tag']}"}
+
+
+def test_airflow_starts_workers_of_the_locked_image() -> None:
+    parser = configparser.RawConfigParser()
+    parser.read_string(settings())
+    found = parser["kubernetes_executor"]
+    airflow_image = images.locked()["airflow"]
+    assert found["worker_container_repository"] == airflow_image.repository
+    assert found["worker_container_tag"] == airflow_image.tag
+
+
+# --- The steps' contract --------------------------------------------------------------------------
+
+
+def contract_on_kind() -> set[str]:
+    """The names that a step's pod has in its environment, its run's aside."""
+    return variables("overlay")
+
+
+def variables(name: str) -> set[str]:
+    """What the PodTemplate of a rendering says itself, and what it takes from its ConfigMap."""
+    container = the("PodTemplate", "step", name)["template"]["spec"]["containers"][0]
+    maps = [source["configMapRef"]["name"] for source in container["envFrom"]]
+    given = {key for each in maps for key in the("ConfigMap", each, name)["data"]}
+    return given | {variable["name"] for variable in container["env"]}
+
+
+def contract_embedded() -> set[str]:
+    """The names that a step's process has in its environment, as they are written for Airflow."""
+    with home_of_a_lab() as config:
+        ports = dict.fromkeys(embedded.PORTS, 11_000)
+        state = State(embedded.NAME, "sqlite", "datasets/employees.csv", None, ports)
+        site = embedded.Site(config, state, Secrets(config))
+        airflow.write_steps_environment(config, site.step_environment)
+        return set(airflow.steps_environment(config))
+
+
+def test_a_step_sees_the_same_variables_on_every_backend() -> None:
+    assert contract_on_kind() == contract_embedded() - PROCESS
+
+
+def test_the_import_sees_what_a_step_sees() -> None:
+    with site_on_kind() as site:
+        assert set(kind.import_environment(site)) - PROCESS == contract_on_kind()
+
+
+def test_nothing_of_the_base_is_off_aws_only() -> None:
+    """On AWS there is no endpoint, and no key: Pod Identity gives a step its access."""
+    extra = {"AWS_ENDPOINT_URL_S3", *KEYS}
+    assert extra <= variables("overlay")
+    assert not [name for name in extra if name in rendering("base")]
+    assert "s3-credentials" not in rendering("base")
+
+
+def test_a_step_has_its_credentials_from_secrets() -> None:
+    container = the("PodTemplate", "step", "overlay")["template"]["spec"]["containers"][0]
+    plain = {variable["name"] for variable in container["env"] if "valueFrom" not in variable}
+    assert not plain
+    assert {*KEYS, "GIT_SYNC_PASSWORD"} <= {variable["name"] for variable in container["env"]}

@@ -87,7 +87,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """A fresh lab, the pipelines, the assertions; logs on failure, nothing left behind."""
+    """A fresh lab per backend, the pipelines, the assertions; `-- -k kind --keep-cluster`."""
     install(session, "lab", "check")
     session.run("pytest", "tests/e2e", *session.posargs)
 
@@ -143,3 +143,15 @@ def lock(session: nox.Session) -> None:
         session.run(
             *base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs
         )
+    # The worker image has one Python on Linux, and the very versions that the lab has.
+    image = (
+        "uv", "pip", "compile", "--quiet", "--python-version", "3.13", "--python-platform", "linux",
+        "--no-config", "--generate-hashes", "--no-emit-index-url", "--no-annotate",
+        "--custom-compile-command", "nox -s lock",
+    )  # fmt: skip
+    for lock, constraint, sources in (
+        ("requirements", "lab", (worker,)),
+        ("build-requirements", "build", ("--group", f"{worker}:build")),
+    ):
+        constraints = ("--constraint", f"requirements/{constraint}.txt")
+        session.run(*image, *constraints, *sources, "-o", f"images/worker/{lock}.txt")

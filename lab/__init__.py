@@ -3,6 +3,7 @@
 __main__    the command line; the only place that exits
 backends/   where a lab can run, one module each
 services/   what the embedded backend runs, one module each
+cluster/    what a lab on Kubernetes is made with: node, images, manifests, chart, forwards
 gitserver/  the git server itself
 publish     the checkout's DAGs, brought to the lab's git server
 doctor      what this machine lacks, and what to do about it
@@ -12,6 +13,7 @@ runs        triggering DAGs and following them
 versions    reading the datasets repository
 verify      the proof: commit, pointer, object, bytes
 dataset     the default dataset, and the check of a person's own
+first_version, choices   what a new lab begins with, and what a later command may not change
 processes   service processes of this machine
 ports, state, certificates   what `.lab/` remembers
 git, s3     talking to the lab's servers as their owner

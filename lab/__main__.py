@@ -319,9 +319,10 @@ def down(
     """End the lab; its data stays unless --purge is given."""
     config = settings()
     known = state.readable(config) if purge else state.read(config)
-    backend = of(known.backend) if known else of("embedded")
     with phase("End the lab"):
-        ended = backend.down(config, purge=purge)
+        if purge and not known:
+            of("kind").forget(config)
+        ended = of(known.backend if known else "embedded").down(config, purge=purge)
     gone = f"{config.home} is removed" if purge else f"its data is in {config.home}"
     print(f"{ended} processes ended; {gone}")
 

@@ -53,6 +53,8 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def skip_where_absent(config: Config) -> None:
     """Skips when the backend can't run here, and fails instead where LAB_REQUIRE names it."""
+    if Config.from_environment().backend not in ("auto", config.backend):
+        pytest.skip(f"LAB_BACKEND={Config.from_environment().backend}")
     try:
         BACKENDS[config.backend].check(config)
     except LabError as error:

@@ -483,6 +483,13 @@ def collect(config: Config, folder: Path) -> None:
     evidence.collect(config, site.cluster, folder, list(VALUES))
 
 
+def forget(config: Config) -> None:
+    """There is no cluster of this home, though no state tells of one; without Docker, as it is."""
+    with contextlib.suppress(LabError):
+        if node.state(config):
+            node.delete(config)
+
+
 def down(config: Config, *, purge: bool = False) -> int:
     """Nothing of the lab runs; with `purge` there is no cluster and no `.lab/` either.
 

@@ -45,7 +45,7 @@ class Pod:
     @property
     def ends(self) -> bool:
         """Whether it ends by itself."""
-        return self.spec.get("restartPolicy", "Always") != "Always"
+        return bool(self.spec.get("restartPolicy", "Always") != "Always")
 
     @property
     def starting(self) -> list[Object]:
@@ -64,7 +64,7 @@ class Pod:
 
 
 def sidecar(init: Object) -> bool:
-    return init.get("restartPolicy") == "Always"
+    return bool(init.get("restartPolicy") == "Always")
 
 
 def absent(why: str) -> None:
@@ -159,9 +159,10 @@ def namespace_of(entry: Object) -> str:
     return str(entry["metadata"].get("namespace", chart.NAMESPACE))
 
 
-def pods(*names: str) -> list[Pod]:
-    """Every pod that something in these renderings describes."""
-    return [pod for name in names or NAMES for o in objects(name) for pod in pods_of(name, o)]
+@functools.cache
+def pods(*names: str) -> tuple[Pod, ...]:
+    """Every pod that something in these renderings describes. Not to be changed."""
+    return tuple(pod for name in names or NAMES for o in objects(name) for pod in pods_of(name, o))
 
 
 def pods_of(rendered: str, entry: Object) -> Iterator[Pod]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
-import requests
 
 from lab import processes
 from lab.backends import kind
@@ -84,14 +84,14 @@ def test_a_forward_that_breaks_is_mended_by_itself(lab: Lab, pods: Pods) -> None
         assert supervisor
         for child in supervisor.children(recursive=True):
             child.send_signal(signal.SIGKILL)
-    until(lab.dataset, what="git", timeout=30)
-    until(lambda: answers(lab), what="Airflow", timeout=30)
-    lab.verify()
+    until(partial(every_server_answers, lab), what="each server", timeout=30)
 
 
-def answers(lab: Lab) -> None:
-    if requests.get(f"{lab.airflow_url}/api/v2/monitor/health", timeout=5).status_code != 200:
-        raise NotYet
+def every_server_answers(lab: Lab) -> None:
+    try:
+        lab.verify()
+    except LabError as error:
+        raise NotYet(error.what) from error
 
 
 def test_what_was_logged_is_there_when_the_pod_is_not(lab: Lab, pods: Pods) -> None:

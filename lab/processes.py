@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ from lab.wait import until
 # that it was started. It is not called LAB_HOME: a person's own shell may carry that one.
 MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
+COMMAND = "command"  # what a tool is called that a command runs for a while
 STOP_SECONDS = 5
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
 
@@ -88,6 +89,22 @@ def strays(config: Config, name: str | None = None) -> list[psutil.Process]:
             if is_marked(process.environ(), config, name) and process.pid != os.getpid():
                 found.append(process)
     return found
+
+
+@contextlib.contextmanager
+def only_command(config: Config) -> Iterator[None]:
+    """No command that an interrupted one left is at work; those started from here are known.
+
+    A tool that outlives the `lab up` that started it would go on changing what the next one makes.
+    """
+    end(strays(config, COMMAND))
+    marks = {MARK: str(config.home), NAME: COMMAND}
+    os.environ.update(marks)
+    try:
+        yield
+    finally:
+        for name in marks:
+            os.environ.pop(name, None)
 
 
 def memory(config: Config) -> int:

@@ -122,7 +122,7 @@ def up(config: Config, report: Report = silent) -> Lab:
     """A whole lab runs and answers; what runs already is left alone, what is missing is added."""
     with report("Check this machine and the choices made"):
         check(config)
-    with state.exclusive(config):
+    with state.exclusive(config), processes.only_command(config):
         site = settle(config)
         for do in (
             collect_images,

@@ -45,13 +45,17 @@ def file_name(pin: dict[str, str]) -> str:
     return f"airflow-{pin['version']}.tgz"
 
 
+def here(config: Config) -> Path | None:
+    """The chart's file where it is on this machine. Raises MachineError as `find` does."""
+    if config.chart:
+        return find(config)
+    pin = pinned()
+    return cache.held(pin["sha256"], file_name(pin))
+
+
 def describe(config: Config) -> str:
     """Where the chart is, or will come from. Downloads nothing."""
-    if config.chart:
-        return str(config.chart)
-    pin = pinned()
-    held = cache.held(pin["sha256"], file_name(pin))
-    return str(held) if held else f"to be downloaded: {pin['url']}"
+    return str(here(config) or f"to be downloaded: {pinned()['url']}")
 
 
 def install(config: Config, cluster: Cluster, values: Sequence[Path]) -> None:

@@ -66,7 +66,7 @@ class Pods:
 
     def crash(self) -> None:
         """The whole node ends at once, as by a power cut; Docker starts it again."""
-        docker("restart", "--time", "0", node.container(self.config), timeout=RESTART_SECONDS)
+        docker("restart", "-t", "0", node.container(self.config), timeout=RESTART_SECONDS)
 
     def restore(self) -> None:
         """Every service answers again."""

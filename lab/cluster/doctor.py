@@ -77,7 +77,20 @@ def inotify(config: Config) -> str:
 
 def command_line_tools(config: Config) -> str:
     """kind, kubectl and helm. Raises MachineError for one that can't be had here."""
+    for name in tools.missing():
+        refuse_unreachable(
+            tools.release(tools.pinned(name)).url,
+            f"put {name} {tools.pinned(name).accepts} on PATH, {EMBEDDED}",
+        )
     return ", ".join(tools.describe(name) for name in tools.ASK)
+
+
+def refuse_unreachable(url: str, fix: str) -> None:
+    """Raises MachineError when the server that has `url` does not answer."""
+    try:
+        requests.head(url, timeout=REGISTRY_SECONDS)
+    except requests.RequestException as error:
+        raise MachineError(f"{url} is needed, and its server does not answer", fix) from error
 
 
 def lacking_images(config: Config) -> str:
@@ -99,14 +112,17 @@ def reachable(image: Image) -> bool:
     first, slash, _ = image.name.partition("/")
     host = first if slash and "." in first else "registry-1.docker.io"
     try:
-        requests.get(f"https://{host}/v2/", timeout=REGISTRY_SECONDS)
-    except requests.RequestException:
+        refuse_unreachable(f"https://{host}/v2/", "")
+    except MachineError:
         return False
     return True
 
 
 def airflow_chart(config: Config) -> str:
-    """Where Airflow's chart is, or will come from."""
+    """Where Airflow's chart is, or will come from. Raises MachineError when it can't be had."""
+    if not chart.here(config):
+        fix = f"LAB_AIRFLOW_CHART=/path/to/the.tgz, {EMBEDDED}"
+        refuse_unreachable(chart.pinned()["url"], fix)
     return chart.describe(config)
 
 

@@ -13,6 +13,7 @@ from lab.cluster import cache, docker
 from lab.config import TREE
 
 LOCK = Path("images", "lock.toml")
+MINUTES = {"minio": ", once: about four minutes"}
 CONTENT = 16  # hexadecimal digits of a built image's tag
 # What the node runs, in the order in which it is needed.
 STORES = ("postgresql", "minio", "gitea")
@@ -104,8 +105,10 @@ def provide(known: Mapping[str, Image], image: Image) -> None:
         for base in known.values():
             if base.name in image.arguments.values():
                 provide(known, base)
+        print(f"  building {image.name}{MINUTES.get(image.key, '')}", flush=True)
         docker.build(image.folder, image.name, image.arguments)
     else:
+        print(f"  pulling {image.name}", flush=True)
         docker.pull(image.name, image.digest)
 
 

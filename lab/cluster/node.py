@@ -129,7 +129,7 @@ def stop(config: Config) -> bool:
     """The node does not run; what it holds stays. Whether it ran."""
     if state(config) != "running":
         return False
-    docker("stop", "--time", "20", container(config), timeout=BOOT_SECONDS)
+    docker("stop", "-t", "10", container(config), timeout=BOOT_SECONDS)
     return True
 
 

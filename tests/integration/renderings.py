@@ -4,6 +4,7 @@ overlay   manifests/overlays/kind, with the locked images and a lab's choices
 base      manifests/base alone
 chart     Airflow's chart with the lab's values
 git-sync  the same with values-git-sync.yaml on top
+git-sync-ssh  and with values-git-sync-ssh.yaml on that
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from lab.cluster import cache, chart, images, manifests, tools
 from lab.config import TREE, Config
 from lab.state import Secrets, State
 
-NAMES = ("overlay", "base", "chart", "git-sync")
+NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh")
+# The files of values that come on top of the lab's own.
+ON_TOP = {
+    "git-sync": ("values-git-sync.yaml",),
+    "git-sync-ssh": ("values-git-sync.yaml", "values-git-sync-ssh.yaml"),
+}
 BASE = TREE / "manifests" / "base"
 VALUES = TREE / "manifests" / "airflow"
 POD_FILE = "pod_template_file.yaml"  # in the chart's ConfigMap: the KubernetesExecutor's pods
@@ -127,7 +133,7 @@ def render(name: str) -> str:
             layer = site.config.run / "layer"
             return manifests.render(BASE, layer, images.locked().values(), [])
         chart_file()
-        on_top = [VALUES / "values-git-sync.yaml"] if name == "git-sync" else []
+        on_top = [VALUES / file for file in ON_TOP.get(name, ())]
         return chart.render(site.config, [*kind.values(site), *on_top])
 
 

@@ -35,13 +35,18 @@ from tests.integration.renderings import (
     the,
 )
 
-FILES = ("values.yaml", "values-kind.yaml", "values-git-sync.yaml")
+FILES = (
+    "values.yaml",
+    "values-kind.yaml",
+    "values-git-sync.yaml",
+    "values-git-sync-ssh.yaml",
+)
 # The chart's names for what the lock alone may say.
 VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag", "digest"}
 SECRET = re.compile("passw|secret|token|key|credential|connection", re.IGNORECASE)
-# Names of Secrets, and of entries in them, are no secrets.
+# Names of Secrets, of entries in them, and of files, are no secrets.
 REFERENCE = re.compile(
-    r"(^|/)(secretName|\w+SecretName|credentialsSecret|secret/secretKey)$"
+    r"(^|/)(secretName|\w+SecretName|credentialsSecret|sshKeySecret|secret/secretKey|\w+_KEY_FILE)$"
     r"|/(secretKeyRef|matchExpressions|podAffinityTerm)/|/checksum/"
 )
 HARMLESS = {"GITEA__security__PASSWORD_HASH_ALGO", "keytab"}

@@ -1,0 +1,355 @@
+"""The worker image as the step's pod runs it, against the lab's real S3 server and git server.
+
+A container here is what manifests/base/step-template.yaml describes: an unprivileged user, a root
+file system that is read-only, no capabilities; it writes to /shared and to /tmp alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from lab.cluster import docker, images
+from lab.config import TREE, Config
+from lab.errors import LabError
+from lab.wait import NotYet, until
+from tests.integration.conftest import CREDENTIALS, DEADLINE, STOPPER, Done
+from tests.integration.test_steps import HASTY, STEPS, reproduced
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+    from tests.integration.conftest import Project
+
+USER = 10001
+TEMPLATE = Path("manifests", "base", "step-template.yaml")
+KILLED = 137
+LINUX = sys.platform == "linux"
+# What a server on this machine's loopback is called inside of a container.
+LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
+
+
+# --- The image and its containers ---------------------------------------------------------------
+
+
+def absent(why: str) -> None:
+    """Skips, and fails instead where the lab on kind is required."""
+    if Config.from_environment().require == "kind":
+        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The lock's image, built of this checkout where what it is built from is here."""
+    known = images.locked()
+    worker, base = known["worker"], known["python"]
+    try:
+        docker.engine()
+        here = docker.image_id(worker.name) or docker.image_id(base.name)
+    except LabError as error:
+        absent(error.what)
+    if not here:
+        absent(f"Docker has neither {worker.name} nor {base.name}; lab up --backend kind builds it")
+    images.provide(known, worker)
+    return worker.name
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The image, and the volume that its containers share."""
+
+    image: str
+    shared: Path
+
+    @contextmanager
+    def container(self, *argv: str, **options: Any) -> Iterator[DockerContainer]:
+        """A container as the PodTemplate has it; it is gone afterwards."""
+        from testcontainers.core.config import testcontainers_config
+        from testcontainers.core.container import DockerContainer
+
+        testcontainers_config.ryuk_disabled = True  # the block below ends the container
+        container = DockerContainer(self.image, command=list(argv), env=options.pop("env", {}))
+        container.with_volume_mapping(self.shared, "/shared", "rw")
+        container.with_tmpfs_mount("/tmp", "size=1g,mode=1777")
+        container.with_kwargs(
+            user=f"{USER}:{USER}",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit="512m",
+            **({"network_mode": "host"} if LINUX else {}),
+            **options,
+        )
+        with container:
+            yield container
+
+    def ends(self, *argv: str, **options: Any) -> Done:
+        """What a container that ran to its end has said."""
+        with self.container(*argv, **options) as container:
+            return outcome(container)
+
+
+def outcome(container: DockerContainer) -> Done:
+    code = container.get_wrapped_container().wait(timeout=DEADLINE)["StatusCode"]
+    return Done(code, said(container))
+
+
+def said(container: DockerContainer) -> str:
+    return "".join(stream.decode() for stream in container.get_logs())
+
+
+@pytest.fixture(scope="module")
+def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that containers may write to; they also remove what they have left there."""
+    folder = tmp_path_factory.mktemp("volume")
+    folder.chmod(0o777)
+    yield folder
+    find = ["/shared", "-mindepth", "2", "-delete"]
+    Worker(image, folder).ends(*find, entrypoint="find")
+
+
+@dataclass(frozen=True)
+class Pods:
+    """One run of the pipeline, each step in a container of its own."""
+
+    worker: Worker
+    project: Project
+    run_id: str
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """What the step's ConfigMap and Secrets would hold; one that is None is absent."""
+        local = ("PATH", "HOME")
+        given = {k: v for k, v in self.project.environment(self.run_id).items() if k not in local}
+        both = {**given, "SHARED_DIR": "/shared", **changes}
+        return {k: v.replace("127.0.0.1", LOOPBACK) for k, v in both.items() if v is not None}
+
+    def step(self, *argv: str, entrypoint: str | None = None, **changes: str | None) -> Done:
+        """A step that has ended. No step's output may ever hold a secret."""
+        env = self.environment(**changes)
+        options = {"entrypoint": entrypoint} if entrypoint else {}
+        done = self.worker.ends(*argv, env=env, **options)
+        own = [value for name, value in changes.items() if value and name in CREDENTIALS]
+        assert not self.project.stores.leaked(done.output, *own)
+        return done
+
+    def must(self, *steps: str) -> str:
+        """What the steps printed, all of which succeeded."""
+        done = [self.step(step) for step in steps]
+        assert [d.code for d in done] == [0] * len(steps), done
+        return "".join(d.output for d in done)
+
+    def killed(self, step: str, place: str) -> None:
+        """The step's container is killed as it comes to that function."""
+        argv = ("-c", STOPPER, place, "hold", step)
+        options: dict[str, Any] = {"entrypoint": "python", "stdin_open": True}
+        with self.worker.container(*argv, env=self.environment(), **options) as container:
+            until(lambda: held(container), what=place, timeout=DEADLINE)
+            container.get_wrapped_container().kill("SIGKILL")
+            assert outcome(container) == Done(KILLED, "held\n")
+
+
+def held(container: DockerContainer) -> None:
+    container.reload()
+    if said(container) != "held\n":
+        assert container.status in {"created", "running"}, said(container)
+        raise NotYet(container.status)
+
+
+@pytest.fixture
+def pods(image: str, volume: Path, project: Project) -> Pods:
+    """A run; its volume is its project's folder."""
+    shared = volume / project.name.replace("/", "-")
+    shared.mkdir()
+    shared.chmod(0o777)
+    return Pods(Worker(image, shared), replace(project, shared=shared), project.run().id)
+
+
+@pytest.fixture(scope="module")
+def idle(image: str, volume: Path) -> Iterator[DockerContainer]:
+    """A container in which one can look around."""
+    with Worker(image, volume).container("600", entrypoint="sleep") as container:
+        yield container
+
+
+@pytest.fixture
+def run(idle: DockerContainer) -> Callable[..., Done]:
+    def inside(*argv: str) -> Done:
+        done = idle.exec(list(argv))
+        return Done(done.exit_code, done.output.decode())
+
+    return inside
+
+
+# --- A run --------------------------------------------------------------------------------------
+
+
+def test_the_containers_here_are_what_the_template_describes(idle: DockerContainer) -> None:
+    spec = yaml.safe_load((TREE / TEMPLATE).read_text("utf-8"))["template"]["spec"]
+    (container,) = spec["containers"]
+    security, pod = container["securityContext"], spec["securityContext"]
+    assert (pod["runAsNonRoot"], pod["runAsUser"], pod["runAsGroup"]) == (True, USER, USER)
+    assert security == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/shared", "/tmp"}
+    assert "command" not in container
+    host = inspected(idle.get_container_id())["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert not host["Privileged"]
+    assert host["Memory"] == 512 * 2**20
+    assert container["resources"]["limits"]["memory"] == "512Mi"
+
+
+def test_a_run_makes_one_commit_that_can_be_reproduced(pods: Pods, tmp_path: Path) -> None:
+    pods.must(*STEPS)
+    first, second = pods.project.proved()
+    assert pods.project.runs() == [pods.run_id]
+    old = reproduced(pods.project, first.hash, tmp_path / "old")
+    new = reproduced(pods.project, second.hash, tmp_path / "new")
+    assert new.startswith(old) and new[len(old) :].startswith(b"301,")
+    assert new == pods.project.stores.object(second.md5)
+    assert pods.project.left() == []
+
+
+def test_a_second_push_changes_nothing(pods: Pods) -> None:
+    pods.must(*STEPS)
+    tip = pods.project.tip()
+    assert tip in pods.must("push")
+    assert pods.project.tip() == tip
+    assert len(pods.project.proved()) == 2
+
+
+def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
+    """And those that come after them are not kept out by their locks."""
+    for step, *places in (
+        ("pull", "remote:md5_of"),
+        ("modify", "workspace:Workspace.record_change"),
+        ("push", "remote:Remote.send", "repository:push", "workspace:Workspace.remove"),
+    ):
+        for place in places:
+            pods.killed(step, place)
+        pods.must(step)
+    assert pods.project.runs() == [pods.run_id]
+    assert len(pods.project.proved()) == 2
+    assert pods.project.left() == []
+
+
+# --- Failures -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_git_password_is_final_and_never_shown(pods: Pods) -> None:
+    done = pods.step("pull", GIT_SYNC_PASSWORD="wrong-password-of-a-person")
+    assert done.code == 65, done
+    assert done.output.startswith("error: the git server refused the step's credentials")
+
+
+def test_a_wrong_s3_key_is_final_and_never_shown(pods: Pods) -> None:
+    done = pods.step("pull", AWS_SECRET_ACCESS_KEY="wrong-secret-key-of-a-person")
+    assert done.code == 65, done
+    assert done.output.startswith("error: the S3 server refused the step's key")
+
+
+@pytest.mark.parametrize("name", ["RUN_ID", "GIT_URL", "S3_BUCKET", "GIT_SYNC_PASSWORD"])
+def test_a_missing_variable_is_final(pods: Pods, name: str) -> None:
+    done = pods.step("pull", **{name: None})
+    assert done == Done(65, f"error: the step's environment lacks {name}\n")
+    assert list(pods.project.shared.iterdir()) == []
+
+
+def test_an_s3_server_that_can_not_be_reached_may_come_back(pods: Pods) -> None:
+    unreachable = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
+    pods.must("pull", "modify")
+    done = pods.step("-c", HASTY, "push", entrypoint="python", **unreachable)
+    assert done.code == 75, done
+    assert done.output.startswith("error: the S3 server did not answer")
+    assert len(pods.project.commits()) == 1
+    pods.must("push")
+    assert pods.project.runs() == [pods.run_id]
+
+
+def test_a_volume_that_can_not_be_written_may_come_back(pods: Pods) -> None:
+    """As one whose owner is not set yet."""
+    done = pods.step("pull", SHARED_DIR="/var/shared")
+    assert done.code == 75, done
+    assert done.output.startswith("error: ") and "/var/shared" in done.output
+
+
+# --- The image ----------------------------------------------------------------------------------
+
+
+def inspected(name: str) -> dict[str, Any]:
+    (found,) = json.loads(docker.docker("inspect", name))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_it_runs_the_steps_as_a_user_without_rights(image: str, run: Callable[..., Done]) -> None:
+    config = inspected(image)["Config"]
+    assert config["User"] == f"{USER}:{USER}"
+    assert config["Entrypoint"] == ["dataset-steps"]
+    assert not config["Cmd"]
+    assert run("id", "-u").output.strip() == str(USER)
+    assert run("grep", "CapEff", "/proc/self/status").output.split()[1].strip("0") == ""
+    for place in ("/", "/opt/worker", "/usr/local", "/var"):
+        assert run("touch", f"{place}/file").code == 1, place
+    for place in ("/shared", "/tmp"):
+        assert run("touch", f"{place}/file").code == 0, place
+    assert run("rm", "/shared/file").code == 0
+
+
+def looked_for(image: str, user: int, *expression: str) -> set[str]:
+    """What `find` finds in the image, as a container has it that nothing restricts."""
+    command = ("run", "--rm", "--network", "none", "--user", str(user), "--entrypoint", "sh", image)
+    kernel = "-not -path '/proc/*' -not -path '/dev/*' -not -path '/sys/*'"
+    words = f"find / -xdev {kernel} \\( {' '.join(expression)} \\) 2>/dev/null; true"
+    return set(docker.docker(*command, "-c", words, timeout=DEADLINE).splitlines())
+
+
+def test_the_user_may_write_nowhere_even_without_a_read_only_root(image: str) -> None:
+    found = looked_for(image, USER, "-writable", "-not", "-type", "l")
+    assert found <= {"/tmp", "/var/tmp", "/run/lock"}
+
+
+def test_dvc_and_git_are_there(run: Callable[..., Done]) -> None:
+    locked = (TREE / "images" / "worker" / "requirements.txt").read_text("utf-8")
+    version = re.search(r"^dvc==([\d.]+)", locked, re.MULTILINE)
+    assert version
+    assert run("dvc", "--version") == Done(0, f"{version[1]}\n")
+    git = run("git", "--version")
+    assert git.code == 0 and git.output.startswith("git version 2.")
+    assert run("dataset-steps", "--help").code == 0
+    assert run("python", "-c", "import dvc_s3, boto3, tenacity").code == 0
+
+
+def test_nothing_is_there_that_a_build_leaves(image: str, run: Callable[..., Done]) -> None:
+    names = (".git", ".gitconfig", ".netrc", ".aws", ".docker", "build-requirements.txt", "*.whl")
+    paths = ("*/.cache/pip", "/src", "/wheels", "/opt/build", "/var/lib/apt/lists/*")
+    expressions = [f"-name '{name}'" for name in names] + [f"-path '{path}'" for path in paths]
+    assert looked_for(image, 0, " -o ".join(expressions)) == set()
+    assert run("python", "-m", "pip", "--version").code == 1
+
+
+def test_no_secret_is_in_what_docker_knows_of_it(image: str, pods: Pods) -> None:
+    config = inspected(image)["Config"]
+    history = docker.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
+    shown = json.dumps(config) + history
+    assert not pods.project.stores.leaked(shown)
+    assert not re.search(r"://[^/\s\"]*@", shown)  # an address that holds a password
+    assert not re.search(r"(?i)password|secret|token|credential", json.dumps(config))
+    names = {entry.partition("=")[0] for entry in config["Env"]}
+    assert {"PATH", "HOME", "PYTHONUNBUFFERED"} <= names
+    assert not [name for name in names if re.search(r"(?i)proxy|index|aws|git_", name)]

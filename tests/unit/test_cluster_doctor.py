@@ -1,0 +1,450 @@
+"""What a machine lacks for a lab on kind is said with what to do; which backend that leads to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from lab import doctor, state
+from lab.backends import choose, embedded, kind
+from lab.cluster import cache, images, node, tools
+from lab.cluster import doctor as cluster_doctor
+from lab.config import Config
+from lab.errors import BackendError, DiskError, LabError, MachineError
+from lab.state import State
+
+GIB = 2**30
+NAMES = [
+    *("python", "git", "home", "docker", "memory", "disk", "inotify"),
+    *("tools", "images", "chart", "dataset"),
+]
+DOCKER_ONLY = ["docker", "memory", "disk", "images"]  # what can't be looked at without Docker
+SAID = {
+    "ServerVersion": "29.1.3",
+    "MemTotal": 8 * GIB,
+    "NCPU": 4,
+    "CgroupVersion": "2",
+    "DockerRootDir": "/",
+}
+
+
+class Docker:
+    """A `docker` on PATH that says what it is told to say, and nothing else.
+
+    `info`, the images and the containers that it holds are files; a file `down` makes it fail.
+    """
+
+    SCRIPT = """#!/bin/sh
+cd {folder}
+[ -e down ] && {{ cat down >&2; exit 1; }}
+case "$*" in
+    "info --format {{{{json .}}}}") cat info ;;
+    "info --format {{{{.DockerRootDir}}}}") cat root ;;
+    "image inspect --format {{{{.Id}}}} "*)
+        grep -qxF "$5" images || {{ echo "Error: No such image: $5" >&2; exit 1; }}
+        echo sha256:0 ;;
+    "container inspect --format {{{{.State.Status}}}} "*)
+        grep -qxF "$5" containers || {{ echo "Error: No such container: $5" >&2; exit 1; }}
+        echo running ;;
+    *) echo "unknown: $*" >&2; exit 125 ;;
+esac
+"""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.program = folder / "docker"
+        self.program.write_text(self.SCRIPT.format(folder=f"'{folder}'"))
+        self.program.chmod(0o755)
+        self.says()
+        self.holds(*(image.name for image in images.locked().values()))
+        (folder / "containers").touch()
+
+    def says(self, **values: object) -> None:
+        said = {**SAID, **values}
+        (self.folder / "info").write_text(json.dumps(said))
+        (self.folder / "root").write_text(f"{said['DockerRootDir']}\n")
+
+    def holds(self, *names: str) -> None:
+        (self.folder / "images").write_text("".join(f"{name}\n" for name in names))
+
+    def runs(self, container: str) -> None:
+        (self.folder / "containers").write_text(f"{container}\n")
+
+    def fails(self, text: str) -> None:
+        (self.folder / "down").write_text(text)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "lab")
+
+
+@pytest.fixture(autouse=True)
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    """A Docker that lacks nothing, on a machine that lacks nothing, without a network."""
+    found = Docker(tmp_path / "docker")
+    git = shutil.which("git")
+    assert git
+    (found.folder / "git").symlink_to(git)
+    monkeypatch.setenv("PATH", f"{found.folder}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(tools, "here", lambda _: None)
+    monkeypatch.setattr(requests, "get", no_network)
+    free_disk(monkeypatch, 2**40)
+    inotify(monkeypatch, tmp_path / "inotify", {"instances": 512, "watches": 65536})
+    return found
+
+
+def no_network(url: str, **_: object) -> None:
+    raise requests.ConnectionError(url)
+
+
+def free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
+    """`size` bytes are free wherever one asks; where one has asked."""
+    asked: list[Path] = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=size)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    return asked
+
+
+def inotify(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int]) -> None:
+    """The kernel's limits are these; without any, it has no such files."""
+    folder.mkdir(exist_ok=True)
+    for name, limit in limits.items():
+        (folder / f"max_user_{name}").write_text(f"{limit}\n")
+
+    def path(text: str) -> Path:
+        return folder if text == "/proc/sys/fs/inotify" else Path(text)
+
+    monkeypatch.setattr(cluster_doctor, "Path", path)
+
+
+def refused(look: Any, config: Config, error: type[LabError] = MachineError) -> LabError:
+    with pytest.raises(error) as caught:
+        look(config)
+    assert caught.value.fix
+    return caught.value
+
+
+# --- All looks ----------------------------------------------------------------------------------
+
+
+def test_a_machine_that_lacks_nothing(config: Config) -> None:
+    findings = kind.findings(config)
+    assert [finding.name for finding in findings] == NAMES
+    assert not [finding for finding in findings if finding.error]
+    assert all(finding.status for finding in findings)
+    assert not config.home.exists()
+    assert not cache.place().exists()
+
+
+def test_a_machine_without_docker(
+    config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look that needs it fails in a known way, and says what to do."""
+    docker.program.unlink()
+    monkeypatch.setenv("PATH", str(docker.folder))
+    found = {f.name: f.error for f in kind.findings(config) if f.error}
+    assert list(found) == DOCKER_ONLY
+    assert all(error.fix for error in found.values())
+    assert found["docker"].what == "there is no docker"
+    assert "--backend embedded" in found["docker"].fix
+    with pytest.raises(MachineError, match="there is no docker"):
+        doctor.refuse_unfit_machine(config, cluster_doctor.LOOKS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+        "permission denied while trying to connect to the Docker daemon socket",
+    ],
+)
+def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str) -> None:
+    docker.fails(text)
+    found = {f.name: f.error for f in kind.findings(config) if f.error}
+    assert list(found) == DOCKER_ONLY
+    assert all(error.fix for error in found.values())
+    error = refused(cluster_doctor.engine, config)
+    assert error.what.startswith("Docker does not answer: ")
+    assert text in error.what
+    assert error.fix == "start Docker, or use the lab without it: --backend embedded"
+
+
+def test_a_docker_that_says_so_in_its_answer(config: Config, docker: Docker) -> None:
+    """`docker info --format` of some versions succeeds without an engine."""
+    docker.says(ServerErrors=["Cannot connect to the Docker daemon", "and more"])
+    error = refused(cluster_doctor.engine, config)
+    assert error.what == ("Docker does not answer: Cannot connect to the Docker daemon; and more")
+
+
+@pytest.mark.xfail(reason="KeyError: podman's `docker` answers with other keys", raises=KeyError)
+def test_a_podman_that_is_called_docker_is_refused(config: Config, docker: Docker) -> None:
+    (docker.folder / "info").write_text(json.dumps({"host": {}, "version": {"Version": "5.4.0"}}))
+    refused(cluster_doctor.engine, config, LabError)
+
+
+@pytest.mark.xfail(reason="JSONDecodeError: the answer is taken for JSON", raises=ValueError)
+def test_a_docker_that_says_something_else_is_refused(config: Config, docker: Docker) -> None:
+    (docker.folder / "info").write_text("Emulate Docker CLI using podman.\n")
+    refused(cluster_doctor.engine, config, LabError)
+
+
+@pytest.mark.xfail(reason="int() of a version without numbers", raises=ValueError)
+def test_a_docker_of_no_known_version_is_not_a_crash(config: Config, docker: Docker) -> None:
+    docker.says(ServerVersion="library-import")
+    with pytest.raises(LabError):
+        cluster_doctor.engine(config)
+
+
+# --- Docker -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["19.03.15", "1.13.1", ""])
+def test_an_old_docker_is_refused(config: Config, docker: Docker, version: str) -> None:
+    docker.says(ServerVersion=version)
+    error = refused(cluster_doctor.engine, config)
+    assert error.what == f"Docker is {version}; kind needs 20 or newer"
+
+
+@pytest.mark.parametrize("version", ["20.10.24", "26.1.5+dfsg1", "29.0.0-rc.1"])
+def test_a_newer_docker_is_taken(config: Config, docker: Docker, version: str) -> None:
+    docker.says(ServerVersion=version)
+    assert cluster_doctor.engine(config) == f"{version}, 4 cores, cgroup v2"
+
+
+def test_cgroup_v1_is_noted(config: Config, docker: Docker) -> None:
+    docker.says(CgroupVersion="1")
+    assert cluster_doctor.engine(config) == (
+        "29.1.3, 4 cores, cgroup v1, deprecated by Kubernetes: boot with cgroup v2"
+    )
+
+
+def test_too_little_memory_is_refused(config: Config, docker: Docker) -> None:
+    docker.says(MemTotal=int(5.9 * GIB))  # what a machine of 6 GiB shows
+    assert cluster_doctor.memory(config) == "5.9 GiB"
+    docker.says(MemTotal=4 * GIB)
+    error = refused(cluster_doctor.memory, config)
+    assert error.what == "Docker has 4.0 GiB of memory; a lab on kind needs 6.0 GiB"
+    assert "--backend embedded" in error.fix
+
+
+# --- The disk -----------------------------------------------------------------------------------
+
+
+def test_the_disk_is_dockers(
+    config: Config, docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = free_disk(monkeypatch, 12 * GIB)
+    docker.says(DockerRootDir=str(docker.folder))
+    assert cluster_doctor.disk(config) == "12.0 GiB free"
+    docker.says(DockerRootDir="/nowhere/in/this/machine")
+    cluster_doctor.disk(config)
+    assert asked == [docker.folder, tmp_path]
+
+
+def test_too_little_disk_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_disk(monkeypatch, 12 * GIB - 1)
+    error = refused(cluster_doctor.disk, config, DiskError)
+    assert error.what == "12.0 GiB free at /; a lab on kind needs 12.0 GiB"
+    assert "docker system df" in error.fix and "--backend embedded" in error.fix
+
+
+def test_a_lab_that_is_there_needs_less_disk(
+    config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker.runs(node.container(config))
+    free_disk(monkeypatch, 2 * GIB)
+    assert cluster_doctor.disk(config) == "2.0 GiB free"
+    free_disk(monkeypatch, 2 * GIB - 1)
+    refused(cluster_doctor.disk, config, DiskError)
+
+
+# --- The kernel ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "what", "fix"),
+    [
+        (
+            {"instances": 127, "watches": 65536},
+            "fs.inotify.max_user_instances is 127; a node needs 128",
+            "sudo sysctl fs.inotify.max_user_instances=512",
+        ),
+        (
+            {"instances": 128, "watches": 8191},
+            "fs.inotify.max_user_watches is 8191; a node needs 8192",
+            "sudo sysctl fs.inotify.max_user_watches=32768",
+        ),
+    ],
+)
+def test_low_limits_on_watching_files_are_refused(
+    limits: dict[str, int],
+    what: str,
+    fix: str,
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inotify(monkeypatch, tmp_path / "low", limits)
+    error = refused(cluster_doctor.inotify, config)
+    assert (error.what, error.fix) == (what, fix)
+
+
+def test_limits_that_will_do(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inotify(monkeypatch, tmp_path / "default", {"instances": 128, "watches": 8192})
+    assert cluster_doctor.inotify(config) == "max_user_instances 128, max_user_watches 8192"
+    inotify(monkeypatch, tmp_path / "not-linux", {})
+    assert cluster_doctor.inotify(config) == "Docker's own"
+
+
+# --- What is brought here -----------------------------------------------------------------------
+
+
+def test_tools_that_are_here_and_that_are_not(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster_doctor.command_line_tools(config).count("to be downloaded: https://") == 3
+    monkeypatch.setattr(tools, "here", lambda name: tmp_path / name)
+    monkeypatch.setattr(tools, "version_of", lambda *_: "1.2.3")
+    assert cluster_doctor.command_line_tools(config) == ", ".join(
+        f"{name} 1.2.3 ({tmp_path / name})" for name in ("kind", "kubectl", "helm")
+    )
+
+
+def test_a_tool_that_can_not_be_had_is_refused(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "machine", lambda: ("linux", "riscv64"))
+    error = refused(cluster_doctor.command_line_tools, config)
+    assert error.what == "no kind is pinned for linux on riscv64"
+    assert error.fix.startswith("put kind ")
+
+
+def test_images_that_are_all_here(config: Config, docker: Docker) -> None:
+    known = images.locked()
+    docker.holds(*(image.name for key, image in known.items() if key not in ("worker", "minio")))
+    assert cluster_doctor.lacking_images(config) == "all here, or to be built from what is here"
+
+
+def test_missing_images_that_no_registry_has_for_us(config: Config, docker: Docker) -> None:
+    known = images.locked()
+    gone = ("worker", "python", "gitea")
+    docker.holds(*(image.name for key, image in known.items() if key not in gone))
+    error = refused(cluster_doctor.lacking_images, config)
+    gitea, python = known["gitea"].name, known["python"].name
+    assert error.what == (
+        f"no registry answers for images that Docker does not hold: {gitea}, {python}"
+    )
+    assert error.fix == (
+        f"docker pull {gitea}; docker pull {python}, or use the lab without it: --backend embedded"
+    )
+
+
+def test_missing_images_that_can_be_pulled(
+    config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any answer will do: most registries say 401 to those who are not logged in."""
+    asked: list[str] = []
+    monkeypatch.setattr(requests, "get", lambda url, **_: asked.append(url))
+    docker.holds()
+    public = [image.name for image in images.locked().values() if not image.folder]
+    assert cluster_doctor.lacking_images(config) == f"to be pulled: {', '.join(public)}"
+    assert set(asked) == {"https://registry-1.docker.io/v2/", "https://docker.gitea.com/v2/"}
+
+
+def test_only_the_registry_that_is_silent_is_named(
+    config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_the_hub(url: str, **_: object) -> None:
+        if "docker.io" not in url:
+            raise requests.Timeout(url)
+
+    monkeypatch.setattr(requests, "get", only_the_hub)
+    docker.holds()
+    error = refused(cluster_doctor.lacking_images, config)
+    assert error.what.endswith(f"does not hold: {images.locked()['gitea'].name}")
+
+
+def test_the_chart(config: Config, tmp_path: Path) -> None:
+    assert cluster_doctor.airflow_chart(config).startswith("to be downloaded: https://")
+    own = tmp_path / "own.tgz"
+    assert cluster_doctor.airflow_chart(replace(config, chart=own)) == str(own)
+
+
+# --- The backend --------------------------------------------------------------------------------
+
+
+def made(config: Config, backend: str) -> None:
+    """There is a lab of that backend."""
+    state.make_home(config)
+    state.write(config, State(backend, "sqlite", "datasets/employees.csv", None, {}))
+
+
+@pytest.fixture
+def fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "check", lambda _: None)
+
+
+def test_kind_where_nothing_is_lacking(config: Config) -> None:
+    assert choose(config) == (kind, "Docker answers, and there is room")
+    assert not config.home.exists()
+
+
+def test_without_docker_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
+    docker.fails("it is down")
+    backend, why = choose(config)
+    assert backend is embedded
+    assert why.startswith("no kind: Docker does not answer: ")
+
+
+def test_with_too_little_room_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
+    docker.says(MemTotal=2 * GIB)
+    assert choose(config) == (
+        embedded,
+        "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB",
+    )
+
+
+@pytest.mark.parametrize("backend", [embedded, kind])
+def test_a_lab_that_is_there_keeps_its_backend(config: Config, fit: None, backend: Any) -> None:
+    made(config, backend.NAME)
+    assert choose(config) == (backend, "this lab was made so")
+
+
+def test_sqlite_means_the_embedded_backend(config: Config, fit: None) -> None:
+    assert choose(replace(config, database="sqlite")) == (embedded, "--database sqlite")
+    assert choose(replace(config, database="postgresql"))[0] is kind
+
+
+@pytest.mark.parametrize("backend", [embedded, kind])
+def test_what_is_asked_for_is_taken(config: Config, docker: Docker, backend: Any) -> None:
+    docker.fails("it is down")
+    made(config, embedded.NAME)
+    assert choose(replace(config, backend=backend.NAME)) == (backend, "asked for")
+
+
+def test_an_unknown_backend_is_refused(config: Config) -> None:
+    with pytest.raises(BackendError, match="unknown backend 'minikube'") as caught:
+        choose(replace(config, backend="minikube"))
+    assert caught.value.fix == "choose auto, embedded, kind"
+
+
+def test_kind_keeps_its_metadata_in_postgresql(config: Config) -> None:
+    with pytest.raises(LabError, match="keeps Airflow's metadata in PostgreSQL") as caught:
+        kind.check(replace(config, database="sqlite"))
+    assert caught.value.fix == "leave --database out"

@@ -1,0 +1,255 @@
+"""The supervisor of a port-forward, with a script in the place of kubectl.
+
+The script serves HTTP on the port that it is told; how it behaves is said by files in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab.cluster import forward, node, tools
+from lab.cluster.workloads import GITEA, POSTGRESQL
+from lab.config import TREE, Config
+from lab.wait import NotYet, until
+
+# Answers as the file `answer` says: with that code, or, when it is `silent`, not at all.
+KUBECTL = r"""
+import json, os, socket, sys
+
+folder, *argv = sys.argv[1:]
+with open(folder + "/calls", "a") as file:
+    print(json.dumps([os.getpid(), *argv]), file=file)
+if os.path.exists(folder + "/broken"):
+    sys.exit("error: unable to forward port")
+listener = socket.create_server((argv[argv.index("--address") + 1], int(argv[-1].split(":")[0])))
+while True:
+    connection, _ = listener.accept()
+    request = connection.recv(4096).decode()
+    path = request.split()[1] if request else ""
+    answer = open(folder + "/answer").read()
+    if answer != "silent" and path == "/health":
+        connection.sendall(f"HTTP/1.0 {answer} x\r\nContent-Length: 0\r\n\r\n".encode())
+    connection.close()
+"""
+# The same process, that looks more often: nobody waits here for its waiting.
+HASTY = """
+from lab.cluster import forward
+forward.LOOK_SECONDS, forward.ANSWER_SECONDS, forward.PAUSE_SECONDS = 0.02, 1, 0.02
+forward.main()
+"""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One supervisor, and what it has started."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[str]
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/health"
+
+    def answer(self, text: str) -> None:
+        part = self.folder / "answer.part"
+        part.write_text(text)
+        part.replace(self.folder / "answer")
+
+    def calls(self) -> list[list[Any]]:
+        """What kubectl was called with, each time, after its process id."""
+        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
+
+    def answers(self, url: str = "") -> None:
+        await_(lambda: forward.answers(url or self.url))
+
+    def started(self, times: int) -> None:
+        """kubectl has been started that often, or more."""
+
+        def look() -> None:
+            if not (self.folder / "calls").exists() or len(self.calls()) < times:
+                raise NotYet("not often enough")
+
+        await_(look)
+
+    def kubectl(self) -> psutil.Process:
+        """The kubectl that was started last."""
+        return psutil.Process(self.calls()[-1][0])
+
+
+def await_(check: Callable[[], object]) -> None:
+    until(check, what="it", timeout=20, interval=0.01)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Forward]]:
+    """Starts a supervisor; it and what it started are gone afterwards."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    started: list[subprocess.Popen[str]] = []
+
+    def starting(*how: str) -> Forward:
+        (tmp_path / "kubectl.py").write_text(KUBECTL)
+        kubectl = tmp_path / "kubectl"
+        words = shlex.join(map(str, (sys.executable, "-ISs", tmp_path / "kubectl.py", tmp_path)))
+        kubectl.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        kubectl.chmod(0o755)
+        (tmp_path / "kubeconfig").touch()
+        port = free_port()
+        words_ = (kubectl, tmp_path / "kubeconfig", "stores", "gitea", port, 3000, "/health")
+        process = subprocess.Popen(
+            [sys.executable, *how, *map(str, words_)],
+            cwd=TREE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        found = Forward(tmp_path, port, process)
+        found.answer("200")
+        return found
+
+    yield starting
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGSTOP)  # or it would start another kubectl meanwhile
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def hasty(start: Callable[..., Forward]) -> Forward:
+    return start("-c", HASTY)
+
+
+def test_the_command_forwards_on_loopback_alone(start: Callable[..., Forward]) -> None:
+    found = start("-m", "lab.cluster.forward")
+    found.answers()
+    (call,) = found.calls()
+    assert call[1:] == [
+        *("--kubeconfig", str(found.kubeconfig), "port-forward", "--address", "127.0.0.1"),
+        *("--namespace", "stores", "service/gitea", f"{found.port}:3000"),
+    ]
+    listening = [
+        connection.laddr
+        for process in (psutil.Process(found.process.pid), found.kubectl())
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening == [("127.0.0.1", found.port)]
+
+
+def test_a_kubectl_that_answers_is_left_alone(hasty: Forward) -> None:
+    hasty.answers()
+    with pytest.raises(subprocess.TimeoutExpired):
+        hasty.process.wait(0.4)
+    assert len(hasty.calls()) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kubectl_that_ends_is_started_again(hasty: Forward, how: signal.Signals) -> None:
+    hasty.answers()
+    for times in (2, 3):
+        hasty.kubectl().send_signal(how)
+        hasty.started(times)
+        hasty.answers()
+    assert hasty.process.poll() is None
+
+
+@pytest.mark.parametrize("answer", ["silent", "502"])
+def test_a_kubectl_that_stops_answering_is_started_again(hasty: Forward, answer: str) -> None:
+    hasty.answers()
+    first = hasty.kubectl()
+    hasty.answer(answer)
+    hasty.started(2)
+    hasty.answer("200")
+    hasty.answers()
+    assert not first.is_running()
+    hasty.kubeconfig.unlink()
+    hasty.kubectl().kill()
+    said, _ = hasty.process.communicate(timeout=20)
+    assert f"nothing answers at {hasty.url}: forwarding anew\n" in said
+
+
+def test_one_look_without_an_answer_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is busy for a moment keeps its forward."""
+    served = iter([True, False, False, True, False, False, False])
+    monkeypatch.setattr(forward, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(forward, "serves", lambda _: next(served))
+    with subprocess.Popen([sys.executable, "-ISc", "import time; time.sleep(600)"]) as process:
+        forward.follow(process, "http://127.0.0.1:9/")
+    assert process.returncode == -signal.SIGKILL
+    assert list(served) == []
+
+
+def test_a_kubectl_that_can_not_forward_yet_is_tried_again(hasty: Forward, tmp_path: Path) -> None:
+    """As while the node is starting."""
+    hasty.answers()
+    (tmp_path / "broken").touch()
+    hasty.kubectl().kill()
+    hasty.started(3)
+    (tmp_path / "broken").unlink()
+    hasty.answers()
+
+
+def test_it_ends_when_the_cluster_is_gone(hasty: Forward) -> None:
+    hasty.answers()
+    hasty.kubeconfig.unlink()
+    hasty.kubectl().kill()
+    assert hasty.process.wait(20) == 0
+    assert len(hasty.calls()) == 1
+
+
+# --- The service --------------------------------------------------------------------------------
+
+
+def test_the_service_runs_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "find", lambda name: tmp_path / name)
+    config = Config(home=tmp_path / "lab")
+    service = forward.service(config, GITEA, 11_234)
+    assert service.command == (
+        *(sys.executable, "-m", "lab.cluster.forward", str(tmp_path / "kubectl")),
+        *(str(node.kubeconfig(config)), "stores", "gitea", "11234", "3000", "/api/healthz"),
+    )
+    (port,) = service.ports
+    assert (port.name, port.number) == ("gitea", 11_234)
+
+
+def test_what_has_no_door_is_not_forwarded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="postgresql has no door"):
+        forward.service(Config(home=tmp_path), POSTGRESQL, 11_234)
+
+
+def test_ready_means_that_the_door_answers(start: Callable[..., Forward]) -> None:
+    with pytest.raises(OSError, match="refused"):
+        forward.answers(f"http://127.0.0.1:{free_port()}/health")
+    found = start("-c", HASTY)
+    found.answers()
+    with pytest.raises(OSError):  # noqa: PT011 - any: the connection is just closed
+        forward.answers(found.url.replace("health", "other"))
+    found.answer("404")
+    with pytest.raises(NotYet, match=f"{found.url} answers 404"):
+        forward.answers(found.url)

@@ -1,0 +1,502 @@
+"""Steps as pods: the provider's real operator, and an API that says what a test tells it to say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.client import (
+    ApiClient,
+    ApiException,
+    V1ContainerState,
+    V1ContainerStateRunning,
+    V1ContainerStateTerminated,
+    V1ContainerStatus,
+    V1Pod,
+    V1PodStatus,
+)
+
+TREE = Path(__file__).resolve().parents[2]
+TEMPLATE = Path("manifests", "base", "step-template.yaml")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of RFC 1123
+STEPS = {"pull_data": "pull", "modify_data": "modify", "push_data": "push"}
+RUN = {
+    "RUN_ID": "{{ run_id }}",
+    "DAG_ID": "{{ dag.dag_id }}",
+    "DAG_VERSION": "{{ ti.bundle_instance.version or '' }}",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the DAG processor sees: the folder of DAGs; Airflow's own files are elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        patch.syspath_prepend(str(TREE / "dags"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pod(dags: None) -> ModuleType:
+    return importlib.import_module("runtimes.pod")
+
+
+@pytest.fixture
+def step(pod: ModuleType) -> Any:
+    return pod.task("pull_data", ("dataset-steps", "pull"), RUN)
+
+
+def template() -> V1Pod:
+    """The pod of manifests/base/step-template.yaml, as the API would send it."""
+    document = yaml.safe_load((TREE / TEMPLATE).read_text("utf-8"))
+    answer = SimpleNamespace(data=json.dumps(document["template"]))
+    with ApiClient() as client:
+        return client.deserialize(answer, "V1Pod")
+
+
+def ended(code: int, reason: str = "Error", name: str = "base") -> V1ContainerStatus:
+    state = V1ContainerState(terminated=V1ContainerStateTerminated(exit_code=code, reason=reason))
+    return status(name, state)
+
+
+def status(name: str, state: V1ContainerState | None) -> V1ContainerStatus:
+    return V1ContainerStatus(
+        name=name, state=state, image="x", image_id="x", ready=False, restart_count=0
+    )
+
+
+def found(*statuses: V1ContainerStatus, phase: str = "Failed") -> V1Pod:
+    """A pod of the template whose containers are so."""
+    pod = template()
+    pod.status = V1PodStatus(phase=phase, container_statuses=list(statuses) or None)
+    return pod
+
+
+# --- The name -----------------------------------------------------------------------------------
+
+
+def context(**values: object) -> dict[str, Any]:
+    ti = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1, **values}
+    return {"ti": SimpleNamespace(**ti)}
+
+
+def test_each_attempt_of_a_task_has_the_same_pod(pod: ModuleType) -> None:
+    names = {pod.pod_name(context(try_number=number)) for number in range(1, 4)}
+    assert len(names) == 1
+
+
+def test_each_task_of_each_run_has_a_pod_of_its_own(pod: ModuleType) -> None:
+    others = [
+        context(),
+        context(dag_id="e"),
+        context(run_id="s"),
+        context(task_id="u"),
+        context(map_index=0),
+        context(map_index=1),
+        context(dag_id="d-t", task_id="t"),
+        context(dag_id="d", task_id="t-t"),
+        context(dag_id="dr", run_id=""),
+        context(run_id="R"),
+        context(dag_id="D"),
+    ]
+    assert len({pod.pod_name(one) for one in others}) == len(others)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "readable"),
+    [
+        ("dataset_pipeline", "pull_data", "dataset-pipeline-pull-data"),
+        ("Group.of.DAGs", "a.b__c", "group-of-dags-a-b-c"),
+        ("_private", "x_", "private-x"),
+        ("9lives", "1", "9lives-1"),
+        ("d" * 250, "t" * 250, "d" * 40),
+        ("d" * 39, "task", "d" * 39),
+        ("größe", "ziehen", "gr-e-ziehen"),
+    ],
+)
+def test_a_name_can_be_read(pod: ModuleType, dag_id: str, task_id: str, readable: str) -> None:
+    name = pod.pod_name(context(dag_id=dag_id, task_id=task_id, run_id="manual__é/1+00:00"))
+    assert LABEL.fullmatch(name)
+    assert re.fullmatch(rf"{readable}-[0-9a-f]{{16}}", name)
+
+
+@pytest.mark.xfail(reason="no letter of ASCII is left before the dash, so the name begins with it")
+@pytest.mark.parametrize(("dag_id", "task_id"), [("данные", "шаг"), ("___", "__")])
+def test_a_name_without_a_letter_of_ascii(pod: ModuleType, dag_id: str, task_id: str) -> None:
+    """Airflow takes such ids: all letters of Unicode, digits, dashes, dots and underscores."""
+    assert LABEL.fullmatch(pod.pod_name(context(dag_id=dag_id, task_id=task_id)))
+
+
+# --- The proof ----------------------------------------------------------------------------------
+
+UNKNOWN = [
+    None,
+    V1Pod(),
+    V1Pod(status=V1PodStatus()),
+    V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[])),
+    V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[status("base", None)])),
+    V1Pod(status=V1PodStatus(container_statuses=[status("base", V1ContainerState())])),
+    V1Pod(status=V1PodStatus(container_statuses=[ended(0, "Completed", name="sidecar")])),
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNKNOWN)))
+def test_without_a_report_of_the_node_nothing_is_proved(pod: ModuleType, number: int) -> None:
+    assert pod.terminated(UNKNOWN[number]) is None
+    with pytest.raises(pod.AirflowException, match="nobody saw the step end with code 0"):
+        pod.refuse_unproven(UNKNOWN[number])
+
+
+@pytest.mark.parametrize("code", [1, 65, 75, 137, 143])
+def test_another_code_than_0_is_no_success(pod: ModuleType, code: int) -> None:
+    one = found(ended(0, name="sidecar"), ended(code), phase="Succeeded")
+    assert pod.terminated(one).exit_code == code
+    with pytest.raises(pod.AirflowException) as caught:
+        pod.refuse_unproven(one)
+    assert not isinstance(caught.value, pod.AirflowFailException)  # it is tried again
+
+
+def test_code_0_is_success(pod: ModuleType) -> None:
+    pod.refuse_unproven(found(ended(0, "Completed"), phase="Succeeded"))
+    pod.refuse_unproven(found(ended(1, name="sidecar"), ended(0, "Completed")))
+
+
+# --- The reason ---------------------------------------------------------------------------------
+
+
+def test_too_little_memory_is_explained(pod: ModuleType) -> None:
+    """With the limit, and where it is written."""
+    error = pod.AirflowException("the provider's words")
+    with pytest.raises(pod.AirflowException) as caught:
+        pod.explain(found(ended(137, "OOMKilled")), error)
+    text = str(caught.value)
+    limit = template().spec.containers[0].resources.limits["memory"]
+    assert f"OOMKilled: the step needed more than its limit of {limit};" in text
+    assert TEMPLATE.as_posix() in text
+    assert caught.value.__cause__ is error
+    assert not isinstance(caught.value, pod.AirflowFailException)
+
+
+def test_what_no_retry_can_help_fails_for_good(pod: ModuleType) -> None:
+    error = pod.AirflowException("the provider's words")
+    with pytest.raises(pod.AirflowFailException, match="no retry can help") as caught:
+        pod.explain(found(ended(65)), error)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("code", [0, 1, 75, 137, 143])
+def test_any_other_error_is_left_as_it_is(pod: ModuleType, code: int) -> None:
+    for one in (found(ended(code)), None, found()):
+        pod.explain(one, pod.AirflowException("the provider's words"))
+
+
+def test_the_step_s_codes_are_those_of_the_steps(pod: ModuleType) -> None:
+    errors = importlib.import_module("dataset_steps.errors")
+    assert errors.StepError.exit_code == pod.HOPELESS
+
+
+# --- Execution ----------------------------------------------------------------------------------
+
+
+class Api:
+    """The part of the API that is asked; each answer is the next of a list, the last one stays."""
+
+    def __init__(self, *pods: V1Pod) -> None:
+        self.pods = list(pods)
+        self.reads = 0
+        self.api_client = ApiClient()
+
+    def read_namespaced_pod(self, *_: str) -> V1Pod:
+        self.reads += 1
+        return self.pods.pop(0) if len(self.pods) > 1 else self.pods[0]
+
+    def read_namespaced_pod_template(self, name: str, namespace: str) -> Any:
+        assert (name, namespace) == ("step", "airflow")
+        return SimpleNamespace(template=template())
+
+
+def executed(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch, raised: str, *left: V1Pod
+) -> None:
+    """Executes the step: the provider's part raises or returns, and leaves this pod behind."""
+
+    def provider(self: Any, context: Any) -> None:
+        self.remote_pod = left[0] if left else None
+        if raised:
+            raise pod.AirflowException(raised)
+
+    monkeypatch.setattr(pod.KubernetesPodOperator, "execute", provider)
+    step.__dict__["client"] = Api(V1Pod())
+    step.execute(context(dag_id="dataset_pipeline", task_id="pull_data"))
+
+
+def test_a_step_is_green_when_its_end_was_seen(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executed(pod, step, monkeypatch, "", found(ended(0)))
+    assert re.fullmatch("dataset-pipeline-pull-data-[0-9a-f]{16}", step.name)
+
+
+def test_a_step_is_not_green_when_its_pod_vanished(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(pod.AirflowException, match="nobody saw"):
+        executed(pod, step, monkeypatch, "")
+    with pytest.raises(pod.AirflowException, match="nobody saw"):
+        executed(pod, step, monkeypatch, "", found(ended(143), phase="Succeeded"))
+
+
+def test_a_failure_is_explained_or_raised_as_it_is(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(pod.AirflowFailException):
+        executed(pod, step, monkeypatch, "a failure", found(ended(65)))
+    with pytest.raises(pod.AirflowException, match="OOMKilled"):
+        executed(pod, step, monkeypatch, "a failure", found(ended(137, "OOMKilled")))
+    with pytest.raises(pod.AirflowException, match=r"^a failure$"):
+        executed(pod, step, monkeypatch, "a failure", found(ended(75)))
+    with pytest.raises(pod.AirflowException, match=r"^a failure$"):
+        executed(pod, step, monkeypatch, "a failure")
+
+
+def test_the_pod_is_the_template_s_with_the_step_s_words(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the template is lost when the provider builds its request."""
+    executed(pod, step, monkeypatch, "", found(ended(0)))
+    monkeypatch.setattr(type(step), "_get_ti_pod_labels", lambda *_: {"dag_id": "d"})
+    built = step.build_pod_request_obj({}, dry_run=True)
+    plain = template()
+    (container,) = built.spec.containers
+    assert (container.command, container.args) == (["dataset-steps"], ["pull"])
+    own = {variable.name: variable.value for variable in container.env if variable.value}
+    assert own == RUN
+    kept = {variable.name for variable in container.env if variable.value_from}
+    assert kept == {"GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"}
+    for name in ("image", "env_from", "resources", "security_context", "volume_mounts"):
+        assert getattr(container, name) == getattr(plain.spec.containers[0], name)
+    for name in ("security_context", "service_account_name", "volumes", "restart_policy"):
+        assert getattr(built.spec, name) == getattr(plain.spec, name)
+    assert built.spec.automount_service_account_token is False
+    assert built.spec.termination_grace_period_seconds == 2
+    assert built.metadata.labels["app.kubernetes.io/component"] == "step"
+    assert (built.metadata.namespace, built.metadata.name) == ("airflow", step.name)
+
+
+# --- A name that is taken -----------------------------------------------------------------------
+
+
+def creating(
+    pod: ModuleType, monkeypatch: pytest.MonkeyPatch, *answers: object
+) -> Callable[[], int]:
+    """The provider's creation raises or returns these, one after another; how often it did."""
+    left = list(answers)
+
+    def provider(self: Any, request: Any, context: Any) -> Any:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        calls.append(answer)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    calls: list[object] = []
+    monkeypatch.setattr(pod.KubernetesPodOperator, "get_or_create_pod", provider)
+    monkeypatch.setattr(pod, "POLL", 0.001)
+    return lambda: len(calls)
+
+
+def test_the_pod_of_an_attempt_that_is_ending_is_waited_for(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = ApiException(status=409)
+    calls = creating(pod, monkeypatch, taken, taken, taken, "a pod")
+    assert step.get_or_create_pod(V1Pod(), {}) == "a pod"
+    assert calls() == 4
+
+
+@pytest.mark.parametrize(
+    "error", [ApiException(status=403), ApiException(status=500), ValueError("no pod")]
+)
+def test_another_failure_is_not_waited_for(
+    error: Exception, pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = creating(pod, monkeypatch, error)
+    with pytest.raises(type(error)):
+        step.get_or_create_pod(V1Pod(), {})
+    assert calls() == 1
+
+
+def test_a_pod_that_stays_is_given_up_on(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "GONE_SECONDS", 0.05)
+    calls = creating(pod, monkeypatch, ApiException(status=409))
+    with pytest.raises(ApiException) as caught:
+        step.get_or_create_pod(V1Pod(), {})
+    assert caught.value.status == 409
+    assert calls() > 2
+
+
+# --- The node's reports -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompt(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Api]]:
+    """A pod manager of an API whose answers these are."""
+    monkeypatch.setattr(pod, "POLL", 0.001)
+
+    def manager(*pods: V1Pod) -> tuple[Any, Api]:
+        api = Api(*pods)
+        return pod.PromptPodManager(kube_client=api), api
+
+    return manager
+
+
+def running() -> V1Pod:
+    state = V1ContainerState(running=V1ContainerStateRunning())
+    return found(status("base", state), phase="Running")
+
+
+def named(name: str = "a-pod") -> V1Pod:
+    pod = template()
+    pod.metadata.name, pod.metadata.namespace = name, "airflow"
+    return pod
+
+
+def test_the_operator_uses_the_prompt_manager(pod: ModuleType, step: Any) -> None:
+    step.__dict__["client"] = Api(V1Pod())
+    assert type(step.pod_manager) is pod.PromptPodManager
+
+
+def test_the_node_s_report_is_waited_for_and_no_longer(prompt: Callable[..., Any]) -> None:
+    manager, api = prompt(running(), running(), running(), found(ended(0)))
+    assert manager.container_is_running(named(), "base") is False
+    assert api.reads == 4
+    assert manager.container_is_running(named(), "base") is False
+    assert api.reads == 5
+
+
+def test_a_container_that_goes_on_runs(
+    pod: ModuleType, prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "REPORT_SECONDS", 0.05)
+    manager, api = prompt(running())
+    assert manager.container_is_running(named(), "base") is True
+    assert api.reads > 2
+
+
+def test_completion_is_seen_without_the_provider_s_pauses(
+    prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = found(ended(0), phase="Succeeded")
+    manager, api = prompt(running(), running(), over)
+    module = importlib.import_module("airflow.providers.cncf.kubernetes.utils.pod_manager")
+    monkeypatch.setattr(module.time, "sleep", lambda s: pytest.fail("a pause") if s >= 1 else None)
+    assert manager.await_pod_completion(named()) is over
+    assert api.reads == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "over"),
+    [
+        (running(), False),
+        (found(phase="Pending"), False),
+        (found(ended(0), phase="Succeeded"), True),
+        (found(ended(1)), True),
+    ],
+)
+def test_when_a_pod_is_over(one: V1Pod, over: bool, prompt: Callable[..., Any]) -> None:
+    manager, _ = prompt(one)
+    assert manager.is_over(named()) is over
+
+
+def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
+    prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = named()
+    now.metadata.uid = "now"
+    manager, api = prompt(now)
+    events = [
+        SimpleNamespace(message=text, involved_object=SimpleNamespace(uid=uid))
+        for text, uid in (("killed", "before"), ("started", "now"), ("node", None))
+    ]
+    asked: list[dict[str, Any]] = []
+
+    def listed(**arguments: Any) -> Any:
+        asked.append(arguments)
+        return SimpleNamespace(items=list(events))
+
+    monkeypatch.setattr(api, "list_namespaced_event", listed, raising=False)
+    assert [event.message for event in manager.read_pod_events(named()).items] == ["started"]
+    assert manager.read_pod_events(named(), resource_version="7").items == [events[1]]
+    assert asked[0]["field_selector"] == "involvedObject.name=a-pod"
+    assert asked[1]["resource_version"] == "7"
+
+
+# --- The DAG ------------------------------------------------------------------------------------
+
+
+def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The DAG of the file, which gives it no name of its own."""
+    dag_type = importlib.import_module("airflow.sdk").DAG
+    enter, entered = dag_type.__enter__, []
+
+    def entering(dag: Any) -> Any:
+        entered.append(dag)
+        return enter(dag)
+
+    monkeypatch.setattr(dag_type, "__enter__", entering)
+    monkeypatch.setenv("STEP_RUNTIME", runtime)
+    runpy.run_path(str(TREE / "dags" / "dataset_pipeline.py"))
+    (dag,) = entered
+    return dag
+
+
+def words(task: Any) -> list[str]:
+    """The command of a step, wherever it runs."""
+    return [*task.cmds, *task.arguments] if hasattr(task, "cmds") else list(task.argv)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "operator"), [("pod", "StepPodOperator"), ("process", "ProcessOperator")]
+)
+def test_a_dag_has_the_same_steps_wherever_they_run(
+    runtime: str, operator: str, pod: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag = parsed(runtime, monkeypatch)
+    assert dag.dag_id == "dataset_pipeline"
+    assert {type(task).__name__ for task in dag.tasks} == {operator}
+    assert {t.task_id: words(t) for t in dag.tasks} == {
+        task_id: ["dataset-steps", name] for task_id, name in STEPS.items()
+    }
+    for task in dag.tasks:
+        variables = task.env_vars if runtime == "pod" else task.variables
+        assert variables == RUN
+        assert ("env_vars" if runtime == "pod" else "variables") in task.template_fields
+        assert (task.retries, task.retry_delay.total_seconds()) == (10, 3)
+        assert task.execution_timeout.total_seconds() == 3600
+        assert not task.do_xcom_push
+    order = [(task.task_id, set(task.downstream_task_ids)) for task in dag.topological_sort()]
+    ids = list(STEPS)
+    assert order == [(ids[0], {ids[1]}), (ids[1], {ids[2]}), (ids[2], set())]
+
+
+def test_how_the_operator_is_set(step: Any) -> None:
+    assert step.namespace == "airflow"
+    assert step.reattach_on_restart
+    assert (step.in_cluster, step.get_logs, step.random_name_suffix) == (True, True, False)
+    assert step.on_finish_action.value == "delete_pod"
+    assert not step.deferrable
+
+
+def test_an_unknown_runtime_is_no_dag(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"runtimes\.cloud"):
+        parsed("cloud", monkeypatch)

@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 FIRST_DAG = "dataset_pipeline"
 INTERRUPTED = 130
+LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
 USAGE = 2
 
 BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
@@ -49,6 +50,7 @@ def main() -> None:
     """Runs one command; turns every known failure into its message and its exit code."""
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
     os.umask(0o077)  # what a command makes is for the lab's owner only
+    os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), LOOPBACK)))
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what Typer makes of Ctrl-C

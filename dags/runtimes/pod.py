@@ -28,6 +28,7 @@ CONFLICT = 409
 ENDED = ("Succeeded", "Failed")
 POLL = 0.2  # seconds between two looks at a pod
 REPORT_SECONDS = 2  # how long a node may take to report that a container ended
+PAUSE = 1  # seconds between two tries to take a name
 GONE_SECONDS = 60  # how long a killed attempt's pod may take to be gone
 NAME = 40  # characters of a pod's name that are for people
 
@@ -82,7 +83,7 @@ class StepPodOperator(KubernetesPodOperator):
         retrying = Retrying(
             retry=retry_if_exception(is_conflict),
             stop=stop_after_delay(GONE_SECONDS),
-            wait=wait_fixed(POLL),
+            wait=wait_fixed(PAUSE),
             reraise=True,
         )
         return retrying(super().get_or_create_pod, pod_request_obj, context)
@@ -90,6 +91,10 @@ class StepPodOperator(KubernetesPodOperator):
 
 class PromptPodManager(PodManager):
     """Looks at a pod that ends five times a second; the provider's looks every two seconds."""
+
+    def create_pod(self, pod: V1Pod) -> V1Pod:
+        """As the provider does it, but a name that is taken is told at once."""
+        return self.run_pod_async(pod)
 
     def await_pod_completion(self, pod: V1Pod, *args: Any, **kwargs: Any) -> V1Pod:
         Retrying(retry=retry_if_result(lambda done: not done), wait=wait_fixed(POLL))(
@@ -133,7 +138,7 @@ def pod_name(context: Context) -> str:
     identity = "\0".join(map(str, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     readable = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower())[:NAME].strip("-")
-    return f"{readable}-{digest}"
+    return f"{readable or 'step'}-{digest}"
 
 
 def terminated(pod: V1Pod | None) -> Any:

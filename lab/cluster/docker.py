@@ -36,11 +36,18 @@ def engine() -> Engine:
             "there is no docker", "install Docker, or use the lab without it: --backend embedded"
         )
     try:
-        said = json.loads(docker("info", "--format", "{{json .}}"))
+        return engine_of(docker("info", "--format", "{{json .}}"))
     except LabError as error:
         raise MachineError(f"Docker does not answer: {error.what}", START) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MachineError("what answers as docker is no Docker", START) from error
+
+
+def engine_of(text: str) -> Engine:
+    """What `docker info` says. Raises LabError, ValueError, KeyError and TypeError."""
+    said = json.loads(text)
     if problems := said.get("ServerErrors"):
-        raise MachineError(f"Docker does not answer: {'; '.join(problems)}", START)
+        raise LabError("; ".join(problems), START)
     return Engine(
         said["ServerVersion"], said["MemTotal"], said["NCPU"], str(said.get("CgroupVersion", "?"))
     )

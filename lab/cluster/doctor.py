@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -26,7 +27,8 @@ EMBEDDED = "or use the lab without it: --backend embedded"
 def engine(config: Config) -> str:
     """Docker's version. Raises MachineError when it does not answer or is too old."""
     found = docker.engine()
-    if int(found.version.partition(".")[0] or 0) < OLDEST_DOCKER:
+    major = re.match(r"\d+", found.version)
+    if not major or int(major[0]) < OLDEST_DOCKER:
         raise MachineError(
             f"Docker is {found.version}; kind needs {OLDEST_DOCKER} or newer", "install a newer one"
         )
@@ -110,7 +112,7 @@ def lacking_images(config: Config) -> str:
 def reachable(image: Image) -> bool:
     """Whether the registry that has the image answers."""
     first, slash, _ = image.name.partition("/")
-    host = first if slash and "." in first else "registry-1.docker.io"
+    host = first if slash and ("." in first or ":" in first) else "registry-1.docker.io"
     try:
         refuse_unreachable(f"https://{host}/v2/", "")
     except MachineError:

@@ -55,7 +55,9 @@ def image_of(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Ima
         name: str(entries[value]["name"] if value in entries else value)
         for name, value in entry["arguments"].items()
     }
-    tag = content(folder, arguments)
+    bases = {key: optional(base, "digest") or "" for key, base in entries.items()}
+    used = {name: bases.get(str(value), "") for name, value in entry["arguments"].items()}
+    tag = content(folder, {**arguments, **{f"{name} digest": d for name, d in used.items() if d}})
     return Image(key, f"{entry['name']}:{tag}", None, folder, arguments)
 
 
@@ -73,9 +75,11 @@ def content(folder: Path, arguments: Mapping[str, str]) -> str:
 
 
 def sources(folder: Path) -> Iterator[Path]:
-    """The files that a build sees, in a fixed order."""
+    """The files that a build sees, in a fixed order; hidden ones and caches are none of them."""
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
+        inner = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in inner)
+        if file.is_file() and (not hidden or file.name == ".dockerignore"):
             yield file
 
 
@@ -125,6 +129,7 @@ def archive(image: Image) -> Path:
     if not path.exists():
         for older in path.parent.glob(f"{image.key}-*.tar"):
             older.unlink(missing_ok=True)
+        cache.sweep(path.parent)
         docker.save(image.name, path)
     return path
 

@@ -78,7 +78,8 @@ class Worker:
         from testcontainers.core.container import DockerContainer
 
         testcontainers_config.ryuk_disabled = True  # the block below ends the container
-        container = DockerContainer(self.image, command=list(argv), env=options.pop("env", {}))
+        container = DockerContainer(self.image, env=options.pop("env", {}))
+        container.with_command(list(argv))
         container.with_volume_mapping(self.shared, "/shared", "rw")
         container.with_tmpfs_mount("/tmp", "size=1g,mode=1777")
         container.with_kwargs(
@@ -155,12 +156,15 @@ class Pods:
         with self.worker.container(*argv, env=self.environment(), **options) as container:
             until(lambda: held(container), what=place, timeout=DEADLINE)
             container.get_wrapped_container().kill("SIGKILL")
-            assert outcome(container) == Done(KILLED, "held\n")
+            done = outcome(container)
+        assert done.code == KILLED
+        assert not self.project.stores.leaked(done.output)
 
 
 def held(container: DockerContainer) -> None:
+    """Raises NotYet until the step waits."""
     container.reload()
-    if said(container) != "held\n":
+    if "held\n" not in said(container):
         assert container.status in {"created", "running"}, said(container)
         raise NotYet(container.status)
 
@@ -185,6 +189,7 @@ def idle(image: str, volume: Path) -> Iterator[DockerContainer]:
 def run(idle: DockerContainer) -> Callable[..., Done]:
     def inside(*argv: str) -> Done:
         done = idle.exec(list(argv))
+        assert done.exit_code is not None
         return Done(done.exit_code, done.output.decode())
 
     return inside
@@ -336,7 +341,7 @@ def test_dvc_and_git_are_there(run: Callable[..., Done]) -> None:
 
 
 def test_nothing_is_there_that_a_build_leaves(image: str, run: Callable[..., Done]) -> None:
-    names = (".git", ".gitconfig", ".netrc", ".aws", ".docker", "build-requirements.txt", "*.whl")
+    names = (".git", ".gitconfig", ".netrc", ".aws", ".docker", "build-requirements.txt")
     paths = ("*/.cache/pip", "/src", "/wheels", "/opt/build", "/var/lib/apt/lists/*")
     expressions = [f"-name '{name}'" for name in names] + [f"-path '{path}'" for path in paths]
     assert looked_for(image, 0, " -o ".join(expressions)) == set()

@@ -123,8 +123,11 @@ def note_other_digest(image: Image) -> None:
 
 
 def archive(image: Image) -> Path:
-    """The image in a file of the user's cache: `docker save` takes twice as long as loading it."""
-    identity = (docker.image_id(image.name) or "").removeprefix("sha256:")
+    """The image in a file of the user's cache: `docker save` takes twice as long as loading it.
+
+    The file holds the image's name, too: the same content under another name is another file.
+    """
+    identity = hashlib.sha256(f"{image.name} {docker.image_id(image.name)}".encode()).hexdigest()
     path = folder() / f"{image.key}-{identity[:CONTENT]}.tar"
     if not path.exists():
         for older in path.parent.glob(f"{image.key}-*.tar"):

@@ -685,6 +685,12 @@ def version(content: bytes) -> Pointer:
     return Pointer(md5_of(content), len(content))
 
 
+def test_dvc_does_not_wait_for_a_server_that_nobody_answers_for(workspace_remote: Remote) -> None:
+    """A killed pod's address swallows what is sent there: botocore alone would wait 60 s."""
+    limits = workspace_remote.objects.fs.fs_args["config_kwargs"]
+    assert (limits["connect_timeout"], limits["read_timeout"]) == (5, 60)
+
+
 def test_bytes_that_arrive_changed_are_refused(
     workspace_remote: Remote, stores: Stores, tmp_path: Path
 ) -> None:

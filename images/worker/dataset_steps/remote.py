@@ -22,8 +22,12 @@ from dataset_steps.pointer import Pointer
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
 MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
 REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+# Seconds. A connection to a server whose pod is gone is answered by nobody; the default is 60.
+CONNECT, READ = 5, 60
 CLIENT = Config(
-    retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=10, read_timeout=120
+    retries={"mode": "standard", "total_max_attempts": 6},
+    connect_timeout=CONNECT,
+    read_timeout=READ,
 )
 
 
@@ -37,7 +41,7 @@ class Remote:
     def __init__(self, repository: Path) -> None:
         """Reads the clone's DVC configuration. Raises StepError when it names no S3 remote."""
         try:
-            self.repo = Repo(str(repository))
+            self.repo = impatient(Repo(str(repository)))
             self.objects = self.repo.cloud.get_remote_odb()
         except DvcException as error:
             raise StepError(f"the repository's DVC configuration is unusable: {error}") from error
@@ -125,6 +129,14 @@ class Remote:
 
     def where(self, pointer: Pointer) -> str:
         return "s3://{Bucket}/{Key}".format(**self.place(pointer))
+
+
+def impatient(repo: Repo) -> Repo:
+    """The same, with deadlines for its default remote; what the clone's files say stays theirs."""
+    remote = repo.config["remote"].get(repo.config["core"].get("remote"))
+    if remote is not None:
+        remote |= {"connect_timeout": CONNECT, "read_timeout": READ}
+    return repo
 
 
 @contextmanager

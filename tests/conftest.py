@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,11 @@ TREE = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="how many kills a round of faults has")
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
+
+
+def pytest_configure() -> None:
+    """Commands under test can be interrupted, even where whoever started pytest ignores that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=tuple(BACKENDS))

@@ -364,7 +364,7 @@ def install_chart(site: Site) -> None:
 
 def values(site: Site) -> list[Path]:
     """The files of values that the chart is installed with, the strongest last."""
-    own = site.config.run / "values.yaml"
+    own = site.config.run / "values-images.yaml"
     text = json.dumps(manifests.values(site.images), indent=1, sort_keys=True)
     own.write_text(text, "utf-8")
     return [*(site.config.tree / name for name in VALUES), own]
@@ -480,7 +480,7 @@ def follow_commands(config: Config, wanted: list[str]) -> list[list[str | Path]]
 def collect(config: Config, folder: Path) -> None:
     """`folder` holds what tells why a lab failed: pods, events, logs, manifests, values."""
     site = find(config)
-    evidence.collect(config, site.cluster, folder, list(VALUES))
+    evidence.collect(config, site.cluster, folder, values(site))
 
 
 def forget(config: Config) -> None:

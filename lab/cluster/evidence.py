@@ -14,6 +14,10 @@ from lab.errors import LabError
 
 LINES = "2000"
 SECONDS = 60
+# Each attempt of each task, from the volume that outlives their pods.
+TASK_LOGS = (
+    f"find {node.VOLUMES}/*_airflow_airflow-logs -name 'attempt=*.log' -exec tail -v -n 60 {{}} +"
+)
 NAMESPACES = (AIRFLOW, STORES)
 
 
@@ -54,6 +58,7 @@ def collect(config: Config, cluster: Cluster, folder: Path, values: Sequence[Pat
         "events.txt": lambda: every(cluster, "get", "events", "--sort-by=.lastTimestamp"),
         "objects.txt": lambda: every(cluster, "get", "all,pvc,networkpolicies,resourcequotas"),
         "nodes.txt": lambda: cluster.kubectl("describe", "nodes", timeout=SECONDS),
+        "tasks.log": lambda: node.inside(config, "sh", "-c", TASK_LOGS, timeout=SECONDS),
         "node.log": lambda: node.inside(config, "journalctl", "--no-pager", "--lines", LINES),
         "airflow.yaml": lambda: chart.render(config, values),
     }

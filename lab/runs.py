@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import requests
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
 from lab.model import Access, Run
@@ -21,6 +22,7 @@ ENDED = {"success", "failed"}
 POLL = 0.3  # seconds between two looks at a run
 CALL_SECONDS = 30
 LOG_LINES = 60
+LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
 
 
 @contextmanager
@@ -39,7 +41,22 @@ def calling(lab: Access) -> Iterator[ApiClient]:
 
 
 def token(lab: Access) -> str:
-    """A token for the lab's Airflow account."""
+    """A token for the lab's Airflow account. Raises AccessError and ServiceError.
+
+    A refusal is asked about again: Airflow gives one, too, when its database was restarted and the
+    connection that it kept is broken.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(AccessError),
+        stop=stop_after_attempt(LOGINS),
+        wait=wait_fixed(LOGIN_PAUSE),
+        reraise=True,
+    )
+    return retrying(log_in, lab)
+
+
+def log_in(lab: Access) -> str:
+    """A token, asked for once."""
     login = {"username": lab.airflow_user, "password": lab.airflow_password}
     try:
         reply = requests.post(f"{lab.airflow_url}/auth/token", json=login, timeout=CALL_SECONDS)

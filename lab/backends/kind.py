@@ -423,6 +423,15 @@ def restore(config: Config) -> None:
     node.ensure(config, site.images["node"])
     until(partial(answer, site), what="the Kubernetes API", timeout=START_SECONDS, interval=0.5)
     together(*(partial(await_component, site, w) for w in workloads.WORKLOADS))
+    until(partial(log_in, site), what="Airflow's login", timeout=START_SECONDS, interval=1)
+
+
+def log_in(site: Site) -> None:
+    """Raises NotYet while Airflow lets nobody in: its database may have been restarted."""
+    try:
+        runs.token(site.lab)
+    except LabError as error:
+        raise NotYet(error.what) from error
 
 
 def find(config: Config) -> Site:

@@ -17,13 +17,14 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException, V1ObjectMeta, V1Pod
 from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
 
+from runtimes import HOPELESS
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-TEMPLATE = "step"
+EXECUTOR = "KubernetesExecutor"
 NAMESPACE = "airflow"
 CONTAINER = "base"
-HOPELESS = 65  # EX_DATAERR: the step says that trying again won't help
 CONFLICT = 409
 ENDED = ("Succeeded", "Failed")
 POLL = 0.2  # seconds between two looks at a pod
@@ -41,7 +42,9 @@ class StepPodOperator(KubernetesPodOperator):
     gone. Exit code 65 fails the task for good, any other but 0 is tried again.
     """
 
-    def __init__(self, *, argv: Sequence[str], variables: dict[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, *, argv: Sequence[str], variables: dict[str, str], template: str, **kwargs: Any
+    ) -> None:
         super().__init__(
             namespace=NAMESPACE,
             cmds=[argv[0]],
@@ -58,6 +61,7 @@ class StepPodOperator(KubernetesPodOperator):
             do_xcom_push=False,
             **kwargs,
         )
+        self.template_name = template
 
     @cached_property
     def pod_manager(self) -> PodManager:
@@ -75,7 +79,7 @@ class StepPodOperator(KubernetesPodOperator):
 
     def template(self) -> V1Pod:
         """The pod that the cluster's PodTemplate describes."""
-        found = self.client.read_namespaced_pod_template(TEMPLATE, NAMESPACE).template
+        found = self.client.read_namespaced_pod_template(self.template_name, NAMESPACE).template
         return V1Pod(metadata=V1ObjectMeta(labels=found.metadata.labels), spec=found.spec)
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
@@ -171,7 +175,18 @@ def explain(pod: V1Pod | None, error: AirflowException) -> None:
         raise AirflowFailException("no retry can help, the step's error is above") from error
 
 
-def task(task_id: str, argv: Sequence[str], variables: dict[str, str]) -> BaseOperator:
-    """The task that runs a console script of the worker image in a pod of its own."""
-    operator: BaseOperator = StepPodOperator(task_id=task_id, argv=argv, variables=variables)
+def task(
+    task_id: str,
+    argv: Sequence[str],
+    variables: dict[str, str],
+    *,
+    template: str,
+    memory: str | None,  # noqa: ARG001
+    keep: bool,  # noqa: ARG001
+    **options: Any,
+) -> BaseOperator:
+    """The task that runs a console script of the template's image in a pod of its own."""
+    operator: BaseOperator = StepPodOperator(
+        task_id=task_id, argv=argv, variables=variables, template=template, **options
+    )
     return operator

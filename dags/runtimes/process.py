@@ -18,10 +18,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
+from runtimes import HOPELESS
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-HOPELESS = 65  # EX_DATAERR: the step says that trying again won't help
+EXECUTOR = None  # a process of this machine, as any other task
 
 
 class ProcessOperator(BaseOperator):
@@ -135,6 +137,17 @@ def main_of(script: str) -> Callable[[], object]:
     return main
 
 
-def task(task_id: str, argv: Sequence[str], variables: dict[str, str]) -> BaseOperator:
+def task(
+    task_id: str,
+    argv: Sequence[str],
+    variables: dict[str, str],
+    *,
+    template: str,  # noqa: ARG001
+    memory: str | None,  # noqa: ARG001
+    keep: bool,  # noqa: ARG001
+    **options: Any,
+) -> BaseOperator:
     """The task that runs a console script in a fork of Airflow's worker."""
-    return ProcessOperator(task_id=task_id, argv=argv, variables=variables, do_xcom_push=False)
+    return ProcessOperator(
+        task_id=task_id, argv=argv, variables=variables, do_xcom_push=False, **options
+    )

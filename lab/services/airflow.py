@@ -26,6 +26,7 @@ USER = "lab"
 MIGRATE_SECONDS = 180
 # Airflow forks without exec; Apple's libraries end such a child unless told otherwise.
 MACOS = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
+PLUGINS = Path("manifests", "base", "plugins")  # the same as on a cluster
 BUNDLE = "pipelines"
 BRANCH = "main"
 DAGS_FOLDER = "dags"  # in the repository of the pipelines
@@ -101,6 +102,7 @@ def environment(
         "CORE__EXECUTOR": "lab.airflow_extensions.executor.RepairingLocalExecutor",
         "CORE__PARALLELISM": "4",
         "CORE__LOAD_EXAMPLES": "False",
+        "CORE__PLUGINS_FOLDER": str(config.tree / PLUGINS),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__FERNET_KEY": fernet_key(secrets),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",

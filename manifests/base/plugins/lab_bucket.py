@@ -1,0 +1,86 @@
+"""The lab's bucket, as Airflow's own processes use it: tasks, triggers, callbacks.
+
+Airflow puts this folder on the path of each of its processes, on every backend. A step does not
+come here: it has the worker image's own code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CALL_SECONDS = 10  # for a connection, and for each read
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object of the bucket, as a listing names it."""
+
+    key: str
+    etag: str
+    size: int  # bytes
+
+
+def contract() -> Mapping[str, str]:
+    """Where the data is: what a step sees, too.
+
+    On a cluster the same ConfigMap and Secrets make it Airflow's environment; the embedded lab
+    keeps it in a file, so that its keys are in the environment of the steps alone.
+    """
+    file = os.environ.get("STEP_ENVIRONMENT_FILE")
+    if file is None:
+        return os.environ
+    known: dict[str, str] = json.loads(Path(file).read_text("utf-8"))
+    return known
+
+
+def client() -> S3Client:
+    """A client of the S3 server; where the contract has no keys, boto3 finds the pod's identity."""
+    import boto3
+    from botocore.config import Config
+
+    known = contract()
+    options: dict[str, Any] = {"connect_timeout": CALL_SECONDS, "read_timeout": CALL_SECONDS}
+    for name in ("REQUEST_CHECKSUM_CALCULATION", "RESPONSE_CHECKSUM_VALIDATION"):
+        if value := known.get(f"AWS_{name}"):
+            options[name.lower()] = value
+    return boto3.client(
+        "s3",
+        endpoint_url=known.get("AWS_ENDPOINT_URL_S3"),
+        region_name=known["AWS_REGION"],
+        aws_access_key_id=known.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=known.get("AWS_SECRET_ACCESS_KEY"),
+        config=Config(**options),
+    )
+
+
+def bucket() -> str:
+    return contract()["S3_BUCKET"]
+
+
+def read(key: str) -> bytes | None:
+    """What the object holds, or None where there is none."""
+    s3 = client()
+    try:
+        return s3.get_object(Bucket=bucket(), Key=key)["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return None
+
+
+def write(key: str, content: bytes) -> None:
+    """The object holds `content`: whole, in the place of what it held before."""
+    client().put_object(Bucket=bucket(), Key=key, Body=content)
+
+
+def listing(prefix: str) -> list[Object]:
+    """The objects whose keys begin with `prefix`, sorted by key."""
+    pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket(), Prefix=prefix)
+    found = [entry for page in pages for entry in page.get("Contents", [])]
+    return [Object(e["Key"], e["ETag"].strip('"'), e["Size"]) for e in found]

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from lab import runs, state
 from lab.backends import choose, of
-from lab.config import Config, database, debug
+from lab.config import FIRST_DAG, Config, database, debug
 from lab.errors import DiskError, LabError, NotRunningError
 from lab.lab import Lab
 from lab.model import Proof
@@ -34,7 +34,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-FIRST_DAG = "dataset_pipeline"
 INTERRUPTED = 130
 LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
 USAGE = 2
@@ -172,10 +171,7 @@ def connect() -> Lab:
 
 def existing(config: Config) -> ModuleType:
     """The backend of the lab that is there. Raises NotRunningError when there is none."""
-    known = state.read(config)
-    if known is None:
-        raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
-    return of(known.backend)
+    return of(state.known(config).backend)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from lab.errors import HomeError, LabError
 
 TREE = Path(__file__).resolve().parent.parent
+PLUGINS = Path("manifests", "base", "plugins")  # Airflow's, on every backend
+FIRST_DAG = "dataset_pipeline"  # what a new lab runs first
 DATABASES = ("sqlite", "postgresql")
 PORT_PREFIX = "LAB_PORT_"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from lab.config import Config
-from lab.errors import ServiceError
+from lab.errors import NotRunningError, ServiceError
 from lab.model import Service
 from lab.state import write_private
 from lab.wait import until
@@ -123,6 +123,18 @@ def listening(config: Config) -> set[int]:
         with contextlib.suppress(psutil.Error):
             ports |= {c.laddr.port for c in process.net_connections("tcp") if c.status == "LISTEN"}
     return ports
+
+
+def undeclared(config: Config, services: Iterable[Service]) -> list[int]:
+    """Ports on which a process of the lab listens though no service names them."""
+    declared = {port.number for service in services for port in service.ports}
+    return sorted(listening(config) - declared)
+
+
+def refuse_stopped(services: Iterable[tuple[Service, bool]]) -> None:
+    """Raises NotRunningError, naming the services that do not run."""
+    if dead := [service.name for service, running in services if not running]:
+        raise NotRunningError(f"the lab does not run: no {', '.join(dead)}", "lab up starts it")
 
 
 def end(processes: Iterable[psutil.Process]) -> None:

@@ -10,13 +10,13 @@ import secrets
 import shlex
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lab.config import Config
-from lab.errors import BusyError, HomeError
+from lab.errors import BusyError, HomeError, NotRunningError
 
 LAYOUT = 1  # raised with each change that an older `.lab/` can't be read with
 OWN = {"logs", "data", "secrets", "run", "shared", "lock", "state.json", "state.json.part", "nox"}
@@ -47,6 +47,22 @@ def read(config: Config) -> State | None:
             f"{config.home}/state.json is of no use: {error}",
             f"{purge(config)}, or choose another LAB_HOME",
         ) from error
+
+
+def known(config: Config) -> State:
+    """The state of the lab that is there, running or not. Raises NotRunningError without one."""
+    found = read(config)
+    if found is None:
+        raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
+    return found
+
+
+def settled(config: Config, first: Callable[[Config], State]) -> State:
+    """The lab's choices, on the disk: those of an earlier `up`, or `first`; pinned ports count."""
+    found = read(config) or first(config)
+    found = with_ports(found, {**found.ports, **config.ports})
+    write(config, found)
+    return found
 
 
 def readable(config: Config) -> State | None:

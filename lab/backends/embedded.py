@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, state
-from lab.config import Config
+from lab.config import FIRST_DAG, Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
-from lab.errors import NotRunningError, PortError
+from lab.errors import PortError
 from lab.lab import Lab
 from lab.model import Service
 from lab.progress import Report, silent, title
@@ -28,7 +28,6 @@ from lab.wait import together
 
 NAME = "embedded"
 START_SECONDS = 120
-FIRST_DAG = "dataset_pipeline"
 PORTS = (*seaweedfs.port_names(), gitserver.NAME, airflow.API_SERVER, postgresql.NAME)
 
 
@@ -211,10 +210,7 @@ def up(config: Config, report: Report = silent) -> Lab:
 
 def settle(config: Config) -> Site:
     """The lab's choices are on the disk: those of an earlier `up`, or new ones."""
-    known = state.read(config) or first_state(config)
-    known = state.with_ports(known, {**known.ports, **config.ports})
-    state.write(config, known)
-    return Site(config, known, Secrets(config))
+    return Site(config, state.settled(config, first_state), Secrets(config))
 
 
 def first_state(config: Config) -> State:
@@ -327,16 +323,12 @@ def await_airflow(site: Site) -> None:
 
 def find(config: Config) -> Site:
     """The lab that is there, running or not. Raises NotRunningError when there is none."""
-    known = state.read(config)
-    if known is None:
-        raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
-    return Site(config, known, Secrets(config))
+    return Site(config, state.known(config), Secrets(config))
 
 
 def connect(config: Config) -> Lab:
     """The running lab. Raises NotRunningError, naming what does not run."""
-    if dead := [service.name for service, running in services(config) if not running]:
-        raise NotRunningError(f"the lab does not run: no {', '.join(dead)}", "lab up starts it")
+    processes.refuse_stopped(services(config))
     return find(config).lab
 
 
@@ -348,8 +340,7 @@ def services(config: Config) -> list[tuple[Service, bool]]:
 
 def undeclared_ports(config: Config) -> list[int]:
     """Ports on which a process of the lab listens though no service names them."""
-    declared = {port.number for service in find(config).services for port in service.ports}
-    return sorted(processes.listening(config) - declared)
+    return processes.undeclared(config, find(config).services)
 
 
 def logs(config: Config) -> dict[str, Path]:

@@ -18,22 +18,21 @@ from lab.cluster.doctor import LOOKS
 from lab.cluster.images import Image
 from lab.cluster.manifests import Setting
 from lab.cluster.workloads import AIRFLOW, STORES, Workload
-from lab.config import Config
+from lab.config import FIRST_DAG, Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
-from lab.errors import LabError, NotRunningError
+from lab.errors import LabError
 from lab.lab import Lab
 from lab.model import Service
 from lab.progress import Report, silent, title
+from lab.services.gitserver import AIRFLOW as READER
+from lab.services.gitserver import DATASETS, OWNER, PIPELINES, STEPS
+from lab.services.seaweedfs import BUCKET
 from lab.state import Secrets, State
 from lab.wait import NotYet, together, until
 
 NAME = "kind"
 START_SECONDS = 240
-FIRST_DAG = "dataset_pipeline"
-OWNER, STEPS, READER = "lab", "steps", "airflow"  # the accounts on the git server
-PIPELINES, DATASETS = "lab/pipelines", "lab/datasets"
-BUCKET = "lab-datasets"
 STEPS_KEY = "steps"
 OVERLAY = Path("manifests", "overlays", "kind")
 VALUES = tuple(Path("manifests", "airflow", name) for name in ("values.yaml", "values-kind.yaml"))
@@ -139,10 +138,7 @@ def up(config: Config, report: Report = silent) -> Lab:
 
 def settle(config: Config) -> Site:
     """The lab's choices are on the disk: those of an earlier `up`, or new ones."""
-    known = state.read(config) or first_state(config)
-    known = state.with_ports(known, {**known.ports, **config.ports})
-    state.write(config, known)
-    return Site(config, known, Secrets(config))
+    return Site(config, state.settled(config, first_state), Secrets(config))
 
 
 def first_state(config: Config) -> State:
@@ -365,7 +361,7 @@ def install_chart(site: Site) -> None:
 def values(site: Site) -> list[Path]:
     """The files of values that the chart is installed with, the strongest last."""
     own = site.config.run / "values-images.yaml"
-    text = json.dumps(manifests.values(site.images), indent=1, sort_keys=True)
+    text = json.dumps(manifests.values(site.config.tree, site.images), indent=1, sort_keys=True)
     own.write_text(text, "utf-8")
     return [*(site.config.tree / name for name in VALUES), own]
 
@@ -436,16 +432,12 @@ def log_in(site: Site) -> None:
 
 def find(config: Config) -> Site:
     """The lab that is there, running or not. Raises NotRunningError when there is none."""
-    known = state.read(config)
-    if known is None:
-        raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
-    return Site(config, known, Secrets(config))
+    return Site(config, state.known(config), Secrets(config))
 
 
 def connect(config: Config) -> Lab:
     """The running lab. Raises NotRunningError, naming what does not run."""
-    if dead := [service.name for service, running in services(config) if not running]:
-        raise NotRunningError(f"the lab does not run: no {', '.join(dead)}", "lab up starts it")
+    processes.refuse_stopped(services(config))
     return find(config).lab
 
 
@@ -472,8 +464,7 @@ def running(site: Site, workload: Workload) -> bool:
 
 def undeclared_ports(config: Config) -> list[int]:
     """Ports on which a process of the lab listens though no service names them."""
-    declared = {port.number for service in find(config).forwards for port in service.ports}
-    return sorted(processes.listening(config) - declared)
+    return processes.undeclared(config, find(config).forwards)
 
 
 def logs(config: Config) -> dict[str, Path]:

@@ -70,7 +70,7 @@ def install(config: Config, cluster: Cluster, values: Sequence[Path]) -> None:
     forget_interrupted(cluster)
     helm(
         *("upgrade", "--install", RELEASE, chart, "--namespace", NAMESPACE),
-        *(word for file in values for word in ("--values", file)),
+        *flags(values),
         *("--labels", f"{DIGEST}={content}", "--timeout", f"{INSTALL_SECONDS}s"),
         *("--kubeconfig", cluster.kubeconfig),
         timeout=INSTALL_SECONDS + 30,
@@ -79,9 +79,13 @@ def install(config: Config, cluster: Cluster, values: Sequence[Path]) -> None:
 
 def render(config: Config, values: Sequence[Path]) -> str:
     """The chart's objects with these values, as YAML. Raises LabError."""
-    files = (word for file in values for word in ("--values", file))
-    command = ("template", RELEASE, find(config), "--namespace", NAMESPACE, *files)
+    command = ("template", RELEASE, find(config), "--namespace", NAMESPACE, *flags(values))
     return helm(*command, timeout=RENDER_SECONDS)
+
+
+def flags(values: Sequence[Path]) -> list[str | Path]:
+    """The files of values as helm takes them, the strongest last."""
+    return [word for file in values for word in ("--values", file)]
 
 
 def helm(*arguments: str | Path, timeout: float) -> str:

@@ -12,7 +12,8 @@ from lab.cluster.workloads import AIRFLOW, STORES, WORKLOADS, Workload
 from lab.config import Config
 from lab.errors import LabError
 
-LINES = "2000"
+LINES = 2000  # of a log, at most
+FOLLOWED = 20  # lines of the past, where a log is followed
 SECONDS = 60
 # Each attempt of each task, from the volume that outlives their pods.
 TASK_LOGS = (
@@ -27,21 +28,21 @@ def logs(config: Config, cluster: Cluster) -> dict[str, Path]:
     for workload in WORKLOADS:
         files[workload.name] = config.logs / f"{workload.name}.pods.log"
         with contextlib.suppress(LabError):
-            text = cluster.kubectl(*log_arguments(workload), timeout=SECONDS)
+            text = cluster.kubectl(*log_arguments(workload, LINES), timeout=SECONDS)
             files[workload.name].write_text(text, "utf-8")
     return files
 
 
-def log_arguments(workload: Workload) -> tuple[str, ...]:
+def log_arguments(workload: Workload, lines: int) -> tuple[str, ...]:
     place = ("--namespace", workload.namespace, "--selector", workload.selector)
-    return ("logs", *place, "--all-containers", "--prefix", "--tail", LINES)
+    return ("logs", *place, "--all-containers", "--prefix", "--tail", str(lines))
 
 
 def follow_commands(cluster: Cluster, wanted: Sequence[str]) -> list[list[str | Path]]:
     """What prints the logs of these services as they grow."""
     base = (tools.find("kubectl"), "--kubeconfig", cluster.kubeconfig)
     return [
-        [*base, *log_arguments(w)[:-1], "20", "--follow", "--max-log-requests", "20"]
+        [*base, *log_arguments(w, FOLLOWED), "--follow", "--max-log-requests", "20"]
         for w in WORKLOADS
         if w.name in wanted
     ]
@@ -59,7 +60,7 @@ def collect(config: Config, cluster: Cluster, folder: Path, values: Sequence[Pat
         "objects.txt": lambda: every(cluster, "get", "all,pvc,networkpolicies,resourcequotas"),
         "nodes.txt": lambda: cluster.kubectl("describe", "nodes", timeout=SECONDS),
         "tasks.log": lambda: node.inside(config, "sh", "-c", TASK_LOGS, timeout=SECONDS),
-        "node.log": lambda: node.inside(config, "journalctl", "--no-pager", "--lines", LINES),
+        "node.log": lambda: node.inside(config, "journalctl", "--no-pager", "--lines", str(LINES)),
         "airflow.yaml": lambda: chart.render(config, values),
     }
     for name, telling in tell.items():

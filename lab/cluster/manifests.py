@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import yaml
 
 from lab.cluster import tools
 from lab.cluster.images import Image
+from lab.config import PLUGINS
 from lab.shell import run
 
 RENDER_SECONDS = 60
@@ -66,11 +68,23 @@ def namespaces(rendered: str) -> str:
     return yaml.safe_dump_all(found)
 
 
-def values(known: Mapping[str, Image]) -> dict[str, object]:
-    """The chart's values that the lock of images decides."""
+def values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
+    """The chart's values that the lock of images and the plugins decide.
+
+    A pod reads the plugins when it starts: other plugins make other pods.
+    """
     airflow = known["airflow"]
     return {
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,
         "defaultAirflowTag": airflow.tag,
+        "airflowPodAnnotations": {"mlops-lab/plugins": fingerprint(tree / PLUGINS)},
     }
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes when a file of the folder does."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]

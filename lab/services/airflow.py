@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from lab.config import Config
+from lab.config import PLUGINS, Config
 from lab.model import Port, Service
 from lab.processes import environment as environment_of
 from lab.services import gitserver
@@ -26,7 +26,6 @@ USER = "lab"
 MIGRATE_SECONDS = 180
 # Airflow forks without exec; Apple's libraries end such a child unless told otherwise.
 MACOS = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
-PLUGINS = Path("manifests", "base", "plugins")  # the same as on a cluster
 BUNDLE = "pipelines"
 BRANCH = "main"
 DAGS_FOLDER = "dags"  # in the repository of the pipelines

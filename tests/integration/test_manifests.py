@@ -478,6 +478,10 @@ NEEDED = (
     ("api-server", "scheduler", 8793),  # the logs of a task that runs
     ("api-server", "worker", 8793),
     ("api-server", "triggerer", 8794),
+    ("scheduler", "minio", 9000),  # its own tasks, and callbacks
+    ("worker", "minio", 9000),
+    ("triggerer", "minio", 9000),
+    ("dag-processor", "minio", 9000),
     ("scheduler", "outside", 6443),  # the Kubernetes API
     ("worker", "outside", 6443),
     ("api-server", "outside", 6443),
@@ -490,8 +494,7 @@ REFUSED = (
     ("step", "outside", 6443),
     ("step", "step", 8080),
     ("step", "minio", 22),
-    ("scheduler", "minio", 9000),
-    ("dag-processor", "minio", 9000),
+    ("api-server", "minio", 9000),
     ("dag-processor", "outside", 443),
     ("triggerer", "outside", 443),
     ("outside", "api-server", 8080),

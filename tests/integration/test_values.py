@@ -18,6 +18,7 @@ import yaml
 
 from lab.backends import embedded
 from lab.cluster import images, manifests
+from lab.config import PLUGINS as PLUGINS_FOLDER
 from lab.config import TREE
 from lab.services import airflow
 from lab.state import Secrets, State
@@ -30,7 +31,6 @@ from tests.integration.renderings import (
     of_kind,
     packed,
     pods,
-    rendering,
     settings,
     the,
 )
@@ -53,6 +53,7 @@ HARMLESS = {"GITEA__security__PASSWORD_HASH_ALGO", "keytab"}
 # Facts of a process and its image: a step's PATH is another on each machine.
 PROCESS = {"PATH", "HOME", "TMPDIR"}
 KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+PLUGINS = "airflow-plugins"
 Place = tuple[str, ...]
 
 
@@ -100,7 +101,7 @@ def test_values_are_what_the_chart_takes(name: str) -> None:
 
 
 def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
-    check(manifests.values(images.locked()))
+    check(manifests.values(TREE, images.locked()))
 
 
 @pytest.mark.parametrize(
@@ -306,8 +307,9 @@ def test_nothing_of_the_base_is_off_aws_only() -> None:
     """On AWS there is no endpoint, and no key: Pod Identity gives a step its access."""
     extra = {"AWS_ENDPOINT_URL_S3", *KEYS}
     assert extra <= variables("overlay")
-    assert not [name for name in extra if name in rendering("base")]
-    assert "s3-credentials" not in rendering("base")
+    texts = [str(each) for each in objects("base") if each["metadata"]["name"] != PLUGINS]
+    assert len(texts) > 10
+    assert not [name for name in (*extra, "s3-credentials") for text in texts if name in text]
 
 
 def test_a_step_has_its_credentials_from_secrets() -> None:
@@ -315,3 +317,20 @@ def test_a_step_has_its_credentials_from_secrets() -> None:
     plain = {variable["name"] for variable in container["env"] if "valueFrom" not in variable}
     assert not plain
     assert {*KEYS, "GIT_SYNC_PASSWORD"} <= {variable["name"] for variable in container["env"]}
+
+
+def test_every_plugin_reaches_the_cluster() -> None:
+    """The cluster's Airflow loads the very files that the embedded one does."""
+    files = {path.name for path in (TREE / PLUGINS_FOLDER).iterdir() if path.is_file()}
+    assert "lab_bucket.py" in files
+    assert set(the("ConfigMap", PLUGINS, "base")["data"]) == files
+
+
+def test_other_plugins_make_other_pods(tmp_path: Path) -> None:
+    folder = tmp_path / PLUGINS_FOLDER
+    folder.mkdir(parents=True)
+    (folder / "lab_bucket.py").write_text("one = 1\n")
+    before = manifests.values(tmp_path, images.locked())
+    assert manifests.values(tmp_path, images.locked()) == before
+    (folder / "lab_bucket.py").write_text("one = 2\n")
+    assert manifests.values(tmp_path, images.locked()) != before

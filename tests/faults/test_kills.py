@@ -15,6 +15,7 @@ from lab import s3
 from lab.lab import Lab
 from lab.model import Run, Version
 from lab.versions import object_key
+from tests.asked import run_ids
 
 DAG = "dataset_pipeline"
 KILLS_PER_RUN = 2
@@ -85,7 +86,7 @@ def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list
     after = lab.history()
     made = after[: len(after) - len(before)]
     assert after[len(made) :] == before
-    assert sorted(v.trailers["Run-Id"] for v in made) == sorted(run.id for run in started)
+    assert run_ids(made) == sorted(run.id for run in started)
     assert lab.verify().parents_checked == len(after) - 1
     contents = [read(lab, version) for version in reversed(after)]
     for version, content in zip(reversed(after), contents, strict=True):

@@ -9,6 +9,7 @@ import nox
 
 TREE = Path(__file__).resolve().parent
 LOCKS = TREE / "requirements"
+STEPS = (TREE / "images" / "worker", TREE / "images" / "trainer")
 HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
 PYTHONS = ((3, 11), (3, 14))
 
@@ -41,9 +42,8 @@ def install(session: nox.Session, *locks: str) -> None:
             "--requirement",
             str(LOCKS / f"{lock}.txt"),
         )
-    pip(
-        session, "--no-deps", "--editable", str(TREE / "images" / "worker"), "--editable", str(TREE)
-    )
+    here = [word for folder in (*STEPS, TREE) for word in ("--editable", str(folder))]
+    pip(session, "--no-deps", *here)
     stamp.write_text(wanted)
 
 
@@ -57,7 +57,7 @@ def pip(session: nox.Session, *arguments: str) -> None:
 def fingerprint(locks: "tuple[str, ...]") -> str:
     """Changes when an installed environment is not what the checkout asks for any more."""
     files = [LOCKS / f"{name}.txt" for name in ("uv", "build", *locks)]
-    files += [TREE / "pyproject.toml", TREE / "images" / "worker" / "pyproject.toml"]
+    files += [folder / "pyproject.toml" for folder in (TREE, *STEPS)]
     digest = hashlib.sha256(repr((str(TREE), sys.version)).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -124,18 +124,19 @@ def check(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Resolve all requirements anew and write the locks; `-- --upgrade` takes newer versions."""
     session.install("--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
-    project, worker = "pyproject.toml", "images/worker/pyproject.toml"
+    steps = ("images/worker/pyproject.toml", "images/trainer/pyproject.toml")
+    lab = ("pyproject.toml", *steps, "--group", "build")
     compiled = {
         "uv": ("--group", "bootstrap"),
         "build": ("--group", "build"),
-        "lab": (project, worker, "--group", "build"),
-        "check": (project, worker, "--group", "build", "--group", "check"),
-        "postgresql": (project, worker, "--group", "build", "--extra", "postgresql"),
+        "lab": lab,
+        "check": (*lab, "--group", "check"),
+        "postgresql": (*lab, "--extra", "postgresql"),
     }
     base = (
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--no-config",
         "--generate-hashes", "--no-emit-index-url", "--no-annotate",
-        "--no-emit-package", "dataset-steps",
+        "--no-emit-package", "dataset-steps", "--no-emit-package", "model-steps",
         "--custom-compile-command", "nox -s lock",
     )  # fmt: skip
     for name, sources in compiled.items():
@@ -143,15 +144,18 @@ def lock(session: nox.Session) -> None:
         session.run(
             *base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs
         )
-    # The worker image has one Python on Linux, and the very versions that the lab has.
+    # The images have one Python on Linux, and the very versions that the lab has.
     image = (
         "uv", "pip", "compile", "--quiet", "--python-version", "3.13", "--python-platform", "linux",
         "--no-config", "--generate-hashes", "--no-emit-index-url", "--no-annotate",
+        "--no-emit-package", "dataset-steps",
         "--custom-compile-command", "nox -s lock",
     )  # fmt: skip
-    for lock, constraint, sources in (
-        ("requirements", "lab", (worker,)),
-        ("build-requirements", "build", ("--group", f"{worker}:build")),
-    ):
-        constraints = ("--constraint", f"requirements/{constraint}.txt")
-        session.run(*image, *constraints, *sources, "-o", f"images/worker/{lock}.txt")
+    for project in steps:
+        folder = Path(project).parent
+        for lock, constraint, sources in (
+            ("requirements", "lab", (project,)),
+            ("build-requirements", "build", ("--group", f"{project}:build")),
+        ):
+            constraints = ("--constraint", f"requirements/{constraint}.txt")
+            session.run(*image, *constraints, *sources, "-o", f"{folder}/{lock}.txt")

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Param
+
+import runtimes
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -33,10 +39,32 @@ DEFAULTS: dict[str, Any] = {
     "weight_rule": "upstream",
 }
 
+# The param that a DAG has whose steps are kept. A workspace is kept for a week at most.
+KEEP_HOURS = Param(
+    24,
+    type="number",
+    minimum=0,
+    maximum=7 * 24,
+    description="For how many hours what a run's steps ran in is kept for reading",
+)
+
 runtime = importlib.import_module(f"runtimes.{os.environ['STEP_RUNTIME']}")
 
 # For a TaskFlow task that shall have a pod of its own where there are pods: `@task(**IN_A_POD)`.
 IN_A_POD: dict[str, Any] = {"executor": runtime.EXECUTOR}
+
+
+# Where Airflow keeps the files of a bundle: as the branch is now, or as one run has them.
+PRODUCTION = re.compile(r"/production/(tracking_repo|versions/[0-9a-f]+)/dags$")
+PREFIX = "production." if PRODUCTION.search(Path(__file__).parent.as_posix()) else ""
+
+
+def named(dag_id: str) -> str:
+    """The id that a DAG has in Airflow: its own in staging, with `production.` before it there.
+
+    Both branches hold the same files, and of two DAGs of one id Airflow keeps the one it saw last.
+    """
+    return f"{PREFIX}{dag_id}"
 
 
 def step(
@@ -53,13 +81,14 @@ def step(
 
     `template` names the PodTemplate that its pod is made of; `memory` is what it may use, in
     Kubernetes' notation, where that is not what the template says; `keep` leaves what the step
-    ran in for reading; `variables` are its own, templates of Airflow's, beside those of the run;
-    `options` are the operator's.
+    ran in for reading (the DAG has a param `keep_hours` and runs one at a time); `variables` are
+    its own, templates of Airflow's, beside those of the run; `options` are the operator's.
     """
+    kept = {"KEEP_HOURS": runtimes.KEEP_HOURS} if keep else {}
     task: BaseOperator = runtime.task(
         task_id,
         (command, *arguments),
-        {**RUN, **(variables or {})},
+        {**RUN, **kept, **(variables or {})},
         template=template,
         memory=memory,
         keep=keep,

@@ -219,9 +219,13 @@ def status() -> None:
 
 
 def show_pipelines(lab: Lab) -> None:
-    print(f"DAGs:    {', '.join(runs.known_dags(lab)) or 'none'}")
-    for name, why in runs.import_errors(lab).items():
-        print(f"{mark(False)} {name} can't be parsed:\n{tail(why)}")
+    """The DAGs by bundle, the files that hold none because they can't be parsed, the dataset."""
+    known = runs.known_dags(lab)
+    print("DAGs:" if known else "DAGs:    none")
+    for bundle, names in known.items():
+        print(f"  {bundle:<12} {', '.join(names)}")
+    for broken in runs.broken_files(lab):
+        print(f"{mark(False)} {broken}")
     newest = lab.dataset()
     print(f"dataset: {lab.dataset_path}, {newest.size} bytes, commit {newest.commit[:12]}")
 

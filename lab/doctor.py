@@ -81,6 +81,11 @@ def git(config: Config) -> str:
     return found
 
 
+def ssh_client(config: Config) -> str:
+    """Where the client of SSH is, or what happens without one."""
+    return shutil.which("ssh") or "none: Airflow reads the repositories of other teams by HTTP"
+
+
 def s3_server(config: Config) -> str:
     """Where SeaweedFS's program is. Raises MachineError without it."""
     if not seaweedfs.available():
@@ -163,6 +168,7 @@ def gigabytes(size: int) -> str:
 LOOKS: Looks = {
     "python": python,
     "git": git,
+    "ssh": ssh_client,
     "s3 server": s3_server,
     "database": database,
     "home": home,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab import runs, verify, versions
-from lab.model import Access, Checkout, Control, Proof, Run, Version
+from lab.model import Access, Checkout, Control, Model, Outcome, Proof, Run, Version
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,22 @@ class Lab(Access):
         """What the last attempt of a task has printed, as Airflow's API shows it."""
         return runs.log(self, run, task_id)
 
+    def runs_of(self, dag_id: str) -> list[Run]:
+        """The DAG's newest runs, the newest first."""
+        return runs.runs_of(self, dag_id)
+
+    def outcomes(self, run: Run) -> dict[str, Outcome]:
+        """What has become of each task of a run, by the task's id."""
+        return runs.outcomes(self, run)
+
+    def xcom(self, run: Run, task_id: str) -> Any:
+        """What a task has returned to the tasks after it."""
+        return runs.xcom(self, run, task_id)
+
+    def events(self, asset: str) -> list[dict[str, Any]]:
+        """What each event of an asset says, the oldest first."""
+        return runs.events(self, asset)
+
     def dataset(self, commit: str = "main") -> Version:
         """The version of the dataset at a commit. Raises CommitError."""
         return self.history(commit)[0]
@@ -41,9 +57,16 @@ class Lab(Access):
         """All versions up to a commit, the newest first. Raises CommitError."""
         return versions.history(self, commit)
 
-    def checkout(self, commit: str) -> AbstractContextManager[Checkout]:
-        """That commit in a fresh clone, its dataset pulled. Raises CommitError, ProofError."""
-        return versions.checkout(self, commit)
+    def model(self, commit: str = "main") -> Model:
+        """The version of the model at a commit. Raises CommitError."""
+        return versions.model(self, commit)
+
+    def checkout(self, commit: str, *paths: str) -> AbstractContextManager[Checkout]:
+        """That commit in a fresh clone, its dataset or these of its paths pulled.
+
+        Raises CommitError and ProofError.
+        """
+        return versions.checkout(self, commit, *paths)
 
     def verify(self, commit: str = "main") -> Proof:
         """The proof that a commit reproduces its dataset. Raises CommitError and ProofError."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -55,6 +57,9 @@ class Control(Protocol):
     def restore(self) -> None:
         """Every service answers again."""
 
+    def kept(self, run: Run) -> list[str]:
+        """What a run's steps ran in and left for reading, by name."""
+
     def secrets(self) -> list[str]:
         """Every password, token and key of the lab."""
 
@@ -73,6 +78,33 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Model:
+    """One version of the model: the commit that names it, and what that commit says of it."""
+
+    commit: str
+    data_commit: str | None  # the one that made the dataset which it was trained on
+    md5: str
+    size: int  # bytes
+    metrics: Mapping[str, float]
+    trailers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A DAG file that can't be parsed."""
+
+    bundle: str
+    file: str  # in its bundle
+    why: str  # a traceback
+
+    def __str__(self) -> str:
+        lines = self.why.strip().splitlines() or ["nobody knows why"]
+        numbers = re.findall(rf'{re.escape(self.file)}", line (\d+)', self.why)
+        place = ":".join((self.file, *numbers[-1:]))
+        return f"{self.bundle}: {place} can't be parsed: {lines[-1].strip()}"
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of a DAG, as Airflow knew it when asked."""
 
@@ -80,6 +112,16 @@ class Run:
     dag_id: str
     state: str
     dag_version: str | None  # the commit of the pipelines' repository that it runs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of one task of a run; a task that has not begun has no times."""
+
+    state: str | None
+    attempts: int
+    began: datetime | None
+    ended: datetime | None
 
 
 @dataclass(frozen=True)
@@ -98,12 +140,12 @@ class Proof:
 
 @dataclass(frozen=True)
 class Checkout:
-    """One commit of the datasets repository, checked out, its datasets pulled."""
+    """One commit of the datasets repository, checked out; what was asked for is pulled."""
 
     folder: Path
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file of that commit, pulled by DVC where it is a dataset."""
+        """The bytes of a file of that commit, or of one that was pulled by DVC."""
         return (self.folder / path).read_bytes()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import psutil
 
@@ -21,16 +22,22 @@ HIGHEST = 65_535
 GRACE_SECONDS = 2
 
 
-def choose(names: Iterable[str], pinned: Mapping[str, int], companion: int) -> dict[str, int]:
+def choose(
+    names: Iterable[str],
+    pinned: Mapping[str, int],
+    companion: int,
+    others: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, int]:
     """A free port for each name: the pinned one, or any whose port + `companion` is free as well.
 
-    Raises PortError when a pinned port is held by another process.
+    It is none of the `others`. Raises PortError when a pinned port is held by another process.
     """
     refuse_held(pinned)
     chosen = {name: pinned[name] for name in names if name in pinned}
     for name in names:
         if name not in chosen:
-            taken = {port + extra for port in chosen.values() for extra in (0, companion)}
+            held = (*chosen.values(), *others.values())
+            taken = {port + extra for port in held for extra in (0, companion)}
             chosen[name] = pick(taken, companion)
     return chosen
 

@@ -1,44 +1,125 @@
-"""Publishing the checkout's DAGs to the lab's own git server."""
+"""Publishing the checkout's DAGs to the lab's own git server, and beginning its repositories.
+
+Every branch that Airflow follows begins with the same commit, which holds no DAG yet: Airflow
+can't follow an empty repository, and what has a common beginning can be promoted by a plain push.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.git import CONFIG, git
 from lab.model import Access
 
-BRANCH = "main"
+STAGING, PRODUCTION = "main", "release"
+FOLDER = "dags"  # in each repository of pipelines
 MESSAGE = "Publish the DAGs of the lab's checkout"
+JOINED = f"Begin where {PRODUCTION} begins, so that it can follow by a plain push"
+# One and the same commit wherever and whenever it is made: who began is never in question.
+MOMENT = "1767225600 +0000"
+README = f"""\
+DAGs are in `{FOLDER}/`. What is pushed to `{STAGING}` runs in Airflow after some seconds.
+"""
+PROMOTED = f"""\
+`{STAGING}` is staging. To production: `git push origin {STAGING}:{PRODUCTION}`
+"""
+IGNORED = "# Files that hold no DAG, by their names.\n"
 
 
-def dags(lab: Access, url: str, source: Path, folder: str) -> str | None:
+def dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> str | None:
     """The repository at `url` holds the Python files of `source` in `folder`; the commit that does.
 
-    A branch whose newest commit somebody else made is theirs: it is left as it is, and the answer
-    is None.
+    Its production branch is there and stays where it is. A branch whose newest commit somebody
+    else made is theirs: it is left as it is, and the answer is None.
     """
-    with tempfile.TemporaryDirectory(prefix="lab-publish-") as name:
-        clone = Path(name) / "pipelines"
-        git(lab, "clone", "--quiet", url, clone, cwd=Path(name))
-        if not ours(lab, clone):
+    with cloned(lab, url) as clone:
+        first = begin(lab, clone, README + PROMOTED, STAGING, PRODUCTION)
+        if git(lab, "log", "-1", "--format=%ae", cwd=clone).strip() != CONFIG["user.email"]:
             print(f"  {url} has commits of its own: its DAGs are left as they are")
             return None
+        join(lab, clone, first)
         mirror(source, clone / folder)
         git(lab, "add", "--all", "--", folder, cwd=clone)
         if git(lab, "status", "--porcelain", cwd=clone):
             git(lab, "commit", "--quiet", "--message", MESSAGE, cwd=clone)
-            git(lab, "push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}", cwd=clone)
+        git(lab, "push", "--quiet", "origin", f"HEAD:refs/heads/{STAGING}", cwd=clone)
         return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
 
 
-def ours(lab: Access, clone: Path) -> bool:
-    """Whether the branch is empty, or its newest commit is one that this module made."""
-    if not git(lab, "for-each-ref", "refs/remotes", cwd=clone):
-        git(lab, "checkout", "--quiet", "-B", BRANCH, cwd=clone)
-        return True
-    return git(lab, "log", "-1", "--format=%ae", cwd=clone).strip() == CONFIG["user.email"]
+def empty(lab: Access, url: str) -> None:
+    """The repository at `url` can be followed: it has a commit, where it had none one without DAGs.
+
+    What somebody has pushed there stays as it is.
+    """
+    with cloned(lab, url) as clone:
+        begin(lab, clone, README, STAGING)
+
+
+@contextmanager
+def cloned(lab: Access, url: str) -> Iterator[Path]:
+    """A clone that is gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="lab-publish-") as name:
+        clone = Path(name) / "clone"
+        git(lab, "clone", "--quiet", "--no-checkout", url, clone, cwd=Path(name))
+        yield clone
+
+
+def begin(lab: Access, clone: Path, readme: str, *branches: str) -> str:
+    """The server has these branches, and the clone the first of them; the commit that begins them.
+
+    A branch that is there already is left where it is.
+    """
+    first = first_commit(lab, clone, readme)
+    known = git(lab, "for-each-ref", "--format=%(refname:lstrip=3)", "refs/remotes", cwd=clone)
+    if missing := [name for name in branches if name not in known.split()]:
+        refs = [f"{first}:refs/heads/{name}" for name in missing]
+        git(lab, "push", "--quiet", "origin", *refs, cwd=clone)
+    git(lab, "checkout", "--quiet", "-B", branches[0], f"origin/{branches[0]}", cwd=clone)
+    return first
+
+
+def first_commit(lab: Access, clone: Path, readme: str) -> str:
+    """The commit that holds `readme` and a folder without DAGs, and has no parent."""
+    folder = tree(lab, clone, f"100644 blob {blob(lab, clone, IGNORED)}\t.airflowignore")
+    root = tree(
+        lab,
+        clone,
+        f"100644 blob {blob(lab, clone, readme)}\tREADME.md",
+        f"040000 tree {folder}\t{FOLDER}",
+    )
+    who = f"{CONFIG['user.name']} <{CONFIG['user.email']}> {MOMENT}"
+    text = f"tree {root}\nauthor {who}\ncommitter {who}\n\nBegin\n"
+    return written(lab, clone, "commit", text)
+
+
+def blob(lab: Access, clone: Path, text: str) -> str:
+    return written(lab, clone, "blob", text)
+
+
+def written(lab: Access, clone: Path, kind: str, text: str) -> str:
+    """The name of the object, which the clone has."""
+    command = ("hash-object", "-w", "-t", kind, "--stdin")
+    return git(lab, *command, cwd=clone, stdin=text).strip()
+
+
+def tree(lab: Access, clone: Path, *entries: str) -> str:
+    """The name of the tree with these entries, which the clone has."""
+    listed = "".join(f"{entry}\n" for entry in entries)
+    return git(lab, "mktree", cwd=clone, stdin=listed).strip()
+
+
+def join(lab: Access, clone: Path, first: str) -> None:
+    """The branch that is checked out has `first` among its commits, and its files are as before.
+
+    Labs of earlier versions began their branch without it.
+    """
+    if first not in git(lab, "rev-list", "HEAD", cwd=clone).split():
+        flags = ("--quiet", "--allow-unrelated-histories", "--strategy=ours")
+        git(lab, "merge", *flags, "--message", JOINED, first, cwd=clone)
 
 
 def mirror(source: Path, target: Path) -> None:

@@ -12,16 +12,20 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
-from lab.model import Access, Run
+from lab.model import Access, Broken, Outcome, Run
 from lab.wait import NotYet, until
 
 if TYPE_CHECKING:
-    from airflow_client.client import ApiClient, TaskInstanceResponse
+    from airflow_client.client import ApiClient, DAGResponse, TaskInstanceResponse
 
 ENDED = {"success", "failed"}
 POLL = 0.3  # seconds between two looks at a run
 CALL_SECONDS = 30
 LOG_LINES = 60
+RETURNED = "return_value"  # the XCom that holds what a task returned
+MENDED_SECONDS = 10  # after a push, a file's error may still be the one of before
+STAGING = "pipelines"  # the bundle whose DAGs have no prefix
+PAGE = 100  # entries that Airflow gives at once
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
 
 
@@ -120,25 +124,35 @@ def refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
 
 def dag_ids(client: ApiClient) -> list[str]:
     """The DAGs that Airflow knows."""
+    return sorted(dag.dag_id for dag in dags(client))
+
+
+def dags(client: ApiClient) -> list[DAGResponse]:
+    """What Airflow says of each DAG that can be run."""
     from airflow_client.client import DAGApi
 
-    found = DAGApi(client).get_dags(limit=100, _request_timeout=CALL_SECONDS).dags
-    return sorted(dag.dag_id for dag in found)
+    return list(DAGApi(client).get_dags(limit=PAGE, _request_timeout=CALL_SECONDS).dags)
 
 
-def import_errors(lab: Access) -> dict[str, str]:
-    """The DAG files that can't be parsed, and why."""
+def known_dags(lab: Access) -> dict[str, list[str]]:
+    """The DAGs that can be run, by the bundle that they come from."""
+    found: dict[str, list[str]] = {}
+    with calling(lab) as client:
+        for dag in dags(client):
+            found.setdefault(dag.bundle_name or "", []).append(dag.dag_id)
+    return {bundle: sorted(names) for bundle, names in sorted(found.items())}
+
+
+def broken_files(lab: Access) -> list[Broken]:
+    """The DAG files that can't be parsed. The DAGs of all others run."""
     from airflow_client.client import ImportErrorApi
 
+    order = ["bundle_name", "filename"]
     with calling(lab) as client:
-        found = ImportErrorApi(client).get_import_errors(_request_timeout=CALL_SECONDS)
-        return {e.filename: e.stack_trace for e in found.import_errors}
-
-
-def known_dags(lab: Access) -> list[str]:
-    """The DAGs that can be run."""
-    with calling(lab) as client:
-        return dag_ids(client)
+        found = ImportErrorApi(client).get_import_errors(
+            limit=PAGE, order_by=order, _request_timeout=CALL_SECONDS
+        )
+        return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found.import_errors]
 
 
 def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
@@ -146,35 +160,90 @@ def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
 
     Raises ServiceError after `timeout` seconds, DagError when the DAG's file can't be parsed.
     """
-    from airflow_client.client import DAGApi
-    from airflow_client.client.exceptions import NotFoundException
+    started = time.monotonic()
 
     def known() -> None:
-        with calling(lab) as client:
-            try:
-                now = DAGApi(client).get_dag(dag_id, _request_timeout=CALL_SECONDS).bundle_version
-            except NotFoundException:
-                now = None
+        now = dag_version(lab, dag_id)
         if now != version:
-            refuse_broken(lab, f"{dag_id}.py")
+            if time.monotonic() - started > MENDED_SECONDS:
+                refuse_broken(lab, dag_id)
             raise NotYet(f"Airflow has {dag_id} at {now}, the newest commit is {version}")
 
     until(known, what=dag_id, timeout=timeout, interval=0.2)
 
 
-def refuse_broken(lab: Access, file: str) -> None:
-    """Raises DagError when Airflow could not parse the file."""
-    for name, why in import_errors(lab).items():
-        if name.endswith(file):
-            raise DagError(
-                f"{name} can't be parsed: {why.strip().splitlines()[-1]}", "mend the file"
-            )
+def dag_version(lab: Access, dag_id: str) -> str | None:
+    """The commit that a run of the DAG would be of now, or None where there is no such DAG."""
+    from airflow_client.client import DAGApi
+    from airflow_client.client.exceptions import NotFoundException
+
+    with calling(lab) as client:
+        try:
+            found = DAGApi(client).get_dag(dag_id, _request_timeout=CALL_SECONDS)
+        except NotFoundException:
+            return None
+    return None if found.is_stale else str(found.bundle_version)
+
+
+def refuse_broken(lab: Access, dag_id: str) -> None:
+    """Raises DagError when Airflow could not parse the DAG's file, which is called after it."""
+    bundle, _, name = dag_id.rpartition(".")
+    for broken in broken_files(lab):
+        if (broken.bundle, broken.file) == (bundle or STAGING, f"{name}.py"):
+            raise DagError(str(broken), "mend the file")
 
 
 def run_of(response: Any) -> Run:
     return Run(
         response.dag_run_id, response.dag_id, str(response.state.value), response.bundle_version
     )
+
+
+def events(lab: Access, asset: str) -> list[dict[str, Any]]:
+    """What each event of the asset says (its `extra`), the oldest first.
+
+    Asked again for a while: Airflow 3.3 answers 500 as long as a run that one of them started is
+    queued.
+    """
+    from airflow_client.client.exceptions import ServiceException
+
+    def asked() -> list[dict[str, Any]]:
+        try:
+            return [dict(e.extra or {}) for e in all_events(lab, asset) if e.name == asset]
+        except ServiceException as error:
+            raise NotYet(f"Airflow answers {error.status}") from error
+
+    return until(asked, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
+
+
+def all_events(lab: Access, asset: str) -> list[Any]:
+    """The events of all assets whose names begin so, the oldest first."""
+    from airflow_client.client import AssetApi
+
+    found: list[Any] = []
+    with calling(lab) as client:
+        while True:
+            page = AssetApi(client).get_asset_events(
+                limit=PAGE,
+                offset=len(found),
+                order_by=["timestamp"],
+                name_prefix_pattern=asset,
+                _request_timeout=CALL_SECONDS,
+            )
+            found += page.asset_events
+            if not page.asset_events or len(found) >= page.total_entries:
+                return found
+
+
+def runs_of(lab: Access, dag_id: str) -> list[Run]:
+    """The DAG's newest runs, the newest first."""
+    from airflow_client.client import DagRunApi
+
+    with calling(lab) as client:
+        found = DagRunApi(client).get_dag_runs(
+            dag_id, limit=PAGE, order_by=["-run_after"], _request_timeout=CALL_SECONDS
+        )
+        return [run_of(response) for response in found.dag_runs]
 
 
 def find(lab: Access, dag_id: str, run_id: str) -> Run | None:
@@ -251,14 +320,44 @@ def tasks(client: ApiClient, run: Run) -> list[TaskInstanceResponse]:
     """The run's task instances, in the order in which they began."""
     from airflow_client.client import TaskInstanceApi
 
-    found = TaskInstanceApi(client).get_task_instances(
-        run.dag_id, run.id, _request_timeout=CALL_SECONDS
-    )
+    found: list[TaskInstanceResponse] = []
+    while True:
+        page = TaskInstanceApi(client).get_task_instances(
+            run.dag_id, run.id, limit=PAGE, offset=len(found), _request_timeout=CALL_SECONDS
+        )
+        found += page.task_instances
+        if not page.task_instances or len(found) >= page.total_entries:
+            break
     late = (1, "")
     return sorted(
-        found.task_instances,
-        key=lambda task: (0, task.start_date.isoformat()) if task.start_date else late,
+        found, key=lambda task: (0, task.start_date.isoformat()) if task.start_date else late
     )
+
+
+def outcomes(lab: Access, run: Run) -> dict[str, Outcome]:
+    """What has become of each task of the run, by the task's id."""
+    with calling(lab) as client:
+        return {
+            task.task_id: Outcome(
+                task.state.value if task.state else None,
+                task.try_number,
+                task.start_date,
+                task.end_date,
+            )
+            for task in tasks(client, run)
+        }
+
+
+def xcom(lab: Access, run: Run, task_id: str) -> Any:
+    """What a task has returned."""
+    from airflow_client.client import XComApi
+
+    with calling(lab) as client:
+        found = XComApi(client).get_xcom_entry(
+            run.dag_id, task_id, run.id, RETURNED, _request_timeout=CALL_SECONDS
+        )
+    value = found.actual_instance.value
+    return getattr(value, "actual_instance", value)
 
 
 def failed(lab: Access, run: Run) -> RunError:
@@ -273,18 +372,27 @@ def failed(lab: Access, run: Run) -> RunError:
 
 
 def log(lab: Access, run: Run, task_id: str) -> str:
-    """The end of what the last attempt of a task has printed."""
+    """The end of what the last attempt of a task has printed, and why it failed if it did."""
     from airflow_client.client import TaskInstanceApi
 
     with calling(lab) as client:
         api = TaskInstanceApi(client)
         task = api.get_task_instance(run.dag_id, run.id, task_id, _request_timeout=CALL_SECONDS)
-        found = api.get_log(
+        # The client's own form of a log has no exceptions in it.
+        reply = api.get_log_without_preload_content(
             run.dag_id, run.id, task_id, task.try_number, _request_timeout=CALL_SECONDS
         )
-    return "\n".join(log_lines(found.content.actual_instance)[-LOG_LINES:])
+    return "\n".join(log_lines(json.loads(reply.data).get("content"))[-LOG_LINES:])
 
 
 def log_lines(content: Any) -> list[str]:
     """A log as lines of text; Airflow gives structured events or plain strings."""
-    return [str(getattr(entry, "event", entry)) for entry in content or []]
+    return [line for entry in content or [] for line in lines_of(entry)]
+
+
+def lines_of(entry: Any) -> list[str]:
+    """An entry of a log; an exception's message and those of its causes follow the event."""
+    if not isinstance(entry, dict):
+        return [str(entry)]
+    errors = entry.get("error_detail") or []
+    return [str(entry.get("event")), *(f"{e['exc_type']}: {e['exc_value']}" for e in errors)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 from lab import s3
 from lab.errors import CommitError, LabError, ProofError
 from lab.git import git
-from lab.model import Access, Checkout, Version
+from lab.model import Access, Checkout, Model, Version
 from lab.shell import run
 
 DVC_SECONDS = 1800
+MODEL, METRICS = "models/attrition.joblib", "models/attrition.metrics.json"
 SHOWN = "%H%x1f%(trailers:only,unfold,separator=%x1e)%x1d"
 
 
@@ -51,13 +53,31 @@ def history(lab: Access, commit: str) -> list[Version]:
         return versions(lab, folder, resolve(lab, folder, commit))
 
 
-def versions(lab: Access, folder: Path, commit: str) -> list[Version]:
-    """The commits up to `commit` that changed the dataset's pointer, and what it says in each."""
-    pointer = f"{lab.dataset_path}.dvc"
+def model(lab: Access, commit: str) -> Model:
+    """The newest version of the model up to a commit. Raises CommitError."""
+    with clone(lab) as folder:
+        newest = versions(lab, folder, resolve(lab, folder, commit), MODEL)[0]
+        (text,) = contents(lab, folder, [f"{newest.commit}:{METRICS}"])
+    return Model(
+        newest.commit,
+        newest.trailers.get("Data-Commit"),
+        newest.md5,
+        newest.size,
+        json.loads(text),
+        newest.trailers,
+    )
+
+
+def versions(lab: Access, folder: Path, commit: str, path: str | None = None) -> list[Version]:
+    """The commits up to `commit` that changed a pointer, and what it says in each.
+
+    The pointer is the dataset's unless `path` names another file that DVC keeps.
+    """
+    pointer = f"{path or lab.dataset_path}.dvc"
     log = git(lab, "log", f"--format={SHOWN}", commit, "--", pointer, cwd=folder)
     rows = [row.strip("\n").split("\x1f") for row in log.split("\x1d") if row.strip()]
     if not rows:
-        raise CommitError(f"{commit} has no {pointer}", "choose a commit with a dataset")
+        raise CommitError(f"{commit} has no {pointer}", "choose a commit that has it")
     texts = contents(lab, folder, [f"{name}:{pointer}" for name, _ in rows])
     return [
         version_of(name, text, trailers) for (name, trailers), text in zip(rows, texts, strict=True)
@@ -94,26 +114,30 @@ def version_of(commit: str, text: str, trailers: str) -> Version:
 
 
 @contextmanager
-def checkout(lab: Access, commit: str) -> Iterator[Checkout]:
-    """That commit in a fresh clone, its datasets pulled by the `dvc` command line."""
+def checkout(lab: Access, commit: str, *paths: str) -> Iterator[Checkout]:
+    """That commit in a fresh clone, its dataset or these paths pulled by the `dvc` command line."""
     with clone(lab) as folder:
         git(lab, "checkout", "--quiet", resolve(lab, folder, commit), cwd=folder)
-        dvc_pull(lab, folder)
+        dvc_pull(lab, folder, *paths)
         yield Checkout(folder)
 
 
-def dvc_pull(lab: Access, folder: Path) -> None:
-    """The clone's work tree holds its datasets. Raises ProofError when DVC can't bring them."""
+def dvc_pull(lab: Access, folder: Path, *paths: str) -> None:
+    """The clone's work tree holds its dataset, or these files that DVC keeps.
+
+    Raises ProofError when DVC can't bring them.
+    """
+    pointers = [f"{path}.dvc" for path in paths or (lab.dataset_path,)]
     try:
         run(
-            [sys.executable, "-m", "dvc", "pull", "--quiet", f"{lab.dataset_path}.dvc"],
+            [sys.executable, "-m", "dvc", "pull", "--quiet", *pointers],
             timeout=DVC_SECONDS,
             cwd=folder,
             env=dvc_environment(lab, folder.parent),
         )
     except LabError as error:
         raise ProofError(
-            f"dvc pull does not bring the dataset back: {error.what}",
+            f"dvc pull does not bring {', '.join(pointers)} back: {error.what}",
             "lab verify says of each version whether its object is there",
         ) from error
 

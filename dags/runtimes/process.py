@@ -9,43 +9,58 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import psutil
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from runtimes import HOPELESS
+from runtimes import HOPELESS, bytes_of, memory_of, out_of_memory
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 EXECUTOR = None  # a process of this machine, as any other task
+LOOK_SECONDS = 0.1  # between two looks at what a step takes
 
 
 class ProcessOperator(BaseOperator):
     """Runs a console script as a process of this machine, in an environment of its own.
 
     The process sees the lab's contract and its run, nothing of Airflow's environment. Exit code 65
-    fails the task for good, any other but 0 is tried again.
+    fails the task for good, and so does taking more memory than `memory` says; any other code but
+    0 is tried again.
     """
 
     template_fields: Sequence[str] = ("variables",)
 
-    def __init__(self, *, argv: Sequence[str], variables: dict[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, *, argv: Sequence[str], variables: dict[str, str], memory: str | None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.argv = list(argv)
         self.variables = variables
+        self.memory = memory
+        self.limit = bytes_of(memory) if memory else None
 
-    def execute(self, context: Context) -> None:  # noqa: ARG002
+    def execute(self, context: Context) -> None:
         contract = json.loads(Path(os.environ["STEP_ENVIRONMENT_FILE"]).read_text(encoding="utf-8"))
-        with child(self.argv, {**contract, **self.variables}) as (lines, ended):
-            for line in lines:
+        with (
+            child(self.argv, {**contract, **self.variables}) as process,
+            watched(process.pid, self.limit) as too_much,
+        ):
+            for line in process.lines:
                 print(line, end="", flush=True)
-            code = ended()
+            code = process.ended()
+        if code == -signal.SIGKILL and too_much.is_set():
+            what = memory_of(context)
+            raise AirflowFailException(out_of_memory(self.task_id, str(self.memory), what))
         if code == HOPELESS:
             raise AirflowFailException(
                 f"{' '.join(self.argv)}: no retry can help, its error is above"
@@ -54,11 +69,18 @@ class ProcessOperator(BaseOperator):
             raise AirflowException(f"{' '.join(self.argv)} ended with code {code}")
 
 
+@dataclass(frozen=True)
+class Child:
+    """A process that was forked: its output, and what awaits its exit code."""
+
+    pid: int
+    lines: Iterator[str]
+    ended: Callable[[], int]
+
+
 @contextlib.contextmanager
-def child(
-    argv: Sequence[str], env: dict[str, str]
-) -> Iterator[tuple[Iterator[str], Callable[[], int]]]:
-    """A fork of this process that runs `argv`: its output, and what awaits its exit code.
+def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
+    """A fork of this process that runs `argv`.
 
     The fork calls the console script's function instead of starting a new Python: the scheduler has
     imported what a step needs (lab/airflow_extensions/executor.py), and imports are most of a short
@@ -78,12 +100,58 @@ def child(
 
     try:
         with os.fdopen(read, encoding="utf-8", errors="replace") as output:
-            yield output, ended
+            yield Child(pid, output, ended)
     finally:
         if not status:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            kill(pid)
             os.waitpid(pid, 0)
+
+
+def kill(pid: int) -> None:
+    """The child and all that it started are killed; one that has ended already is fine."""
+    for end in (os.killpg, os.kill):  # one that has just begun has no group of its own yet
+        with contextlib.suppress(ProcessLookupError):
+            end(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def watched(pid: int, limit: int | None) -> Iterator[threading.Event]:
+    """While the block runs, the child is killed when it takes more than `limit` bytes.
+
+    The event says whether it was. No cgroup is needed for it, which only root could make: a child
+    may have more for a moment, until the next look.
+    """
+    too_much, left = threading.Event(), threading.Event()
+    if limit is None:
+        yield too_much
+        return
+
+    def look() -> None:
+        while not left.wait(LOOK_SECONDS):
+            if taken(pid) > limit:
+                too_much.set()
+                kill(pid)
+
+    watch = threading.Thread(target=look, name=f"memory of {pid}", daemon=True)
+    watch.start()
+    try:
+        yield too_much
+    finally:
+        left.set()
+        watch.join()
+
+
+def taken(pid: int) -> int:
+    """The bytes that the child and all that it started, its session, have for themselves.
+
+    What a fork still shares with Airflow's worker is not its own.
+    """
+    total = 0
+    for one in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):  # it has ended, or is somebody else's
+            if os.getsid(one) == pid:
+                total += psutil.Process(one).memory_full_info().uss
+    return total
 
 
 # Airflow's own streams: were they collected, they would close the descriptors they once had.
@@ -143,11 +211,20 @@ def task(
     variables: dict[str, str],
     *,
     template: str,  # noqa: ARG001
-    memory: str | None,  # noqa: ARG001
+    memory: str | None,
     keep: bool,  # noqa: ARG001
     **options: Any,
 ) -> BaseOperator:
-    """The task that runs a console script in a fork of Airflow's worker."""
+    """The task that runs a console script in a fork of Airflow's worker.
+
+    A fork is gone when it ends: what is kept of it is what it leaves in its run's workspace, and
+    that is its own to remove.
+    """
     return ProcessOperator(
-        task_id=task_id, argv=argv, variables=variables, do_xcom_push=False, **options
+        task_id=task_id,
+        argv=argv,
+        variables=variables,
+        memory=memory,
+        do_xcom_push=False,
+        **options,
     )

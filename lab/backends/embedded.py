@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -20,15 +21,22 @@ from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
 from lab.errors import PortError
 from lab.lab import Lab
-from lab.model import Service
+from lab.model import Run, Service
 from lab.progress import Report, silent, title
-from lab.services import airflow, gitserver, postgresql, seaweedfs
+from lab.services import airflow, gitserver, postgresql, seaweedfs, ssh_door
 from lab.state import Secrets, State
 from lab.wait import together
 
 NAME = "embedded"
 START_SECONDS = 120
-PORTS = (*seaweedfs.port_names(), gitserver.NAME, airflow.API_SERVER, postgresql.NAME)
+NOTE = "kept.json"  # of images/worker/dataset_steps/kept.py
+PORTS = (
+    *seaweedfs.port_names(),
+    gitserver.NAME,
+    ssh_door.NAME,
+    airflow.API_SERVER,
+    postgresql.NAME,
+)
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,12 @@ class Processes:
         """Every service answers again."""
         up(replace(self.config, dataset=None))
 
+    def kept(self, run: Run) -> list[str]:
+        """The run's workspace, where a step left one with a note of whose it is."""
+        whose = {"dag_id": run.dag_id, "run_id": run.id}
+        notes = self.config.shared.glob(f"runs/*/{NOTE}")
+        return [str(n.parent) for n in notes if json.loads(n.read_text("utf-8")) == whose]
+
     def secrets(self) -> list[str]:
         """Every random value, and the private keys."""
         keys = [p.read_text("utf-8") for p in self.config.secrets.rglob("*.key")]
@@ -186,7 +200,8 @@ def refuse_held_ports(config: Config, known: dict[str, int]) -> None:
 
 def owner(port: str) -> str:
     """The service that listens on a port of this name."""
-    return seaweedfs.NAME if port.startswith(seaweedfs.NAME) else port
+    with_more = (seaweedfs.NAME, gitserver.NAME)
+    return next((name for name in with_more if port.startswith(name)), port)
 
 
 def up(config: Config, report: Report = silent) -> Lab:
@@ -209,16 +224,30 @@ def up(config: Config, report: Report = silent) -> Lab:
 
 
 def settle(config: Config) -> Site:
-    """The lab's choices are on the disk: those of an earlier `up`, or new ones."""
-    return Site(config, state.settled(config, first_state), Secrets(config))
+    """The lab's choices are on the disk: those of an earlier `up`, or new ones.
+
+    A lab that an earlier version made gets the ports that it lacks.
+    """
+    known = state.settled(config, first_state)
+    if missing := [name for name in port_names(known.database) if name not in known.ports]:
+        added = ports.choose(missing, {}, seaweedfs.GRPC_OFFSET, known.ports)
+        known = state.with_ports(known, {**known.ports, **added})
+        state.write(config, known)
+    return Site(config, known, Secrets(config))
+
+
+def port_names(database: str) -> list[str]:
+    """The ports of a lab that keeps Airflow's metadata there."""
+    unused = {postgresql.NAME} if database != "postgresql" else set()
+    return [name for name in PORTS if name not in unused]
 
 
 def first_state(config: Config) -> State:
-    unused = {postgresql.NAME} if config.database != "postgresql" else set()
-    names = [name for name in PORTS if name not in unused]
+    database = config.database or "sqlite"
+    names = port_names(database)
     return State(
         backend=NAME,
-        database=config.database or "sqlite",
+        database=database,
         dataset_path=first_version.path_of(config.dataset or Path(EMPLOYEES_NAME)),
         dataset_source=str(config.dataset) if config.dataset else None,
         ports=ports.choose(names, config.ports, seaweedfs.GRPC_OFFSET),
@@ -288,14 +317,17 @@ def clear_database(site: Site) -> None:
 
 
 def publish_pipelines(site: Site) -> None:
-    """Publish the DAGs to the git server."""
+    """Publish the DAGs to the git server, and begin the other repositories."""
     published_commit(site)
+    publish.empty(site.lab, gitserver.url(site.ports, gitserver.TEAM_A))
+    if not ssh_door.usable(site.ports):
+        print(f"  there is no ssh here: Airflow reads {gitserver.TEAM_A} by HTTP instead")
 
 
 def published_commit(site: Site) -> str | None:
     """The commit that holds the checkout's DAGs, or None where the branch is somebody else's."""
     url = gitserver.url(site.ports, gitserver.PIPELINES)
-    return publish.dags(site.lab, url, site.config.tree / "dags", airflow.DAGS_FOLDER)
+    return publish.dags(site.lab, url, site.config.tree / "dags")
 
 
 def start_airflow(site: Site) -> None:
@@ -319,6 +351,7 @@ def await_airflow(site: Site) -> None:
     airflow.warm_up(site.ports[airflow.API_SERVER])
     if commit := published_commit(site):
         runs.await_dag(site.lab, FIRST_DAG, commit, START_SECONDS)
+    gitserver.tell_the_untold(site.config, site.secrets, site.ports)
 
 
 def find(config: Config) -> Site:

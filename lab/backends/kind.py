@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, state
+from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, ssh, state
 from lab.cluster import chart, evidence, forward, gitea, images, manifests, minio, node, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.control import Pods
@@ -25,8 +25,9 @@ from lab.errors import LabError
 from lab.lab import Lab
 from lab.model import Service
 from lab.progress import Report, silent, title
+from lab.services import pushes, ssh_door
 from lab.services.gitserver import AIRFLOW as READER
-from lab.services.gitserver import DATASETS, OWNER, PIPELINES, STEPS
+from lab.services.gitserver import DATASETS, OWNER, PIPELINES, STEPS, TEAM_A
 from lab.services.seaweedfs import BUCKET
 from lab.state import Secrets, State
 from lab.wait import NotYet, together, until
@@ -34,6 +35,10 @@ from lab.wait import NotYet, together, until
 NAME = "kind"
 START_SECONDS = 240
 STEPS_KEY = "steps"
+RECEIVER = f"http://{pushes.RECEIVER}.{AIRFLOW}.svc.cluster.local:8080{pushes.PATH}"
+GIT_HOST = "gitea.stores.svc.cluster.local"
+SSH_PORT = 2222
+SSH_FOLDER = "/opt/airflow/team-a-ssh"  # where Airflow's pods have the Secret
 OVERLAY = Path("manifests", "overlays", "kind")
 VALUES = tuple(Path("manifests", "airflow", name) for name in ("values.yaml", "values-kind.yaml"))
 PORTS = tuple(workload.name for workload in workloads.DOORS)
@@ -239,6 +244,8 @@ def random_secrets(site: Site) -> Mapping[tuple[str, str], Mapping[str, str]]:
             "internal-token": get("gitea_internal_token", 48),
             "jwt-secret": get("gitea_jwt_secret", 32),
         },
+        (STORES, "gitea-ssh"): {"host-key": ssh.private(ssh_door.host_key(site.config))},
+        (AIRFLOW, "team-a-ssh"): team_a_ssh(site.config),
         (AIRFLOW, "airflow-metadata"): {
             # Without the password: Airflow has it as PGPASSWORD, so it is part of no address.
             "connection": "postgresql://airflow@postgresql.stores.svc.cluster.local:5432/airflow",
@@ -247,11 +254,24 @@ def random_secrets(site: Site) -> Mapping[tuple[str, str], Mapping[str, str]]:
         (AIRFLOW, "airflow-fernet-key"): {"fernet-key": get("airflow_fernet_key", 32) + "="},
         (AIRFLOW, "airflow-api-secret-key"): {"api-secret-key": get("airflow_api_secret_key")},
         (AIRFLOW, "airflow-jwt-secret"): {"jwt-secret": get("airflow_jwt_secret", 48)},
+        (AIRFLOW, "push-secret"): {"secret": pushes.secret(site.secrets)},
         (AIRFLOW, "airflow-login"): {"user": lab.airflow_user, "password": lab.airflow_password},
         (AIRFLOW, "s3-credentials"): {
             "AWS_ACCESS_KEY_ID": STEPS_KEY,
             "AWS_SECRET_ACCESS_KEY": get("s3_steps_secret_key"),
         },
+    }
+
+
+def team_a_ssh(config: Config) -> dict[str, str]:
+    """How Airflow reads the other team's repository: by a key, from the server that it knows."""
+    url = f"ssh://{ssh.USER}@{GIT_HOST}:{SSH_PORT}/{TEAM_A}.git"
+    connection = ssh.connection(url, f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
+    return {
+        "key": ssh.private(ssh_door.deploy_key(config)),
+        "known-hosts": ssh.known_hosts(ssh.private(ssh_door.host_key(config))),
+        "config": ssh.config(f"{SSH_FOLDER}/known-hosts"),
+        "connection": json.dumps(connection),
     }
 
 
@@ -272,6 +292,8 @@ def prepare_git(site: Site) -> None:
         partial(gitea_command, site),
         site.password,
         {account: value for account, value in kept.items() if value},
+        gitea.Listener(RECEIVER, pushes.secret(site.secrets)),
+        ssh.public(ssh.private(ssh_door.deploy_key(site.config))),
     )
     site.cluster.write_secret(AIRFLOW, "git-credentials", git_sync(STEPS, tokens[STEPS]))
     site.cluster.write_secret(
@@ -301,7 +323,7 @@ def git_sync(user: str, password: str) -> dict[str, str]:
 
 def git_connection(password: str) -> str:
     """Airflow's connection to the pipelines' repository."""
-    url = f"http://gitea.stores.svc.cluster.local:3000/{PIPELINES}.git"
+    url = f"http://{GIT_HOST}:3000/{PIPELINES}.git"
     return json.dumps({"conn_type": "git", "host": url, "login": READER, "password": password})
 
 
@@ -338,14 +360,15 @@ def reach(site: Site, workload: Workload) -> None:
 
 
 def publish_pipelines(site: Site) -> None:
-    """Publish the DAGs to the git server."""
+    """Publish the DAGs to the git server, and begin the other repositories."""
     published_commit(site)
+    publish.empty(site.lab, f"{site.url(workloads.GITEA)}/{TEAM_A}.git")
 
 
 def published_commit(site: Site) -> str | None:
     """The commit that holds the checkout's DAGs, or None where the branch is somebody else's."""
     url = f"{site.url(workloads.GITEA)}/{PIPELINES}.git"
-    return publish.dags(site.lab, url, site.config.tree / "dags", "dags")
+    return publish.dags(site.lab, url, site.config.tree / "dags")
 
 
 def install_airflow(site: Site) -> None:

@@ -13,10 +13,12 @@ from lab.cluster.api import Cluster
 from lab.cluster.docker import docker
 from lab.cluster.workloads import AIRFLOW, STEPS, STORES, WORKLOADS
 from lab.config import Config
+from lab.model import Run
 from lab.state import Secrets
 
 RESTART_SECONDS = 120
 TRACE_SECONDS = 120
+ENDED = ("Succeeded", "Failed")  # a pod's phases without a way back
 POD_LOGS = "/var/log/pods"
 # Everything in the volumes but the datasets' bytes, which are long and hold no log.
 LEFT_OUT = ("--exclude=*/files/md5/*", "--exclude=*.csv")
@@ -24,14 +26,17 @@ SECRETS = {
     (STORES, "minio"): ("password", "encryption-key"),
     (STORES, "postgresql"): ("password",),
     (STORES, "gitea"): ("secret-key", "internal-token", "jwt-secret"),
+    (STORES, "gitea-ssh"): ("host-key",),
     (AIRFLOW, "airflow-metadata"): ("password",),
     (AIRFLOW, "airflow-fernet-key"): ("fernet-key",),
     (AIRFLOW, "airflow-api-secret-key"): ("api-secret-key",),
     (AIRFLOW, "airflow-jwt-secret"): ("jwt-secret",),
     (AIRFLOW, "airflow-login"): ("password",),
+    (AIRFLOW, "push-secret"): ("secret",),
     (AIRFLOW, "s3-credentials"): ("AWS_SECRET_ACCESS_KEY",),
     (AIRFLOW, "git-credentials"): ("GIT_SYNC_PASSWORD",),
     (AIRFLOW, "pipelines-credentials"): ("GIT_SYNC_PASSWORD",),
+    (AIRFLOW, "team-a-ssh"): ("key",),
 }
 
 
@@ -53,7 +58,8 @@ class Pods:
 
     def parts(self) -> list[str]:
         """The pods of the steps that are at work."""
-        return [f"pod/{pod.metadata.name}" for pod in self.cluster.pods(AIRFLOW, STEPS)]
+        found = self.cluster.pods(AIRFLOW, STEPS)
+        return [f"pod/{pod.metadata.name}" for pod in found if pod.status.phase not in ENDED]
 
     def kill(self, name: str) -> None:
         """The service's pods, or the one pod, are killed without a warning."""
@@ -71,6 +77,16 @@ class Pods:
     def restore(self) -> None:
         """Every service answers again."""
         self.again()
+
+    def kept(self, run: Run) -> list[str]:
+        """The run's pods that have ended and are still there."""
+        whose = {"dag_id": run.dag_id, "run_id": run.id}
+        ended = [p for p in self.cluster.pods(AIRFLOW, STEPS) if p.status.phase in ENDED]
+        return [
+            p.metadata.name
+            for p in ended
+            if whose.items() <= (p.metadata.annotations or {}).items()
+        ]
 
     def secrets(self) -> list[str]:
         """Every random value, each token, and the cluster's key."""

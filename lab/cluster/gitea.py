@@ -16,7 +16,16 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from lab.errors import AccessError, LabError, ServiceError
-from lab.services.gitserver import AIRFLOW, DATASETS, OWNER, PIPELINES, READ, STEPS, WRITE
+from lab.services.gitserver import (
+    AIRFLOW,
+    DATASETS,
+    OWNER,
+    READ,
+    REPOSITORIES,
+    STEPS,
+    TEAM_A,
+    WRITE,
+)
 from lab.wait import NotYet
 
 SECONDS = 30
@@ -53,6 +62,28 @@ LIMITS = {
 }
 
 Admin = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of each push: an address that Gitea reaches, and the secret that it bears.
+
+    The secret goes into a header that Gitea keeps encrypted. A webhook's own secret, by which Gitea
+    would sign, is in its database as it is.
+    """
+
+    url: str
+    secret: str = field(repr=False)
+
+    def webhook(self) -> dict[str, object]:
+        """The webhook, in the words of Gitea's API."""
+        return {
+            "active": True,
+            "events": ["push"],
+            "branch_filter": "",
+            "authorization_header": f"Bearer {self.secret}",
+            "config": {"url": self.url, "content_type": "json"},
+        }
 
 
 class Bearer(AuthBase):
@@ -140,23 +171,32 @@ def healthy(url: str) -> None:
 
 
 def prepare(
-    url: str, admin: Admin, password: Callable[[str], str], tokens: Mapping[str, str]
+    url: str,
+    admin: Admin,
+    password: Callable[[str], str],
+    tokens: Mapping[str, str],
+    listener: Listener,
+    deploy_key: str,
 ) -> dict[str, str]:
     """Gitea has the lab's accounts and repositories; the tokens of those that are no person.
 
     `admin` runs Gitea's command line beside the server and returns what it printed; `password`
     says what an account's password has to be; `tokens` are those of an earlier call, and the ones
-    that still work are kept. Raises AccessError, ServiceError, and what `admin` raises.
+    that still work are kept; `listener` hears of each push; `deploy_key` is the public half of
+    the key by which Airflow reads the other team's repository. Raises AccessError, ServiceError,
+    and what `admin` raises.
     """
     owner = by_password(url, OWNER, password(OWNER))
     provide_owner(owner, admin, password(OWNER))
     for account in ROBOTS:
         provide_account(owner, account, password(account))
-    for repository in (PIPELINES, DATASETS):
+    for repository in REPOSITORIES:
         provide_repository(owner, repository)
     protect(owner, DATASETS)  # before anybody else may write there
-    for repository in (PIPELINES, DATASETS):
+    provide_deploy_key(owner, TEAM_A, deploy_key)
+    for repository in REPOSITORIES:
         share(owner, repository)
+        provide_webhook(owner, repository, listener)
     return {account: token(url, account, password(account), tokens) for account in ROBOTS}
 
 
@@ -254,6 +294,31 @@ def protect(owner: Api, repository: str) -> None:
         owner.change("PATCH", f"{path}/{BRANCH}", RULE)
 
 
+def provide_deploy_key(owner: Api, repository: str, key: str) -> None:
+    """The key opens the repository by SSH, for reading; keys that somebody else added stay."""
+    path, wanted = f"repos/{repository}/keys", {"title": AIRFLOW, "key": key, "read_only": True}
+    keys = owner.get(f"{path}?limit=50")
+    ours = [one for one in keys if one["title"] == AIRFLOW or one["key"] == key]
+    for one in ours:
+        if not has(one, wanted):
+            owner.change("DELETE", f"{path}/{one['id']}")
+    if not any(has(one, wanted) for one in ours):
+        owner.change("POST", path, wanted)
+
+
+def provide_webhook(owner: Api, repository: str, listener: Listener) -> None:
+    """The listener is told of each push, once; other webhooks are left as they are."""
+    path, wanted = f"repos/{repository}/hooks", listener.webhook()
+    hooks = owner.get(f"{path}?limit=50")
+    first, *more = [hook for hook in hooks if hook["config"]["url"] == listener.url] or [None]
+    if first is None:
+        owner.change("POST", path, wanted | {"type": "gitea"})
+    elif not has(first, wanted):
+        owner.change("PATCH", f"{path}/{first['id']}", wanted)
+    for hook in more:
+        owner.change("DELETE", f"{path}/{hook['id']}")
+
+
 def has(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     return all(found.get(key) == value for key, value in wanted.items())
 
@@ -276,13 +341,21 @@ def right(account: str, repository: str) -> str:
     return "read" if repository in READ[account] else "none"
 
 
+def fits(holder: Api) -> bool:
+    """Whether a token opens what its account may read and write, and is no other account's."""
+    for repository in REPOSITORIES:
+        path, wanted = f"repos/{repository}", right(holder.account, repository)
+        if holder.admitted(path) != (wanted != "none"):
+            return False
+        if wanted != "none" and holder.get(path)["permissions"]["push"] != (wanted == "write"):
+            return False
+    return True
+
+
 def token(url: str, account: str, password: str, kept: Mapping[str, str]) -> str:
     """The token by which the account gets at its repositories: the kept one where it works."""
-    (repository, *_) = READ[account]
-    if account in kept:
-        known = Api(url, account, Bearer(kept[account]))
-        if known.admitted(f"repos/{repository}"):
-            return kept[account]
+    if account in kept and fits(Api(url, account, Bearer(kept[account]))):
+        return kept[account]
     own = by_password(url, account, password)
     remove_tokens(own, lambda name: name == TOKEN)
     scope = "write:repository" if WRITE[account] else "read:repository"

@@ -17,7 +17,8 @@ MINUTES = {"minio": ", once: about four minutes"}
 CONTENT = 16  # hexadecimal digits of a built image's tag
 # What the node runs, in the order in which it is needed.
 STORES = ("postgresql", "minio", "gitea")
-AIRFLOW = ("airflow", "worker")
+AIRFLOW = ("airflow", "worker", "trainer")
+WANTED = ("node", *STORES, *AIRFLOW)
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,16 @@ def image_of(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Ima
     if "folder" not in entry:
         return Image(key, str(entry["name"]), optional(entry, "digest"), None, {})
     folder = tree / "images" / str(entry["folder"])
-    # An argument that is the key of an image stands for that image's name.
-    arguments = {
-        name: str(entries[value]["name"] if value in entries else value)
+    # An argument that is the key of an image stands for that image: by its name, with its tag.
+    meant = {
+        name: image_of(tree, str(value), entries)
         for name, value in entry["arguments"].items()
+        if value in entries
     }
-    bases = {key: optional(base, "digest") or "" for key, base in entries.items()}
-    used = {name: bases.get(str(value), "") for name, value in entry["arguments"].items()}
-    tag = content(folder, {**arguments, **{f"{name} digest": d for name, d in used.items() if d}})
+    named = {name: base.name for name, base in meant.items()}
+    arguments = {name: str(value) for name, value in entry["arguments"].items()} | named
+    digests = {f"{name} digest": base.digest for name, base in meant.items() if base.digest}
+    tag = content(folder, {**arguments, **digests})
     return Image(key, f"{entry['name']}:{tag}", None, folder, arguments)
 
 
@@ -86,17 +89,27 @@ def sources(folder: Path) -> Iterator[Path]:
 def missing(tree: Path = TREE) -> list[Image]:
     """The images that Docker does not hold; for one to be built, what it is built from counts."""
     known = locked(tree)
-    wanted = {"node", *STORES, *AIRFLOW}
-    lacking = [known[key] for key in wanted if not docker.image_id(known[key].name)]
-    bases = {name for image in lacking for name in image.arguments.values()}
-    public = [image for image in known.values() if image in lacking or image.name in bases]
-    return [image for image in public if not image.folder and not docker.image_id(image.name)]
+    lacking = {image.key for key in WANTED for image in needed(known, known[key])}
+    return [known[key] for key in known if key in lacking and not known[key].folder]
+
+
+def needed(known: Mapping[str, Image], image: Image) -> Iterator[Image]:
+    """The image when Docker does not hold it, and what else is needed then to build it."""
+    if not docker.image_id(image.name):
+        yield image
+        for base in bases(known, image):
+            yield from needed(known, base)
+
+
+def bases(known: Mapping[str, Image], image: Image) -> list[Image]:
+    """The images that an image is built from."""
+    return [base for base in known.values() if base.name in image.arguments.values()]
 
 
 def collect(tree: Path = TREE) -> dict[str, Image]:
     """Docker holds every image that a lab needs: as it is, pulled, or built. Raises LabError."""
     known = locked(tree)
-    for key in ("node", *STORES, *AIRFLOW):
+    for key in WANTED:
         provide(known, known[key])
     return known
 
@@ -106,9 +119,8 @@ def provide(known: Mapping[str, Image], image: Image) -> None:
     if docker.image_id(image.name):
         note_other_digest(image)
     elif image.folder:
-        for base in known.values():
-            if base.name in image.arguments.values():
-                provide(known, base)
+        for base in bases(known, image):
+            provide(known, base)
         print(f"  building {image.name}{MINUTES.get(image.key, '')}", flush=True)
         docker.build(image.folder, image.name, image.arguments)
     else:

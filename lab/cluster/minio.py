@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from minio import Minio, MinioAdmin
 
 POLICY = "steps"
+RUNS = "results/*/runs/*"  # what the tasks of one run hand each other
 TIMEOUT = urllib3.Timeout(connect=5, read=30)  # seconds
 RETRIES = urllib3.Retry(
     total=3, backoff_factor=0.2, status_forcelist=(502, 503, 504), allowed_methods=None
@@ -100,7 +101,7 @@ def provide_bucket(root: Minio, bucket: str) -> None:
 
 
 def policy(bucket: str) -> dict[str, Any]:
-    """What a step needs to read and add objects. It can delete nothing.
+    """What a step needs to read and add objects. It can delete nothing but records of runs.
 
     Unless denied, MinIO lets every key change its own secret and make more keys of its kind, which
     would outlive it.
@@ -116,6 +117,7 @@ def policy(bucket: str) -> dict[str, Any]:
     statements = [
         {"Effect": "Allow", "Action": whole, "Resource": [name]},
         {"Effect": "Allow", "Action": objects, "Resource": [f"{name}/*"]},
+        {"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": [f"{name}/{RUNS}"]},
         {"Effect": "Deny", "Action": ["admin:*"]},
     ]
     return {"Version": "2012-10-17", "Statement": statements}

@@ -52,6 +52,16 @@ class Account:
         """An account that only this token opens; the token itself is not kept."""
         return cls(_digest(token), tuple(read), tuple(write))
 
+    def extended_by(self, other: Account) -> Account:
+        """This account, which may do what the other one may, too."""
+        both = [(*mine, *more) for mine, more in zip(self.rights(), other.rights(), strict=True)]
+        read, write = (tuple(dict.fromkeys(names)) for names in both)
+        return Account(self.sha256, read, write)
+
+    def rights(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What it may read, and what it may write."""
+        return self.read, self.write
+
 
 # No token has this digest. It stands in for an unknown account, so that a wrong name takes the
 # same path, and the same time, as a wrong token.
@@ -70,7 +80,7 @@ class Accounts:
         A file that is missing or broken proves nothing for anybody; the log says so.
         """
         name, token = _credentials(authorization)
-        account = self._load().get(name, _NOBODY)
+        account = self.known().get(name, _NOBODY)
         return (name, account) if hmac.compare_digest(_digest(token), account.sha256) else None
 
     def allow(self, authorization: str | None, repository: str, write: bool) -> str | Refusal:
@@ -82,7 +92,8 @@ class Accounts:
         rights = account.write if write else account.read
         return name if repository in rights else Refusal.FORBIDDEN
 
-    def _load(self) -> dict[str, Account]:
+    def known(self) -> dict[str, Account]:
+        """The accounts by their names; none when the file is missing or broken."""
         # Read at every request instead of watching mtime, size and inode: it is a few hundred
         # bytes, and a revoked token can't live on in a cache that missed a change.
         try:

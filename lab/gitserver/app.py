@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from lab.errors import ServiceError
 from lab.gitserver.accounts import Accounts
 from lab.gitserver.pushes import remove_all_leftovers
 from lab.gitserver.smart_http import SmartHttp
+from lab.gitserver.ssh import Door, serving
 from lab.gitserver.web import Web
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
-def build(root: Path, accounts: Path) -> Starlette:
+def build(root: Path, accounts: Path, door: Door | None = None) -> Starlette:
     """The application that serves the repositories under `root` to the accounts in the file.
 
-    When it starts, it removes what killed pushes left behind. Raises ServiceError when one of
-    the two is not there.
+    When it starts, it removes what killed pushes left behind, and opens the SSH door, if there is
+    to be one. Raises ServiceError when one of the two is not there.
     """
     for path, there in ((root, root.is_dir()), (accounts, accounts.is_file())):
         if not there:
@@ -38,7 +39,10 @@ def build(root: Path, accounts: Path) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         remove_all_leftovers(root)
-        yield
+        async with AsyncExitStack() as opened:
+            if door:
+                await opened.enter_async_context(serving(root, door))
+            yield
 
     routes = [
         Route("/healthz", _healthz),
@@ -51,9 +55,17 @@ def build(root: Path, accounts: Path) -> Starlette:
 def from_environment() -> Starlette:
     """The application for GITSERVER_ROOT and GITSERVER_ACCOUNTS, a folder's and a file's path.
 
-    Raises ServiceError when one of them is not set, or names nothing that is there.
+    With GITSERVER_SSH_PORT it has an SSH door as well, for GITSERVER_SSH_HOST_KEY and
+    GITSERVER_DEPLOY_KEYS. Raises ServiceError when a path is not set, or names nothing there.
     """
-    return build(_path("GITSERVER_ROOT"), _path("GITSERVER_ACCOUNTS"))
+    return build(_path("GITSERVER_ROOT"), _path("GITSERVER_ACCOUNTS"), _door())
+
+
+def _door() -> Door | None:
+    port = os.environ.get("GITSERVER_SSH_PORT")
+    if not port:
+        return None
+    return Door(int(port), _path("GITSERVER_SSH_HOST_KEY"), _path("GITSERVER_DEPLOY_KEYS"))
 
 
 def _path(variable: str) -> Path:

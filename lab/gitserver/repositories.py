@@ -115,6 +115,18 @@ def _initialise(repository: Path) -> None:
         config.write(_SETTINGS)
 
 
+def provide_hook(repository: Path, text: str) -> None:
+    """Git runs `text` after each push to the repository; at no moment does it find a part of it."""
+    hook = repository / "hooks" / "post-receive"
+    hook.parent.mkdir(mode=0o700, exist_ok=True)
+    if hook.is_file() and hook.read_text("utf-8") == text:
+        return
+    part = hook.with_name("post-receive.part")
+    part.write_text(text, "utf-8")
+    part.chmod(0o700)
+    part.replace(hook)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process that holds it."""

@@ -11,24 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 import requests
+import yaml
 
 from lab.config import PLUGINS, Config
 from lab.model import Port, Service
 from lab.processes import environment as environment_of
-from lab.services import gitserver
+from lab.services import gitserver, pushes
 from lab.shell import run
 from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
-API_SERVER = "airflow-api-server"
+API_SERVER = pushes.RECEIVER
 COMPONENTS = (API_SERVER, "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 USER = "lab"
 MIGRATE_SECONDS = 180
 # Airflow forks without exec; Apple's libraries end such a child unless told otherwise.
 MACOS = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
-BUNDLE = "pipelines"
-BRANCH = "main"
-DAGS_FOLDER = "dags"  # in the repository of the pipelines
+VALUES = Path("manifests", "airflow", "values.yaml")  # what holds on every backend
 PROGRAM = Path(sysconfig.get_path("scripts")) / "airflow"
 # Logs are files on this machine: the servers that offer them to other hosts stay off.
 FLAGS = {
@@ -51,11 +50,12 @@ def component(
     web = Port(
         API_SERVER, port, "a random password for the pages and the API, tokens for the tasks"
     )
+    own = {pushes.VARIABLE: pushes.secret(secrets)} if name == API_SERVER else {}
     return Service(
         name=name,
         command=(*airflow(), name.removeprefix("airflow-"), *FLAGS.get(name, ())),
         folder=home(config),
-        environment=shared,
+        environment={**shared, **own},
         ready=lambda: healthy(port, name),
         ports=(web,) if name == API_SERVER else (),
         prepare=lambda: prepare(config, secrets),
@@ -117,13 +117,13 @@ def environment(
         "API_AUTH__JWT_SECRET": secrets.get("airflow_jwt_secret", 48),
         "LOGGING__BASE_LOG_FOLDER": str(config.logs / "tasks"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
-        **delivery(),
+        **delivery(config.tree),
         **recovery(),
     }
     return {
         **{f"AIRFLOW__{name}": value for name, value in settings.items()},
         "AIRFLOW_HOME": str(home(config)),
-        "AIRFLOW_CONN_LAB_GIT": git_connection(secrets, ports),
+        **connections(config, secrets, ports),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home(config) / "bundles"),
         "STEP_RUNTIME": "process",
         "STEP_ENVIRONMENT_FILE": str(steps_file(config)),
@@ -146,26 +146,12 @@ def metadata(url: str) -> dict[str, str]:
     }
 
 
-def delivery() -> dict[str, str]:
-    """DAGs come from the lab's git server; a pushed change is live after a second or two."""
-    kwargs = {
-        "git_conn_id": "lab_git",
-        "tracking_ref": BRANCH,
-        "subdir": DAGS_FOLDER,
-        "refresh_interval": 1,
-    }
-    bundle = {
-        "name": BUNDLE,
-        "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
-        "kwargs": kwargs,
-    }
-    return {
-        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
-        "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
-        # A DAG gets a new version, too, when only a module that it imports has changed.
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
-        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-    }
+def delivery(tree: Path) -> dict[str, str]:
+    """DAGs come from the same branches as on a cluster, and as soon."""
+    values = yaml.safe_load((tree / VALUES).read_text("utf-8"))
+    bundles = json.dumps(values["dagProcessor"]["dagBundleConfigList"])
+    settings = {**values["config"]["dag_processor"], "dag_bundle_config_list": bundles}
+    return {f"DAG_PROCESSOR__{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def recovery() -> dict[str, str]:
@@ -177,6 +163,7 @@ def recovery() -> dict[str, str]:
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+        "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
@@ -189,15 +176,13 @@ def fernet_key(secrets: Secrets) -> str:
     return secrets.get("airflow_fernet_key", 32) + "="
 
 
-def git_connection(secrets: Secrets, ports: dict[str, int]) -> str:
-    return json.dumps(
-        {
-            "conn_type": "git",
-            "host": gitserver.url(ports, gitserver.PIPELINES),
-            "login": gitserver.AIRFLOW,
-            "password": gitserver.password(secrets, gitserver.AIRFLOW),
-        }
-    )
+def connections(config: Config, secrets: Secrets, ports: dict[str, int]) -> dict[str, str]:
+    """How Airflow reads the repositories that its bundles name."""
+    repositories = {"lab_git": gitserver.PIPELINES, "lab_git_team_a": gitserver.TEAM_A}
+    return {
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps(gitserver.connection(config, secrets, ports, repository))
+        for name, repository in repositories.items()
+    }
 
 
 def database_file(config: Config) -> Path:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import requests
 
+from lab import ssh
 from lab.config import Config
-from lab.gitserver.accounts import Account, write_accounts
+from lab.gitserver import announce, repositories
+from lab.gitserver.accounts import Account, Accounts, write_accounts
 from lab.gitserver.repositories import create
 from lab.model import Port, Service
-from lab.state import Secrets
+from lab.services import pushes, ssh_door
+from lab.shell import run
+from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
 NAME = "gitserver"
 PIPELINES, DATASETS = "lab/pipelines", "lab/datasets"
+TEAM_A = "lab/team-a"  # another team's pipelines; Airflow reads them by SSH key
+REPOSITORIES = (PIPELINES, DATASETS, TEAM_A)
 # Who may do what. The steps can't touch the DAGs, and Airflow can't write anything.
 OWNER, STEPS, AIRFLOW = "lab", "steps", "airflow"
-READ = {OWNER: (PIPELINES, DATASETS), STEPS: (DATASETS,), AIRFLOW: (PIPELINES,)}
-WRITE = {OWNER: (PIPELINES, DATASETS), STEPS: (DATASETS,), AIRFLOW: ()}
+READ = {OWNER: REPOSITORIES, STEPS: (DATASETS,), AIRFLOW: (PIPELINES, DATASETS)}
+WRITE = {OWNER: REPOSITORIES, STEPS: (DATASETS,), AIRFLOW: ()}
+# What runs have made is no news: the hook ends at once.
+HOOK = """\
+#!/bin/sh
+# Written by `lab up`.
+if test "$REMOTE_USER" = {steps}; then exit 0; fi
+exec {command}
+"""
 
 
 def service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
@@ -44,10 +58,14 @@ def service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
         environment={
             "GITSERVER_ROOT": str(config.data / NAME),
             "GITSERVER_ACCOUNTS": str(accounts_file(config)),
+            **ssh_door.environment(config, ports),
         },
         ready=lambda: answers(port),
-        ports=(Port(NAME, port, "a random password per account, asked for at each request"),),
-        prepare=lambda: prepare(config, secrets),
+        ports=(
+            Port(NAME, port, "a random password per account, asked for at each request"),
+            *ssh_door.listening(ports),
+        ),
+        prepare=lambda: prepare(config, secrets, ports),
     )
 
 
@@ -61,24 +79,81 @@ def answers(port: int) -> None:
         raise NotYet(f"/healthz answers {code}")
 
 
-def prepare(config: Config, secrets: Secrets) -> None:
-    """Both repositories are there, and the accounts; one that was revoked stays revoked."""
+def prepare(config: Config, secrets: Secrets, ports: dict[str, int]) -> None:
+    """All repositories are there, and who may come in; who was revoked stays revoked."""
     root = config.data / NAME
     root.mkdir(mode=0o700, exist_ok=True)
-    for name in (PIPELINES, DATASETS):
+    for name in REPOSITORIES:
         create(root, name)
-    path = accounts_file(config)
-    if not path.exists():
-        write_accounts(path, {name: account(secrets, name) for name in READ})
+    provide_accounts(accounts_file(config), secrets)
+    ssh_door.prepare(config, TEAM_A)
+    provide_hooks(config, secrets, ports)
+
+
+def provide_accounts(path: Path, secrets: Secrets) -> None:
+    """The accounts are there, or those that are left of them, with their rights at least."""
+    accounts = {name: account(secrets, name) for name in READ}
+    if path.exists():
+        known = Accounts(path).known()
+        accounts = {n: one.extended_by(accounts.get(n, one)) for n, one in known.items()}
+        if accounts == known:
+            return
+    write_accounts(path, accounts)
+
+
+def provide_hooks(config: Config, secrets: Secrets, ports: dict[str, int]) -> None:
+    """Each repository tells Airflow of the pushes to it."""
+    root, secret = config.data / NAME, config.secrets / "push-secret"
+    write_private(secret, pushes.secret(secrets))
+    url = f"http://127.0.0.1:{ports[pushes.RECEIVER]}{pushes.PATH}"
+    command = [sys.executable, "-I", "-S", announce.__file__, url, str(secret)]
+    hook = HOOK.format(steps=STEPS, command=shlex.join(command))
+    for name in repositories.existing(root):
+        repositories.provide_hook(repositories.folder(root, name), hook)
+
+
+def tell_the_untold(config: Config, secrets: Secrets, ports: dict[str, int]) -> None:
+    """Airflow, which answers, knows of the pushes that it has missed."""
+    provide_hooks(config, secrets, ports)
+    root = config.data / NAME
+    for name in repositories.existing(root):
+        place = repositories.folder(root, name)
+        if untold(place):
+            hook = place / "hooks" / "post-receive"
+            seconds = 2 * announce.SECONDS
+            said = run([hook], timeout=seconds, cwd=place, env=repositories.git_environment())
+            if untold(place):
+                print(f"  {name}: {said.strip()}")
+
+
+def untold(repository: Path) -> bool:
+    return any((repository / announce.UNTOLD).glob("*.json"))
 
 
 def account(secrets: Secrets, name: str) -> Account:
     digest = hashlib.sha256(password(secrets, name).encode()).hexdigest()
-    return Account(sha256=digest, read=READ[name], write=WRITE[name])
+    return Account(sha256=digest, read=readable(name), write=WRITE[name])
+
+
+def readable(account: str) -> tuple[str, ...]:
+    """What an account may read by HTTP: Airflow more where it can't come by SSH."""
+    by_http = account == AIRFLOW and not ssh.available()
+    return (*READ[account], TEAM_A) if by_http else READ[account]
 
 
 def password(secrets: Secrets, name: str) -> str:
     return secrets.get(f"git_{name}_password")
+
+
+def connection(
+    config: Config, secrets: Secrets, ports: dict[str, int], repository: str
+) -> dict[str, object]:
+    """How Airflow reads a repository: the other team's by SSH where that can be."""
+    if repository == TEAM_A and ssh_door.usable(ports):
+        return ssh_door.connection(config, ports, repository)
+    host = url(ports, repository)
+    known = password(secrets, AIRFLOW)
+    return {"conn_type": "git", "host": host, "login": AIRFLOW, "password": known}
 
 
 def url(ports: dict[str, int], repository: str) -> str:

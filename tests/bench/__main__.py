@@ -21,12 +21,14 @@ from tests.bench.row import Row
 from tests.bench.seed import against_the_seed
 from tests.bench.sizes import sizes
 from tests.bench.throughput import throughput
+from tests.bench.triggers import triggers
 
 ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "commit": trigger_to_commit,
     "seed": against_the_seed,
     "sizes": sizes,
     "throughput": throughput,
+    "triggers": triggers,
 }
 CHOICES = ("cold", *ON_A_LAB)
 

@@ -46,7 +46,7 @@ def test_a_cron_schedule_starts_a_run_of_the_pushed_version(lab: Lab) -> None:
             raise NotYet(f"the newest commit is {newest}")
         return newest.trailers["Dag-Version"]
 
-    with changed_dag(lab, "schedule=None", 'schedule="* * * * *"') as commit:
+    with changed_dag(lab, '"0 2 * * *"', '"* * * * *"') as commit:
         runs.await_dag(lab, DAG, commit, 60)
         assert until(scheduled, what="a scheduled run", timeout=150, interval=1) == commit
     assert len(lab.history()) > before

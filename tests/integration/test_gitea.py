@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import secrets
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 import yaml
 
+from lab import ssh
+from lab.backends import kind
 from lab.cluster import docker, gitea, images
 from lab.config import TREE, Config
 from lab.errors import AccessError, LabError, ServiceError
 from lab.git import git
 from lab.model import Access
-from lab.services.gitserver import AIRFLOW, DATASETS, OWNER, PIPELINES, READ, STEPS, WRITE
+from lab.services.gitserver import (
+    AIRFLOW,
+    DATASETS,
+    OWNER,
+    PIPELINES,
+    READ,
+    REPOSITORIES,
+    STEPS,
+    TEAM_A,
+    WRITE,
+)
 from lab.wait import NotYet, until
 
 MANIFEST = TREE / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
-PORT = 3000
+PORT, SSH_PORT = 3000, 2222
+HOST_KEY = "/etc/gitea-ssh/host-key"
 KEEPER = "keeper"
+FILES = "/var/lib/gitea"
 ACCOUNTS = (OWNER, STEPS, AIRFLOW)
-REPOSITORIES = (PIPELINES, DATASETS)
 RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRET")
 REFUSED = r"not found|error: 403|Authentication failed|refused the account"
+
+# What Airflow would be: it takes whatever is posted, and prints it for the test to read.
+LISTENER = """
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Listener(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        heard = {"path": self.path, "headers": dict(self.headers), "body": json.loads(body)}
+        print(json.dumps(heard), flush=True)
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+server = HTTPServer(("127.0.0.1", PORT), Listener)
+print("ready", flush=True)
+server.serve_forever()
+"""
 
 serial = itertools.count()
 
@@ -46,6 +83,15 @@ class Server:
     passwords: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
+    listener: gitea.Listener = field(
+        default_factory=lambda: gitea.Listener(kind.RECEIVER, secrets.token_urlsafe(32))
+    )
+    ssh_port: int = 0
+
+    @property
+    def deploy_key(self) -> str:
+        """The public half of Airflow's key."""
+        return ssh.public(ssh.private(self.folder / "airflow.key"))
 
     def admin(self, arguments: list[str]) -> str:
         """What Gitea's command line printed."""
@@ -57,7 +103,8 @@ class Server:
         return self.passwords.setdefault(account, secrets.token_urlsafe(24))
 
     def prepare(self, admin: Callable[[list[str]], str] | None = None) -> dict[str, str]:
-        found = gitea.prepare(self.url, admin or self.admin, self.password, self.tokens)
+        given = (admin or self.admin, self.password, self.tokens, self.listener, self.deploy_key)
+        found = gitea.prepare(self.url, *given)
         self.tokens = found
         return found
 
@@ -108,12 +155,22 @@ class Server:
             "repositories": [owner.get(f"repos/{name}") for name in REPOSITORIES],
             "rule": owner.get(f"repos/{DATASETS}/branch_protections/main"),
             "tokens": {account: self.tokens_of(account) for account in ACCOUNTS},
+            "webhooks": {name: self.webhooks(name) for name in REPOSITORIES},
+            "deploy keys": {name: self.keys(name) for name in REPOSITORIES},
             "rights": self.rights(),
         }
 
     def tokens_of(self, account: str) -> list[tuple[int, str, list[str]]]:
         found = self.api(account).get(f"users/{account}/tokens")
         return [(token["id"], token["name"], token["scopes"]) for token in found]
+
+    def webhooks(self, repository: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api().get(f"repos/{repository}/hooks")
+        return found
+
+    def keys(self, repository: str) -> list[tuple[str, str, bool]]:
+        found = self.api().get(f"repos/{repository}/keys")
+        return [(one["title"], one["key"], one["read_only"]) for one in found]
 
     def rights(self) -> dict[tuple[str, str], str]:
         """What each account beside the owner may do with each repository."""
@@ -131,7 +188,7 @@ class Server:
         return clone
 
     def secrets(self) -> list[str]:
-        return [*self.passwords.values(), *self.tokens.values()]
+        return [*self.passwords.values(), *self.tokens.values(), self.listener.secret]
 
 
 @dataclass(frozen=True)
@@ -192,11 +249,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     testcontainers_config.ryuk_disabled = True  # the block below ends the container
     container = DockerContainer(image, env=settings())
-    cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", None)
+    # Whoever listens in Gitea's own network is where Airflow would be.
+    container.with_kwargs(extra_hosts={str(urlsplit(kind.RECEIVER).hostname): "127.0.0.1"})
+    folder = tmp_path_factory.mktemp("gitea")
+    ssh.private(folder / "host.key")
+    (folder / "host.key").chmod(0o644)  # Gitea is another user in there
+    container.with_volume_mapping(folder / "host.key", HOST_KEY)
+    for port in (PORT, SSH_PORT):
+        cast("dict[str, Any]", container.ports)[f"{port}/tcp"] = ("127.0.0.1", None)
     with container:
         url = f"http://127.0.0.1:{container.get_exposed_port(PORT)}"
         until(lambda: gitea.healthy(url), what="Gitea", timeout=60)
-        yield Server(url, container.get_container_id(), tmp_path_factory.mktemp("gitea"))
+        door = container.get_exposed_port(SSH_PORT)
+        yield Server(url, container.get_container_id(), folder, ssh_port=int(door))
 
 
 @pytest.fixture
@@ -256,9 +321,16 @@ def prove_prepared(server: Server) -> None:
     assert server.rights() == {
         (STEPS, DATASETS): "write",
         (STEPS, PIPELINES): "none",
-        (AIRFLOW, DATASETS): "none",
+        (STEPS, TEAM_A): "none",
+        (AIRFLOW, DATASETS): "read",
         (AIRFLOW, PIPELINES): "read",
+        (AIRFLOW, TEAM_A): "none",  # it comes by its key
     }
+    keys = {name: server.keys(name) for name in REPOSITORIES}
+    assert keys == {PIPELINES: [], DATASETS: [], TEAM_A: [(AIRFLOW, server.deploy_key, True)]}
+    for name in REPOSITORIES:
+        (hook,) = server.webhooks(name)
+        assert gitea.has(hook, server.listener.webhook())
 
 
 def test_calls_that_are_killed_complete_each_other(
@@ -366,6 +438,102 @@ def test_a_token_of_another_account_is_not_taken(server: Server) -> None:
     assert server.prepare()[STEPS] not in {mine, server.tokens[AIRFLOW]}
 
 
+# --- Webhooks -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Airflow's address answers, as Gitea sees it; what was posted there so far."""
+    from testcontainers.core.container import DockerContainer
+
+    script = LISTENER.replace("PORT", str(urlsplit(kind.RECEIVER).port))
+    container = DockerContainer(images.locked()["airflow"].name).with_kwargs(
+        network_mode=f"container:{server.container}", entrypoint=["python", "-c", script]
+    )
+
+    def printed() -> list[str]:
+        stdout, stderr = container.get_logs()
+        assert not stderr, stderr
+        return stdout.decode().splitlines()
+
+    def ready() -> None:
+        if not printed():
+            raise NotYet("nobody listens")
+
+    with container:
+        until(ready, what="the listener", timeout=60)
+        yield lambda: [json.loads(line) for line in printed()[1:]]
+
+
+def test_the_listener_hears_of_each_push_to_each_repository(new: Server) -> None:
+    with listening(new) as heard:
+        for number, (account, name) in enumerate([(OWNER, PIPELINES), (STEPS, DATASETS)], 1):
+            clone = new.clone(account, name)
+            clone.commit()
+            tip = clone.push()
+            until(lambda: has_heard(heard, number), what="the delivery", timeout=30)  # noqa: B023
+            told = heard()[-1]
+            assert told["path"] == urlsplit(kind.RECEIVER).path
+            assert told["headers"]["Authorization"] == f"Bearer {new.listener.secret}"
+            assert told["body"]["pusher"]["login"] == account
+            assert told["body"]["repository"]["full_name"] == name
+            moved = [told["body"][key] for key in ("ref", "before", "after")]
+            assert moved == ["refs/heads/main", "0" * 40, tip]
+
+
+def has_heard(heard: Callable[[], list[dict[str, Any]]], count: int) -> None:
+    if len(heard()) < count:
+        raise NotYet(f"{len(heard())} deliveries")
+
+
+def test_gitea_calls_nobody_else(new: Server) -> None:
+    """Not even where the owner of a repository asks for it: Gitea is inside of the cluster."""
+    place = {"url": f"http://127.0.0.1:{urlsplit(kind.RECEIVER).port}/other"}
+    config = {"config": place | {"content_type": "json"}}
+    body = {"type": "gitea", "active": True, "events": ["push"]} | config
+    hook = new.api().change("POST", f"repos/{DATASETS}/hooks", body)
+    with listening(new) as heard:
+        clone = new.clone(OWNER, DATASETS)
+        for count in (1, 2):
+            clone.commit()
+            clone.push()
+            until(lambda: has_heard(heard, count), what="the delivery", timeout=30)  # noqa: B023
+        assert {told["path"] for told in heard()} == {urlsplit(kind.RECEIVER).path}
+    new.api().change("DELETE", f"repos/{DATASETS}/hooks/{hook['id']}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"active": False},
+        {"events": ["create"]},
+        {"authorization_header": "Bearer another"},
+        {"branch_filter": "release"},
+        {"config": {"content_type": "form", "url": kind.RECEIVER}},
+    ],
+    ids=str,
+)
+def test_a_webhook_is_made_right(server: Server, wrong: dict[str, object]) -> None:
+    (before,) = server.webhooks(DATASETS)
+    server.api().change("PATCH", f"repos/{DATASETS}/hooks/{before['id']}", wrong)
+    assert not gitea.has(server.webhooks(DATASETS)[0], server.listener.webhook())
+    server.prepare()
+    (after,) = server.webhooks(DATASETS)
+    assert after["id"] == before["id"]
+    assert gitea.has(after, server.listener.webhook())
+
+
+def test_a_second_webhook_goes_and_those_of_others_stay(server: Server) -> None:
+    path, wanted = f"repos/{DATASETS}/hooks", server.listener.webhook() | {"type": "gitea"}
+    server.api().change("POST", path, wanted)
+    own = {"url": "http://someone.example/", "content_type": "json"}
+    kept = server.api().change("POST", path, wanted | {"config": own})
+    assert len(server.webhooks(DATASETS)) == 3
+    server.prepare()
+    assert len(server.webhooks(DATASETS)) == 2
+    server.api().change("DELETE", f"{path}/{kept['id']}")
+
+
 # --- Rights -------------------------------------------------------------------------------------
 
 
@@ -466,6 +634,108 @@ def test_the_others_make_and_administer_nothing(server: Server, account: str) ->
     assert not token.admitted("user")
 
 
+# --- By SSH -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Somebody who comes by SSH with a key, and believes one server only."""
+
+    server: Server
+    key: Path
+    host_key: Path
+
+    def run(self, *words: str) -> str:
+        """What was printed, with what an exit code other than 0 came with."""
+        folder = self.server.folder
+        (folder / "known-hosts").write_text(ssh.known_hosts(self.host_key.read_text("ascii")))
+        (folder / "config").write_text(ssh.config(folder / "known-hosts"))
+        command = ["ssh", "-F", str(folder / "config"), "-i", str(self.key)]
+        env = {"PATH": os.environ["PATH"], "GIT_SSH_COMMAND": shlex.join(command)}
+        how = command if words[:1] != ("git",) else []
+        done = subprocess.run(
+            [*how, *words],
+            env=env,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    def git(self, command: str, repository: str, *words: str) -> str:
+        return self.run("git", command, self.url(repository), *words)
+
+    def url(self, repository: str) -> str:
+        return f"ssh://{ssh.USER}@127.0.0.1:{self.server.ssh_port}/{repository}.git"
+
+
+@pytest.fixture
+def airflow(new: Server) -> Guest:
+    """Airflow at the door; its repository holds a commit."""
+    if not ssh.available():
+        pytest.skip("there is no ssh here")
+    owner = new.clone(OWNER, TEAM_A)
+    owner.commit()
+    owner.push()
+    return Guest(new, new.folder / "airflow.key", new.folder / "host.key")
+
+
+def test_a_deploy_key_reads_its_repository(airflow: Guest) -> None:
+    tip = airflow.server.clone(OWNER, TEAM_A).tip()
+    assert airflow.git("ls-remote", TEAM_A, "refs/heads/main").split()[0] == tip
+    assert airflow.git("clone", TEAM_A, f"clone-{next(serial)}").startswith("Cloning into")
+
+
+@pytest.mark.parametrize("repository", [PIPELINES, DATASETS])
+def test_a_deploy_key_opens_no_other_repository(airflow: Guest, repository: str) -> None:
+    assert f"not authorized to read {repository}" in airflow.git("ls-remote", repository)
+
+
+def test_a_deploy_key_changes_nothing_and_opens_no_shell(airflow: Guest) -> None:
+    owner = airflow.server.clone(OWNER, TEAM_A)
+    owner.commit()
+    before = owner.tip()
+    url = airflow.url(TEAM_A)
+    pushed = airflow.run("git", "-C", str(owner.folder), "push", url, "HEAD:main")
+    assert "not authorized to write" in pushed
+    assert owner.tip() == before
+    door = ["-p", str(airflow.server.ssh_port), f"{ssh.USER}@127.0.0.1"]
+    assert "does not provide shell access" in airflow.run(*door)
+    assert "git" not in airflow.run(*door, "ls /var/lib/gitea")
+
+
+def test_another_key_and_another_server_are_refused(airflow: Guest) -> None:
+    other = airflow.server.folder / "other.key"
+    ssh.private(other)
+    stranger = Guest(airflow.server, other, airflow.host_key)
+    assert "Permission denied (publickey)" in stranger.git("ls-remote", TEAM_A)
+    deceived = Guest(airflow.server, airflow.key, other)
+    assert "Host key verification failed" in deceived.git("ls-remote", TEAM_A)
+
+
+@pytest.mark.parametrize("wrong", ["absent", "writes", "other"])
+def test_the_deploy_key_is_made_right_and_others_stay(server: Server, wrong: str) -> None:
+    path, owner = f"repos/{TEAM_A}/keys", server.api()
+    somebodys = {"title": f"theirs {next(serial)}", "key": ssh.public(ssh.new()), "read_only": True}
+    kept = owner.change("POST", path, somebodys)
+    (ours,) = [one for one in owner.get(path) if one["title"] == AIRFLOW]
+    owner.change("DELETE", f"{path}/{ours['id']}")
+    if wrong == "writes":
+        owner.change("POST", path, {"title": "x", "key": server.deploy_key, "read_only": False})
+    if wrong == "other":
+        owner.change(
+            "POST", path, {"title": AIRFLOW, "key": ssh.public(ssh.new()), "read_only": True}
+        )
+    server.prepare()
+    found = server.keys(TEAM_A)
+    assert (AIRFLOW, server.deploy_key, True) in found
+    assert (somebodys["title"], somebodys["key"], True) in found
+    assert len(found) == 2
+    owner.change("DELETE", f"{path}/{kept['id']}")
+
+
 # --- Failures, and what they tell ---------------------------------------------------------------
 
 
@@ -513,3 +783,10 @@ def test_no_argument_and_no_log_holds_a_secret(running: Server) -> None:
     log = docker.docker("logs", running.container)
     assert log
     assert not [secret for secret in running.secrets() if secret in words or secret in log]
+
+
+def test_the_listeners_secret_is_not_in_giteas_files(server: Server) -> None:
+    """It lies there encrypted, by a key that is in no file; the database is among the files."""
+    docker.docker("exec", server.container, "grep", "-rqa", "repository", FILES)
+    with pytest.raises(LabError):
+        docker.docker("exec", server.container, "grep", "-rqa", server.listener.secret, FILES)

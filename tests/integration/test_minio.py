@@ -268,7 +268,7 @@ def test_nothing_stored_is_lost(server: Server) -> None:
     assert server.versions(place["Key"]) == [b"second", b"first"]
 
 
-def test_a_step_deletes_nothing(server: Server) -> None:
+def test_a_step_deletes_nothing_but_records_of_runs(server: Server) -> None:
     place = {"Bucket": BUCKET, "Key": "stays"}
     version = server.steps.put_object(**place, Body=b"it stays")["VersionId"]
     refused(server.steps.delete_object, **place)
@@ -277,6 +277,10 @@ def test_a_step_deletes_nothing(server: Server) -> None:
     deleted = server.steps.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "stays"}]})
     assert [error["Code"] for error in deleted["Errors"]] == ["AccessDenied"]
     assert server.steps.get_object(**place)["Body"].read() == b"it stays"
+    record = {"Bucket": BUCKET, "Key": "results/sales_pipeline/runs/one/records.json"}
+    server.steps.put_object(**record, Body=b"of a run")
+    server.steps.delete_object(**record)
+    assert not server.steps.list_objects_v2(Bucket=BUCKET, Prefix="results/").get("Contents")
 
 
 def test_a_step_changes_nothing_about_the_bucket(server: Server) -> None:

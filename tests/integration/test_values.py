@@ -49,7 +49,11 @@ REFERENCE = re.compile(
     r"(^|/)(secretName|\w+SecretName|credentialsSecret|sshKeySecret|secret/secretKey|\w+_KEY_FILE)$"
     r"|/(secretKeyRef|matchExpressions|podAffinityTerm)/|/checksum/"
 )
-HARMLESS = {"GITEA__security__PASSWORD_HASH_ALGO", "keytab"}
+HARMLESS = {
+    "GITEA__security__PASSWORD_HASH_ALGO",
+    "GITEA__server__SSH_SERVER_HOST_KEYS",  # where the file is
+    "keytab",
+}
 # Facts of a process and its image: a step's PATH is another on each machine.
 PROCESS = {"PATH", "HOME", "TMPDIR"}
 KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -250,7 +254,7 @@ def test_a_version_beside_the_lock_is_found() -> None:
 def test_the_overlay_runs_the_locked_images() -> None:
     known = images.locked()
     found = {container["image"] for pod in pods("overlay") for container in pod.containers}
-    assert found == {known[key].name for key in (*images.STORES, "worker")}
+    assert found == {known[key].name for key in (*images.STORES, "worker", "trainer")}
 
 
 def test_the_chart_runs_the_locked_image() -> None:
@@ -317,6 +321,27 @@ def test_a_step_has_its_credentials_from_secrets() -> None:
     plain = {variable["name"] for variable in container["env"] if "valueFrom" not in variable}
     assert not plain
     assert {*KEYS, "GIT_SYNC_PASSWORD"} <= {variable["name"] for variable in container["env"]}
+
+
+def test_dags_are_delivered_the_same_on_every_backend() -> None:
+    """From the same branches, as soon, and each repository by a connection that is there."""
+    told = {f"AIRFLOW__{name}": value for name, value in airflow.delivery(TREE).items()}
+    parser = configparser.RawConfigParser()
+    parser.read_string(settings())
+    section = "dag_processor"
+    bundles = json.loads(parser[section]["dag_bundle_config_list"])
+    assert json.loads(told.pop("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST")) == bundles
+    assert len(told) >= 4
+    for name, value in told.items():
+        option = name.removeprefix("AIRFLOW__DAG_PROCESSOR__").lower()
+        assert parser[section][option] == value
+    tracked = {each["name"]: each["kwargs"]["tracking_ref"] for each in bundles}
+    assert tracked == {"pipelines": "main", "production": "release", "team-a": "main"}
+    wanted = {f"AIRFLOW_CONN_{each['kwargs']['git_conn_id'].upper()}" for each in bundles}
+    with home_of_a_lab() as config:
+        ports = dict.fromkeys(embedded.PORTS, 11_000)
+        assert airflow.connections(config, Secrets(config), ports).keys() == wanted
+    assert wanted <= {each["envName"] for each in values("values.yaml")["secret"]}
 
 
 def test_every_plugin_reaches_the_cluster() -> None:

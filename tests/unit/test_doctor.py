@@ -27,7 +27,7 @@ from lab.model import Service
 from lab.services import postgresql, seaweedfs
 
 FakeGit = Callable[..., None]
-LOOKED_AT = ["python", "git", "s3 server", "database", "home", "disk", "memory", "dataset"]
+LOOKED_AT = ["python", "git", "ssh", "s3 server", "database", "home", "disk", "memory", "dataset"]
 
 
 @pytest.fixture

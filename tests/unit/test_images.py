@@ -47,6 +47,10 @@ name = "apache/airflow:3"
 name = "lab/worker"
 folder = "worker"
 arguments = {{ PYTHON_IMAGE = "python" }}
+[trainer]
+name = "lab/trainer"
+folder = "trainer"
+arguments = {{ WORKER_IMAGE = "worker" }}
 [go]
 name = "golang:1"
 digest = "{PINNED}"
@@ -206,9 +210,9 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout with a lock and two images to be built."""
+    """A checkout with a lock and three images to be built."""
     tree = tmp_path / "tree"
-    for name in ("minio", "worker"):
+    for name in ("minio", "worker", "trainer"):
         folder = tree / "images" / name / "package"
         folder.mkdir(parents=True)
         (folder.parent / "Dockerfile").write_text("FROM somewhere\n")
@@ -239,7 +243,7 @@ def test_this_checkouts_lock() -> None:
             assert CONTENT.fullmatch(image.tag)
             assert image.digest is None
     entries = tomllib.loads((TREE / images.LOCK).read_text("utf-8"))
-    assert {key for key in entries if "folder" in entries[key]} == {"minio", "worker"}
+    assert {key for key in entries if "folder" in entries[key]} == {"minio", "worker", "trainer"}
 
 
 def test_a_locks_images(tree: Path) -> None:
@@ -256,6 +260,17 @@ def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None
     known = images.locked(tree)
     assert known["minio"].arguments == {"GO_IMAGE": "golang:1", "VERSION": "v0"}
     assert known["worker"].arguments == {"PYTHON_IMAGE": "python:3"}
+    assert known["trainer"].arguments == {"WORKER_IMAGE": known["worker"].name}
+
+
+def test_the_trainer_has_what_its_base_has() -> None:
+    """Other versions would be installed a second time, and which one is used be left to chance."""
+    worker, trainer = (
+        set((TREE / "images" / name / "requirements.txt").read_text("utf-8").splitlines())
+        for name in ("worker", "trainer")
+    )
+    assert worker <= trainer
+    assert any(line.startswith("scikit-learn==") for line in trainer - worker)
 
 
 def test_a_registrys_port_is_not_taken_for_a_tag() -> None:
@@ -268,6 +283,10 @@ def test_a_registrys_port_is_not_taken_for_a_tag() -> None:
 
 def worker(tree: Path) -> str:
     return images.locked(tree)["worker"].tag
+
+
+def trainer(tree: Path) -> str:
+    return images.locked(tree)["trainer"].tag
 
 
 CHANGES: list[Callable[[Path], object]] = [
@@ -287,9 +306,17 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
 def test_a_tag_changes_with_what_is_built(tree: Path, number: int) -> None:
-    before = worker(tree)
+    before = worker(tree), trainer(tree)
     CHANGES[number](tree / "images" / "worker")
-    assert worker(tree) != before
+    assert worker(tree) != before[0]
+    assert trainer(tree) != before[1], "it is built from the worker's image"
+
+
+def test_a_base_s_tag_stays_when_what_is_built_from_it_changes(tree: Path) -> None:
+    before = worker(tree), trainer(tree)
+    (tree / "images" / "trainer" / "package" / "code.py").write_text("x = 2\n")
+    assert worker(tree) == before[0]
+    assert trainer(tree) != before[1]
 
 
 def test_bytes_do_not_go_from_one_file_to_the_next_unnoticed(tree: Path) -> None:
@@ -342,6 +369,8 @@ def test_what_a_built_image_was_built_from_is_not_missing(engine: Engine, tree: 
     known = images.locked(tree)
     engine.hold(*(image.name for key, image in known.items() if key not in ("go", "python")))
     assert images.missing(tree) == []
+    (known["trainer"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
+    assert images.missing(tree) == [], "what it is built from is there"
     (known["worker"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
     assert names_of(images.missing(tree)) == ["python:3"]
     engine.hold("python:3")
@@ -373,12 +402,17 @@ def test_everything_is_brought_in_order(
             *("--build-arg", "PYTHON_IMAGE=python:3"),
             str(folders / "worker"),
         ],
+        [
+            *("build", "--tag", known["trainer"].name),
+            *("--build-arg", f"WORKER_IMAGE={known['worker'].name}"),
+            str(folders / "trainer"),
+        ],
     ]
     assert {image.name for image in known.values()} <= engine.names
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == ["  pulling kindest/node:v1", "  pulling postgres:17"]
     assert f"  building {known['minio'].name}, once: about four minutes" in said
-    assert said[-1] == f"  building {known['worker'].name}"
+    assert said[-1] == f"  building {known['trainer'].name}"
     assert len(said) == len(known)
 
 
@@ -399,6 +433,13 @@ def test_a_base_that_is_there_is_built_upon(engine: Engine, tree: Path) -> None:
     known = images.locked(tree)
     images.provide(known, known["worker"])
     assert [call[0] for call in engine.made] == ["build"]
+
+
+def test_a_base_that_is_built_here_is_built_first(engine: Engine, tree: Path) -> None:
+    known = images.locked(tree)
+    images.provide(known, known["trainer"])
+    made = [call[2] for call in engine.made]
+    assert made == ["python:3", known["worker"].name, known["trainer"].name]
 
 
 @pytest.mark.parametrize(("digest", "said"), [(PINNED, False), (OTHER, True), (None, True)])

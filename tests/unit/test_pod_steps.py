@@ -6,13 +6,17 @@ import importlib
 import json
 import re
 import runpy
+import sys
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowException, ParamValidationError
 from kubernetes.client import (
     ApiClient,
     ApiException,
@@ -23,6 +27,7 @@ from kubernetes.client import (
     V1Pod,
     V1PodStatus,
 )
+from urllib3.exceptions import HTTPError
 
 TREE = Path(__file__).resolve().parents[2]
 TEMPLATE = Path("manifests", "base", "step-template.yaml")
@@ -40,8 +45,15 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the DAG processor sees: the folder of DAGs; Airflow's own files are elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(TREE / "dags"))
+        for folder in ("dags", "manifests/base/plugins"):
+            patch.syspath_prepend(str(TREE / folder))
         yield
+
+
+def made(pod: ModuleType, task_id: str = "pull_data", **named: Any) -> Any:
+    """A step of a DAG, as `steps.step` makes it."""
+    how = {"template": "step", "memory": None, "keep": False, **named}
+    return pod.task(task_id, ("dataset-steps", "pull"), RUN, **how)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +63,7 @@ def pod(dags: None) -> ModuleType:
 
 @pytest.fixture
 def step(pod: ModuleType) -> Any:
-    return pod.task("pull_data", ("dataset-steps", "pull"), RUN)
+    return made(pod)
 
 
 def template() -> V1Pod:
@@ -171,30 +183,53 @@ def test_code_0_is_success(pod: ModuleType) -> None:
 # --- The reason ---------------------------------------------------------------------------------
 
 
-def test_too_little_memory_is_explained(pod: ModuleType) -> None:
-    """With the limit, and where it is written."""
-    error = pod.AirflowException("the provider's words")
-    with pytest.raises(pod.AirflowException) as caught:
-        pod.explain(found(ended(137, "OOMKilled")), error)
-    text = str(caught.value)
+def explained(step: Any, left: V1Pod | None) -> BaseException:
+    """What is raised in the place of the provider's error, or that error."""
+    error: BaseException = AirflowException("the provider's words")
+    step.remote_pod = left
+    try:
+        step.explain({"dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py")}, error)
+    except AirflowException as better:
+        error = better
+    return error
+
+
+def test_too_little_memory_of_the_template_is_explained(pod: ModuleType) -> None:
+    """With the limit, and where it is written; with the same limit no retry can help."""
+    step = made(pod, template="big")
     limit = template().spec.containers[0].resources.limits["memory"]
-    assert f"OOMKilled: the step needed more than its limit of {limit};" in text
-    assert TEMPLATE.as_posix() in text
-    assert caught.value.__cause__ is error
-    assert not isinstance(caught.value, pod.AirflowFailException)
+    error = explained(step, found(ended(137, "OOMKilled")))
+    assert type(error) is pod.AirflowFailException
+    assert str(error.__cause__) == "the provider's words"
+    assert str(error) == (
+        f"OOMKilled: pull_data needed more than its limit of {limit}; raise "
+        "resources.limits.memory in manifests/base/big-template.yaml, then lab up"
+    )
+    assert (TREE / pod.StepPodOperator.memory_of_template(made(pod)).split()[2][:-1]).is_file()
 
 
-def test_what_no_retry_can_help_fails_for_good(pod: ModuleType) -> None:
-    error = pod.AirflowException("the provider's words")
-    with pytest.raises(pod.AirflowFailException, match="no retry can help") as caught:
-        pod.explain(found(ended(65)), error)
-    assert caught.value.__cause__ is error
+def test_too_little_memory_of_the_step_s_own_is_explained(pod: ModuleType) -> None:
+    step = made(pod, memory="256Mi")
+    left = found(ended(137, "OOMKilled"))
+    left.spec.containers[0].resources.limits["memory"] = "256Mi"
+    error = explained(step, left)
+    assert type(error) is pod.AirflowFailException
+    assert str(error) == (
+        "OOMKilled: pull_data needed more than its limit of 256Mi; "
+        "raise memory= in dags/some_dag.py"
+    )
+
+
+def test_what_no_retry_can_help_fails_for_good(pod: ModuleType, step: Any) -> None:
+    error = explained(step, found(ended(65)))
+    assert type(error) is pod.AirflowFailException
+    assert "no retry can help" in str(error)
 
 
 @pytest.mark.parametrize("code", [0, 1, 75, 137, 143])
-def test_any_other_error_is_left_as_it_is(pod: ModuleType, code: int) -> None:
+def test_any_other_error_is_left_as_it_is(pod: ModuleType, step: Any, code: int) -> None:
     for one in (found(ended(code)), None, found()):
-        pod.explain(one, pod.AirflowException("the provider's words"))
+        assert str(explained(step, one)) == "the provider's words"
 
 
 def test_the_step_s_codes_are_those_of_the_steps(pod: ModuleType) -> None:
@@ -266,13 +301,18 @@ def test_a_failure_is_explained_or_raised_as_it_is(
         executed(pod, step, monkeypatch, "a failure")
 
 
+def built_by(pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch) -> V1Pod:
+    """The pod that the provider would ask for."""
+    executed(pod, step, monkeypatch, "", found(ended(0)))
+    monkeypatch.setattr(type(step), "_get_ti_pod_labels", lambda *_: {"dag_id": "d"})
+    return step.build_pod_request_obj({}, dry_run=True)
+
+
 def test_the_pod_is_the_template_s_with_the_step_s_words(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the template is lost when the provider builds its request."""
-    executed(pod, step, monkeypatch, "", found(ended(0)))
-    monkeypatch.setattr(type(step), "_get_ti_pod_labels", lambda *_: {"dag_id": "d"})
-    built = step.build_pod_request_obj({}, dry_run=True)
+    built = built_by(pod, step, monkeypatch)
     plain = template()
     (container,) = built.spec.containers
     assert (container.command, container.args) == (["dataset-steps"], ["pull"])
@@ -288,6 +328,36 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
     assert built.spec.termination_grace_period_seconds == 2
     assert built.metadata.labels["app.kubernetes.io/component"] == "step"
     assert (built.metadata.namespace, built.metadata.name) == ("airflow", step.name)
+    assert "kept" not in built.metadata.labels
+
+
+def test_a_step_s_own_memory_takes_the_place_of_the_template_s(
+    pod: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asks for, too, or the limit could lie below that; its CPU stays as it is."""
+    built = built_by(pod, made(pod, memory="100Mi"), monkeypatch)
+    plain = template().spec.containers[0].resources
+    given = built.spec.containers[0].resources
+    assert given.limits == {**plain.limits, "memory": "100Mi"}
+    assert given.requests == {**plain.requests, "memory": "100Mi"}
+
+
+def test_a_pod_says_whose_it_is_and_whether_it_is_kept(
+    pod: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its annotations, which hold any name as it is; in a label, by which it is chosen."""
+    step = made(pod, keep=True)
+    monkeypatch.setattr(type(step), "sweep", lambda *_: None)
+    step.keep_hours = "24"  # as Airflow renders it
+    built = built_by(pod, step, monkeypatch)
+    assert built.metadata.annotations == {"dag_id": "{{ dag.dag_id }}", "run_id": "{{ run_id }}"}
+    assert {"annotations", "keep_hours"} <= set(pod.StepPodOperator.template_fields)
+    assert built.metadata.labels["kept"] == "True"
+
+
+def test_memory_that_is_none_is_no_dag(pod: ModuleType) -> None:
+    with pytest.raises(ValueError, match="'256MB' is no amount of memory"):
+        made(pod, memory="256MB")
 
 
 # --- A name that is taken -----------------------------------------------------------------------
@@ -308,7 +378,7 @@ def creating(
 
     calls: list[object] = []
     monkeypatch.setattr(pod.KubernetesPodOperator, "get_or_create_pod", provider)
-    monkeypatch.setattr(pod, "POLL", 0.001)
+    monkeypatch.setattr(pod, "PAUSE", 0.001)
     return lambda: len(calls)
 
 
@@ -343,6 +413,244 @@ def test_a_pod_that_stays_is_given_up_on(
         step.get_or_create_pod(V1Pod(), {})
     assert caught.value.status == 409
     assert calls() > 2
+
+
+# --- What is kept -------------------------------------------------------------------------------
+
+
+class Namespace:
+    """As much of a cluster's API as the operator uses: pods with names, labels and uids.
+
+    A pod that is deleted is there for some more reads. Whenever a task's pod is made, none of the
+    same task may be at work.
+    """
+
+    def __init__(self, *pods: V1Pod) -> None:
+        self.pods = list(pods)
+        self.going: dict[str, int] = {}
+        self.api_client = ApiClient()
+        self.lists: list[str] = []
+
+    def names(self) -> list[str]:
+        return [pod.metadata.name for pod in self.pods]
+
+    def pod(self, name: str) -> V1Pod:
+        """The pod, or ApiException; a deleted one is gone when it was asked for three times."""
+        found = next((p for p in self.pods if p.metadata.name == name), None)
+        if found and found.metadata.uid in self.going:
+            self.going[found.metadata.uid] -= 1
+            if self.going[found.metadata.uid] <= 0:
+                self.pods.remove(found)
+                found = None
+        if found is None:
+            raise ApiException(status=404)
+        return found
+
+    def read_namespaced_pod(self, name: str, _: str) -> V1Pod:
+        return self.pod(name)
+
+    def list_namespaced_pod(self, *_: str, label_selector: str, **__: str) -> Any:
+        self.lists.append(label_selector)
+        wanted = [p for p in self.pods if chosen(p.metadata.labels, label_selector)]
+        return SimpleNamespace(items=wanted)
+
+    def delete_namespaced_pod(self, name: str, _: str, body: Any) -> None:
+        found = self.pod(name)
+        if found.metadata.uid != body.preconditions.uid:
+            raise ApiException(status=409)
+        self.going.setdefault(found.metadata.uid, 3)
+
+    def create_namespaced_pod(self, body: dict[str, Any], **_: Any) -> V1Pod:
+        answer = SimpleNamespace(data=json.dumps(body))
+        pod = self.api_client.deserialize(answer, "V1Pod")
+        if pod.metadata.name in self.names():
+            raise ApiException(status=409)
+        task = {k: v for k, v in pod.metadata.labels.items() if k in ("dag_id", "run_id")}
+        at_work = [p for p in self.pods if p.status.phase not in ("Succeeded", "Failed")]
+        assert not [p for p in at_work if task.items() <= p.metadata.labels.items()]
+        pod.metadata.uid, pod.status = str(uuid.uuid4()), V1PodStatus(phase="Pending")
+        self.pods.append(pod)
+        return pod
+
+
+def chosen(labels: dict[str, str], selector: str) -> bool:
+    """Whether the labels are such; a label that is not there differs from any value."""
+    for term in selector.split(","):
+        name, differs, value = term.partition("!=") if "!=" in term else term.partition("=")
+        if term.startswith("!"):
+            if term[1:] in labels:
+                return False
+        elif (labels.get(name) == value) is (differs == "!="):
+            return False
+    return True
+
+
+def left(
+    name: str,
+    phase: str = "Failed",
+    ago: timedelta = timedelta(0),
+    *,
+    read: bool = True,
+    **labels: str,
+) -> V1Pod:
+    """A kept pod of task t in run r of DAG d, as a step left it so long ago."""
+    pod = found(ended(1), phase=phase)
+    own = {"dag_id": "d", "run_id": "r", "task_id": "t", "try_number": "1", "kept": "True"}
+    pod.metadata.name, pod.metadata.uid = name, str(uuid.uuid4())
+    pod.metadata.labels = {**own, "kubernetes_pod_operator": "True", **labels}
+    if read:
+        pod.metadata.labels["already_checked"] = "True"
+    pod.metadata.creation_timestamp = datetime.now(UTC) - timedelta(days=30)
+    pod.status.container_statuses[0].state.terminated.finished_at = datetime.now(UTC) - ago
+    if phase in ("Running", "Pending"):
+        pod.status = V1PodStatus(phase=phase)
+    return pod
+
+
+def whole(**values: object) -> dict[str, Any]:
+    """What an attempt knows of its run."""
+    ti = context(**values)["ti"]
+    return {"ti": ti, "run_id": ti.run_id, "dag": SimpleNamespace()}
+
+
+@pytest.fixture
+def kept(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Namespace]]:
+    """A kept step, its variables rendered, in a namespace with these pods."""
+    monkeypatch.setattr(pod, "PAUSE", 0.001)
+
+    def step(*pods: V1Pod, keep_hours: str = "24") -> tuple[Any, Namespace]:
+        made_, namespace = made(pod, "t", keep=True), Namespace(*pods)
+        made_.keep_hours = keep_hours
+        made_.__dict__["client"] = namespace
+        made_.name = pod.pod_name(whole())
+        return made_, namespace
+
+    return step
+
+
+def request_of(step: Any) -> V1Pod:
+    """What a second attempt asks for."""
+    request = template()
+    request.metadata.name, request.metadata.namespace = step.name, "airflow"
+    request.metadata.labels = {**step._get_ti_pod_labels(whole(try_number=2)), "kept": "True"}
+    return request
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_an_earlier_attempt_s_kept_pod_is_not_taken_for_the_new_one(
+    kept: Callable[..., Any], pod: ModuleType, phase: str, read: bool
+) -> None:
+    """Its end would be the new attempt's, though nothing was done again."""
+    old = left(pod.pod_name(whole()), phase, read=read)
+    step, namespace = kept(old)
+    taken = step.get_or_create_pod(request_of(step), whole(try_number=2))
+    (now,) = namespace.pods
+    assert taken.metadata.labels["try_number"] == "2"
+    assert (now.metadata.labels["try_number"], now.status.phase) == ("2", "Pending")
+    assert now.metadata.uid != old.metadata.uid
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending"])
+def test_an_earlier_attempt_s_pod_that_is_at_work_is_taken_up(
+    kept: Callable[..., Any], pod: ModuleType, phase: str
+) -> None:
+    old = left(pod.pod_name(whole()), phase, read=False)
+    step, namespace = kept(old)
+    assert step.get_or_create_pod(request_of(step), whole(try_number=2)) is old
+    assert namespace.pods == [old]
+
+
+def test_two_attempts_at_once_have_one_pod(kept: Callable[..., Any], pod: ModuleType) -> None:
+    """The one that comes second finds the other's, whichever of them found the old one."""
+    step, namespace = kept(left(pod.pod_name(whole())))
+    late, _ = kept()
+    late.__dict__["client"] = namespace
+    step.get_or_create_pod(request_of(step), whole(try_number=2))
+    taken = late.get_or_create_pod(request_of(late), whole(try_number=3))
+    assert [taken] == namespace.pods
+
+
+def test_a_pod_that_took_the_name_of_another_is_not_removed_for_it(
+    kept: Callable[..., Any], pod: ModuleType
+) -> None:
+    old, new = left("a-pod"), left("a-pod", "Running")
+    step, namespace = kept(new)
+    step.remove(old)
+    assert (namespace.pods, namespace.going) == ([new], {})
+
+
+def test_what_earlier_runs_left_goes_when_it_is_old(kept: Callable[..., Any]) -> None:
+    day, hour = timedelta(hours=24), timedelta(hours=1)
+    step, namespace = kept(
+        left("old", ago=day, run_id="a"),
+        left("old-success", "Succeeded", ago=day + hour, run_id="b"),
+        left("young", ago=day - hour, run_id="a"),
+        left("at-work", "Running", run_id="a"),
+        left("its-own", ago=day + hour),
+        left("of-another-dag", ago=day + hour, run_id="a", dag_id="e"),
+        left("not-kept", ago=day + hour, run_id="a", kept="False"),
+    )
+    step.sweep(whole(), 24)
+    assert {p.metadata.name for p in namespace.pods if p.metadata.uid in namespace.going} == {
+        "old",
+        "old-success",
+    }
+
+
+def test_nothing_is_left_of_earlier_runs_when_nothing_is_kept(kept: Callable[..., Any]) -> None:
+    """But what an operator may be about to read: a killed one's, after an hour."""
+    step, namespace = kept(
+        left("just-now", run_id="a"),
+        left("clock-behind", ago=timedelta(seconds=-5), run_id="a"),
+        left("unread", ago=timedelta(minutes=59), run_id="a", read=False),
+        left("nobody-s", ago=timedelta(minutes=61), run_id="a", read=False),
+    )
+    step.sweep(whole(), 0)
+    assert {p.metadata.name for p in namespace.pods if p.metadata.uid in namespace.going} == {
+        "just-now",
+        "clock-behind",
+        "nobody-s",
+    }
+
+
+def test_a_pod_of_which_the_node_said_nothing_is_as_old_as_it_is(
+    kept: Callable[..., Any],
+) -> None:
+    silent = left("evicted", run_id="a")
+    silent.status.container_statuses = None
+    step, namespace = kept(silent)
+    step.sweep(whole(), 24)
+    assert list(namespace.going) == [silent.metadata.uid]
+
+
+def test_the_first_step_of_a_run_sweeps_and_no_other(
+    kept: Callable[..., Any], pod: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[float] = []
+    monkeypatch.setattr(pod.StepPodOperator, "sweep", lambda *given: swept.append(given[2]))
+    first, _ = kept(keep_hours="0.5")
+    executed(pod, first, monkeypatch, "", found(ended(0)))
+    second, _ = kept(keep_hours="0.5")
+    second.upstream_task_ids.add("first")
+    executed(pod, second, monkeypatch, "", found(ended(0)))
+    executed(pod, made(pod), monkeypatch, "", found(ended(0)))
+    assert swept == [0.5]
+
+
+@pytest.mark.parametrize("error", [ApiException(status=500), HTTPError("no answer")])
+def test_a_step_does_not_fail_for_what_is_left_of_others(
+    error: Exception, kept: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, namespace = kept(left("old", ago=timedelta(days=2), run_id="a"))
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(namespace, "delete_namespaced_pod", refused)
+    step.sweep(whole(), 24)
+    assert namespace.lists
+    assert namespace.names() == ["old"]
 
 
 # --- The node's reports -------------------------------------------------------------------------
@@ -444,7 +752,7 @@ def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
 # --- The DAG ------------------------------------------------------------------------------------
 
 
-def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_pipeline.py") -> Any:
     """The DAG of the file, which gives it no name of its own."""
     dag_type = importlib.import_module("airflow.sdk").DAG
     enter, entered = dag_type.__enter__, []
@@ -455,7 +763,9 @@ def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(dag_type, "__enter__", entering)
     monkeypatch.setenv("STEP_RUNTIME", runtime)
-    runpy.run_path(str(TREE / "dags" / "dataset_pipeline.py"))
+    monkeypatch.delitem(sys.modules, "steps", raising=False)  # it has chosen its runtime
+    runpy.run_path(str(TREE / "dags" / file))
+    monkeypatch.delitem(sys.modules, "steps")
     (dag,) = entered
     return dag
 
@@ -487,6 +797,32 @@ def test_a_dag_has_the_same_steps_wherever_they_run(
     order = [(task.task_id, set(task.downstream_task_ids)) for task in dag.topological_sort()]
     ids = list(STEPS)
     assert order == [(ids[0], {ids[1]}), (ids[1], {ids[2]}), (ids[2], set())]
+
+
+@pytest.mark.parametrize("runtime", ["pod", "process"])
+def test_the_etl_workflow_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kept for as long as the DAG's param says; what is asked of `copies` is checked first."""
+    dag = parsed(runtime, monkeypatch, "etl_workflow.py")
+    assert {t.task_id: words(t) for t in dag.tasks} == {
+        name: ["dataset-steps", name] for name in ("extract", "transform", "load")
+    }
+    for task in dag.tasks:
+        variables = task.env_vars if runtime == "pod" else task.variables
+        assert variables["KEEP_HOURS"] == "{{ params.keep_hours }}"
+    assert dag.get_task("transform").memory == "256Mi"
+    if runtime == "pod":
+        assert {t.keep_hours for t in dag.tasks} == {"{{ params.keep_hours }}"}
+        assert {t.on_finish_action.value for t in dag.tasks} == {"keep_pod"}
+    (asset,) = dag.get_task("load").outlets
+    assert asset.uri == "s3://lab-datasets/results/etl_workflow/employee_summary.json"
+    assert dag.params.dump() == {"copies": 1, "keep_hours": 24}
+    assert dag.max_active_runs == 1
+    for copies in (0, 10_001, 1.5, "2", True, None):
+        with pytest.raises(ParamValidationError):
+            dag.params.get_param("copies").resolve(copies)
+    for keep in (-1, "24", 169, None):
+        with pytest.raises(ParamValidationError):
+            dag.params.get_param("keep_hours").resolve(keep)
 
 
 def test_how_the_operator_is_set(step: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 from lab import runs
 from lab.errors import AccessError, ConfError, ServiceError
 from lab.lab import Lab
+from lab.model import Run
 
 
 def a_lab(url: str) -> Lab:
@@ -112,10 +113,40 @@ def test_an_airflow_that_does_not_answer_is_a_service_error() -> None:
         runs.token(a_lab(url))
 
 
+# --- Tasks --------------------------------------------------------------------------------------
+
+
+def test_all_tasks_of_a_large_run_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [SimpleNamespace(task_id=f"task-{n}", start_date=None) for n in range(250)]
+
+    class Api:
+        def __init__(self, client: object) -> None:
+            """Needs none."""
+
+        def get_task_instances(self, *_: str, limit: int, offset: int, **__: float) -> object:
+            page = known[offset : offset + limit]
+            return SimpleNamespace(task_instances=page, total_entries=len(known))
+
+    monkeypatch.setattr("airflow_client.client.TaskInstanceApi", Api)
+    client: Any = None
+    assert runs.tasks(client, Run("a run", "a_dag", "running", None)) == known
+
+
 # --- Logs ---------------------------------------------------------------------------------------
 
 
 def test_a_log_is_its_events_or_its_lines() -> None:
-    events = [SimpleNamespace(event="pulling"), "plain"]
+    events = [{"event": "pulling", "level": "info"}, "plain"]
     assert runs.log_lines(events) == ["pulling", "plain"]
     assert runs.log_lines(None) == []
+
+
+def test_a_log_says_why_a_task_failed() -> None:
+    error = {"exc_type": "AirflowFailException", "exc_value": "no such column", "frames": []}
+    cause = {"exc_type": "ValueError", "exc_value": "Job Role", "frames": []}
+    entry = {"event": "Task failed with exception", "error_detail": [error, cause]}
+    assert runs.log_lines([entry]) == [
+        "Task failed with exception",
+        "AirflowFailException: no such column",
+        "ValueError: Job Role",
+    ]

@@ -1,32 +1,21 @@
-"""`dataset-steps pull | modify | push | import FILE`: one step, for one run."""
+"""`dataset-steps pull | modify | push | import FILE | extract | transform | load`: one step."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
-from dataset_steps.errors import StepError, TemporaryError
+from dataset_steps.process import carry_out
 from dataset_steps.settings import Settings
-from dataset_steps.workspace import Workspace, exclusive
+from dataset_steps.workspace import Workspace
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one step. Exits 0 when it is done, 65 when no retry can help, 75 when one may."""
     arguments = parser().parse_args(argv)
-    try:
-        settings = Settings.from_environment(os.environ)
-        isolate(settings)
-        workspace = Workspace.of(settings)
-        with exclusive(workspace):
-            run(arguments, settings, workspace)
-    except StepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:  # of this machine: a full disk, say
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(TemporaryError.exit_code)
+    carry_out(partial(run, arguments))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     )
     steps.add_parser("modify", help="append one record to the workspace's dataset")
     steps.add_parser("push", help="store the new version, commit its pointer, push the commit")
+    steps.add_parser("extract", help="pull the dataset and take the columns of a summary out of it")
+    steps.add_parser("transform", help="summarise the extract by department")
+    steps.add_parser("load", help="put the summary into the bucket")
     first = steps.add_parser("import", help="store FILE as the first version of the dataset")
     first.add_argument("file", type=Path, metavar="FILE")
     return parser
@@ -57,18 +49,22 @@ def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace)
             from dataset_steps.push import push
 
             push(settings, workspace)
+        case "extract":
+            from dataset_steps.extract import extract
+
+            extract(settings, workspace, os.environ)
+        case "transform":
+            from dataset_steps.transform import transform
+
+            transform(workspace, os.environ)
+        case "load":
+            from dataset_steps.load import load
+
+            load(settings, workspace, os.environ)
         case "import":
             from dataset_steps.import_dataset import import_dataset
 
             import_dataset(settings, workspace, arguments.file)
-
-
-def isolate(settings: Settings) -> None:
-    """DVC reads and writes nothing outside the lab: no configuration or cache of the machine."""
-    own = settings.shared / "dvc"
-    os.environ["DVC_NO_ANALYTICS"] = "1"
-    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        os.environ[name] = str(own / name.lower())
 
 
 if __name__ == "__main__":

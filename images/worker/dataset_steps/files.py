@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,9 +14,17 @@ BLOCK = 1 << 20  # bytes read at a time; memory stays the same for every dataset
 
 def write_whole(path: Path, text: str) -> None:
     """`path` holds `text`, on the disk and not only in memory, or what it held before."""
+    with whole(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """What the block writes becomes `path` when it ends, and nothing of it does when it fails."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        yield file
+        file.flush()
         flush(file.fileno())
     part.replace(path)
 

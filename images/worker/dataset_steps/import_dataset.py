@@ -45,7 +45,7 @@ def publish(settings: Settings, workspace: Workspace, source: Path, version: Poi
     if workspace.pointer.exists():
         print(f"{settings.dataset_path} is already versioned")
         return
-    paths = configure(clone, settings.bucket) + ignore(workspace)
+    paths = [*configure(clone, settings.bucket), repository.ignore(workspace.dataset)]
     Remote(clone).store(version, source)
     pointer.write(workspace.pointer, version)
     trailers = pointer.trailers(settings.dataset_path, version)
@@ -68,14 +68,3 @@ def configure(clone: Path, bucket: str) -> list[Path]:
         config["core"] |= {"remote": REMOTE, "analytics": False, "check_update": False}
         config["remote"][REMOTE] = {"url": f"s3://{bucket}/{PREFIX}"}
     return [clone / name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")]
-
-
-def ignore(workspace: Workspace) -> list[Path]:
-    """Git ignores the dataset itself; the pointer is what it versions."""
-    path = workspace.dataset.parent / ".gitignore"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    line = f"/{workspace.dataset.name}"
-    if line not in lines:
-        path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
-    return [path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
 
@@ -41,8 +42,12 @@ def read(path: Path) -> Pointer:
     return Pointer(md5, size)
 
 
-def write(path: Path, pointer: Pointer) -> None:
-    """`path` names these bytes, in the form in which `dvc add` writes it."""
+def write(path: Path, pointer: Pointer, meta: dict[str, str] | None = None) -> None:
+    """`path` names these bytes, in the form in which `dvc add` writes it.
+
+    `meta` is what else is to be known of them; DVC keeps it and makes nothing of it.
+    """
     name = path.name.removesuffix(".dvc")
     out = {"md5": pointer.md5, "size": pointer.size, "hash": "md5", "path": name}
-    dump_yaml(path, {"outs": [out]})
+    content: dict[str, Any] = {"outs": [out]}
+    dump_yaml(path, {**content, "meta": meta} if meta else content)

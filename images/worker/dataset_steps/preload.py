@@ -10,9 +10,20 @@ import dvc.fs.dvc
 import dvc_s3
 import s3fs
 
-from dataset_steps import __main__, modify, pull, push
+from dataset_steps import __main__, extract, load, modify, pull, push, transform
 
-__all__ = ["__main__", "dvc", "dvc_s3", "modify", "pull", "push", "s3fs"]
+__all__ = [
+    "__main__",
+    "dvc",
+    "dvc_s3",
+    "extract",
+    "load",
+    "modify",
+    "pull",
+    "push",
+    "s3fs",
+    "transform",
+]
 
 # boto3's default session keeps the description of S3 that this client has it read. The keys are
 # of no use to anybody; without them it would look for some.

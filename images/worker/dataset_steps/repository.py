@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from dataset_steps.patience import patiently
 
 BRANCH = "main"
 GIT_SECONDS = 300
-AUTHOR = "dataset_pipeline"
 
 # The shell runs inside git; what it prints goes to git alone. Nothing secret is in an argument.
 HELPER = (
@@ -20,8 +20,6 @@ HELPER = (
 )
 CONFIG = {
     "credential.helper": HELPER,
-    "user.name": AUTHOR,
-    "user.email": f"{AUTHOR}@localhost",
     "init.defaultBranch": BRANCH,
     "core.fsync": "all",
     "commit.gpgSign": "false",
@@ -36,6 +34,7 @@ REFUSED = (
     "could not read Username",
     "The requested URL returned error: 403",
 )
+FULL_HASH = re.compile("[0-9a-f]{40,64}")
 LOST_RACE = ("[rejected]", "[remote rejected]")
 
 
@@ -50,12 +49,18 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_COUNT": str(len(CONFIG)),
         "LC_ALL": "C",
     }
-    for index, (key, value) in enumerate(CONFIG.items()):
+    config = {**CONFIG, **author()}
+    for index, (key, value) in enumerate(config.items()):
         env |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
-    return env
+    return {**env, "GIT_CONFIG_COUNT": str(len(config))}
+
+
+def author() -> dict[str, str]:
+    """Who makes a commit: the pipeline."""
+    name = os.environ.get("DAG_ID") or "lab"
+    return {"user.name": name, "user.email": f"{name}@localhost"}
 
 
 def foreign(name: str) -> bool:
@@ -127,11 +132,52 @@ def reset(repository: Path) -> None:
     git("checkout", "--quiet", "--force", "-B", BRANCH, f"origin/{BRANCH}", cwd=repository)
 
 
+def checkout(repository: Path, commit: str) -> None:
+    """The work tree is that of any commit; files that git ignores stay."""
+    git("checkout", "--quiet", "--force", "--detach", commit, cwd=repository)
+
+
+def resolve(repository: Path, name: str) -> str | None:
+    """The full hash of a commit, by its branch on the server or the beginning of its hash.
+
+    None when there is no such commit, or more than one.
+    """
+    asked = f"origin/{name}" if name == BRANCH else name
+    said = git(
+        "cat-file",
+        "--batch-check=%(objectname)",
+        cwd=repository,
+        stdin=f"{asked}^{{commit}}\n",
+    )
+    return said.strip() if FULL_HASH.fullmatch(said.strip()) else None
+
+
+def last_change(repository: Path, commit: str, path: str) -> str | None:
+    """The newest commit up to `commit` that changed the file, or None when none has it."""
+    return git("log", "-1", "--format=%H", commit, "--", path, cwd=repository).strip() or None
+
+
+def content(repository: Path, commit: str, path: str) -> str:
+    """The text of a file at a commit, which must have it."""
+    return git("show", f"{commit}:{path}", cwd=repository)
+
+
 def unlock(repository: Path) -> None:
     """Lock files of a git that was killed are gone; the workspace's lock says no other git runs."""
     for pattern in ("*.lock", "refs/**/*.lock"):
         for lock in (repository / ".git").glob(pattern):
             lock.unlink(missing_ok=True)
+
+
+def ignore(file: Path) -> Path:
+    """Git ignores a file that DVC versions, its pointer is what git has; the list that says so."""
+    path = file.with_name(".gitignore")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = f"/{file.name}"
+    if line not in lines:
+        path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
+    return path
 
 
 def message(subject: str, trailers: dict[str, str]) -> str:

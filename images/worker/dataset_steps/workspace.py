@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -23,6 +23,8 @@ from dataset_steps.settings import Settings
 
 LOCK_SECONDS = 300  # how long a retry waits for a killed attempt's orphan to end
 KEEP_SECONDS = 7 * 24 * 3600  # how long the workspace of a failed run is kept for reading
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,35 @@ class Workspace:
 
     def base(self) -> Base | None:
         """The version that was pulled, or None when no pull has come to its end."""
-        try:
-            return Base(**json.loads((self.root / "base.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        return self.recorded("base", Base)
 
     def record_base(self, base: Base) -> None:
         """The pull is complete: the next attempt finds it done."""
-        write_whole(self.root / "base.json", json.dumps(asdict(base)))
+        self.record("base", base)
 
     def change(self) -> Change | None:
         """What was appended to the base, or None when no modification has come to its end."""
-        try:
-            return Change(**json.loads((self.root / "change.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
+        return self.recorded("change", Change)
 
     def record_change(self, change: Change) -> None:
         """The modification is complete."""
-        write_whole(self.root / "change.json", json.dumps(asdict(change)))
+        self.record("change", change)
+
+    def recorded(self, name: str, kind: type[Record]) -> Record | None:
+        """What a step that came to its end has recorded under this name, or None."""
+        try:
+            return kind(**json.loads((self.root / f"{name}.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def record(self, name: str, value: Any) -> None:
+        """The workspace keeps `value`, a dataclass: the next attempt finds the step done."""
+        write_whole(self.root / f"{name}.json", json.dumps(asdict(value)))
 
     def clear(self) -> None:
-        """The folder is empty. The pull's record goes first: a half-emptied folder has none."""
-        (self.root / "base.json").unlink(missing_ok=True)
+        """The folder is empty. The records go first: a half-emptied folder has none."""
+        for record in self.root.glob("*.json"):
+            record.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
 

@@ -6,8 +6,10 @@ come here: it has the worker image's own code.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,12 @@ def client() -> S3Client:
 
 def bucket() -> str:
     return contract()["S3_BUCKET"]
+
+
+def name_of_run(run_id: str) -> str:
+    """A run's own name in keys: readable, and without letters that S3 servers disagree about."""
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", run_id)
+    return f"{readable}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
 def read(key: str) -> bytes | None:

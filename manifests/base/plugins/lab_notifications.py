@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import UTC, datetime
 
 import lab_bucket
@@ -34,7 +33,6 @@ def tell(dag_id: str, run_id: str, recipients: list[str], subject: str, text: st
 
 
 def key_of(dag_id: str, run_id: str, recipients: list[str], subject: str) -> str:
-    """The same key for the same subject of the same run; readable, and safe in any store."""
-    identity = json.dumps([run_id, recipients, subject])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return f"{FOLDER}/{dag_id}/{re.sub(r'[^A-Za-z0-9._-]', '-', run_id)}-{digest}.json"
+    """The same key for the same subject of the same run."""
+    digest = hashlib.sha256(json.dumps([recipients, subject]).encode()).hexdigest()[:8]
+    return f"{FOLDER}/{dag_id}/{lab_bucket.name_of_run(run_id)}-{digest}.json"

@@ -1,0 +1,146 @@
+"""What a CSV file holds: each column's numbers or values, of all records and of each group.
+
+Memory does not grow with the file: a column with many values is not counted value by value.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict
+
+MANY = 50  # values of a column, from which on it is not told how often each occurs
+
+
+class Statistics(TypedDict):
+    """What a table holds, in a form that JSON can hold."""
+
+    records: int
+    columns: dict[str, dict[str, Any]]
+    group_by: str
+    groups: dict[str, dict[str, Any]]
+
+
+class Column:
+    """What is known of a column's values so far."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.empty = 0
+        self.is_number = True
+        self.total: int | float = 0
+        self.minimum: int | float = math.inf
+        self.maximum: int | float = -math.inf
+        self.values: Counter[str] | None = Counter()
+
+    def add(self, text: str) -> None:
+        self.records += 1
+        if not text:
+            self.empty += 1
+            return
+        if self.is_number:
+            self.add_number(text)
+        if self.values is not None:
+            self.values[text] += 1
+            if len(self.values) > MANY:
+                self.values = None
+
+    def add_number(self, text: str) -> None:
+        number = number_of(text)
+        if number is None:
+            self.is_number = False
+            return
+        self.total += number
+        self.minimum = min(self.minimum, number)
+        self.maximum = max(self.maximum, number)
+
+    def merge(self, other: Column) -> None:
+        """This column has the other's records, too."""
+        self.records += other.records
+        self.empty += other.empty
+        self.is_number = self.is_number and other.is_number
+        self.total += other.total
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        both = None if self.values is None or other.values is None else self.values + other.values
+        self.values = None if both is None or len(both) > MANY else both
+
+    def mean(self) -> float | None:
+        """Of the values that are there; None where they are not numbers."""
+        known = self.records - self.empty
+        return round(self.total / known, 6) if self.is_number and known else None
+
+    def summary(self) -> dict[str, Any]:
+        """In a form that JSON can hold."""
+        if (mean := self.mean()) is not None:
+            numbers = {"minimum": self.minimum, "maximum": self.maximum, "mean": mean}
+            return {"empty": self.empty, **numbers}
+        return {"empty": self.empty, "values": self.values and dict(sorted(self.values.items()))}
+
+
+def number_of(text: str) -> int | float | None:
+    """The number that the text is; Python alone would take 1_0 and nan for numbers, too."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def statistics(lines: Iterable[str], group_by: str) -> Statistics:
+    """Number of records, and each column's summary; the same for each value of `group_by`.
+
+    Raises ValueError when the lines are not a table with that column.
+    """
+    rows = records(lines)
+    header = next(rows, [])
+    if group_by not in header:
+        raise ValueError(f"there is no column {group_by!r}, only {', '.join(header) or 'none'}")
+    groups = columns_of_groups(rows, header, header.index(group_by))
+    whole = [Column() for _ in header]
+    for columns in groups.values():
+        for mine, theirs in zip(whole, columns, strict=True):
+            mine.merge(theirs)
+    return {
+        "records": whole[0].records,
+        "columns": {name: column.summary() for name, column in zip(header, whole, strict=True)},
+        "group_by": group_by,
+        "groups": {name: group(header, groups[name], whole) for name in sorted(groups)},
+    }
+
+
+def records(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The fields of each line. Raises ValueError for lines that are not CSV."""
+    try:
+        yield from csv.reader(lines, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"not CSV: {error}") from error
+
+
+def columns_of_groups(
+    rows: Iterable[list[str]], header: list[str], place: int
+) -> dict[str, list[Column]]:
+    """The columns of each group; raises ValueError at a row that has not the header's fields."""
+    groups: dict[str, list[Column]] = {}
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise ValueError(f"record {number} has {len(row)} fields, not {len(header)}")
+        columns = groups.get(row[place])
+        if columns is None:
+            columns = groups[row[place]] = [Column() for _ in header]
+            if len(groups) > MANY:
+                raise ValueError(f"{header[place]!r} has more than {MANY} values to group by")
+        for column, text in zip(columns, row, strict=True):
+            column.add(text)
+    return groups
+
+
+def group(header: list[str], columns: list[Column], whole: list[Column]) -> dict[str, Any]:
+    """Number of records, and the means of what is a number in the whole table."""
+    both = zip(header, columns, whole, strict=True)
+    means = {name: column.mean() for name, column, of_all in both if of_all.is_number}
+    return {"records": columns[0].records, "means": means}

@@ -1,0 +1,102 @@
+"""Train a model on the dataset of one data commit, and publish it when it is good enough.
+
+It runs each Sunday, and when it is asked to: for another data commit, say, or another threshold. A
+model below the threshold, or of a dataset whose columns are not those of the newest model, is not
+published: that model stays as it is.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+
+from steps import DEFAULTS, named, step
+
+# Not at once where the last Sunday's run was missed: `dataset_pipeline` says more.
+WEEKLY = CronTriggerTimetable("0 2 * * 0", timezone="UTC", run_immediately=timedelta(minutes=1))
+
+PARAMS = {
+    "data_commit": Param(
+        "main",
+        type="string",
+        pattern="^(main|[0-9a-f]{7,40})$",
+        description="The commit of lab/datasets whose dataset is trained on: main, or a hash",
+    ),
+    "threshold": Param(
+        0.75,
+        type="number",
+        minimum=0,
+        maximum=1,
+        description="The least roc_auc, on the records held out, of a model that is published",
+    ),
+    "seed": Param(
+        42,
+        type="integer",
+        minimum=0,
+        maximum=2**32 - 1,
+        description="The same data and the same seed make the same model",
+    ),
+    "accept_schema_change": Param(
+        False,
+        type="boolean",
+        description="Publish a model of a dataset whose columns are not those of the newest model",
+    ),
+}
+REQUEST = {
+    "DATA_COMMIT": "{{ params.data_commit }}",
+    "THRESHOLD": "{{ params.threshold }}",
+    "SEED": "{{ params.seed | int }}",
+    "ACCEPT_SCHEMA_CHANGE": "{{ params.accept_schema_change | string | lower }}",
+}
+MODEL: dict[str, Any] = {"command": "model-steps", "template": "model", "variables": REQUEST}
+# Its pod is one of its own: where there are accelerators, this is what gets one.
+TRAINING = {**MODEL, "template": "training"}
+RECIPIENTS = ["ml-engineering"]
+
+
+@task
+def notify() -> str:
+    """Those who wait for the model know that there is one: the key of what they were told."""
+    import json
+
+    from airflow.sdk import get_current_context
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from lab_bucket import read
+    from lab_notifications import tell
+
+    run = get_current_context()["dag_run"]
+    result = json.loads(read(f"results/{run.dag_id}/model.json") or b"{}")
+    if result.get("run_id") != run.run_id:
+        raise AirflowFailException(
+            f"the bucket has the result of run {result.get('run_id')}, which ended after this one"
+        )
+    metrics = result["metrics"]
+    text = (
+        f"Commit {result['commit']} has a model trained on data commit {result['data_commit']}: "
+        f"its roc_auc is {metrics['roc_auc']} (the threshold was {metrics['threshold']}), its "
+        f"accuracy {metrics['accuracy']} on {metrics['held_out_records']} records held out."
+    )
+    return tell(run.dag_id, run.run_id, RECIPIENTS, "A model was published", text)
+
+
+with DAG(
+    named("ml_training_pipeline"),
+    description="Train a model on a version of the dataset, validate it, publish it with DVC",
+    schedule=WEEKLY,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params=PARAMS,
+    tags=["ml", "dvc"],
+    doc_md=__doc__,
+):
+    (
+        step("prepare_features", "prepare", **MODEL)
+        >> step("train_model", "train", **TRAINING)
+        >> step("validate_model", "validate", **MODEL)
+        >> step("version_model", "publish", **MODEL)
+        >> notify()
+    )

@@ -1,0 +1,11 @@
+"""The steps of `ml_training_pipeline`, the same on every backend.
+
+    request     what one run is asked to do, read from its environment
+    schema      the dataset's columns: what they hold, which of them a model learns from
+    records     the dataset, read and split line by line
+    model       where a model is kept, and how its file is written and read
+    prepare, train, validate, publish   one step each
+
+What they share with `dataset_pipeline` (git, the DVC remote, the run's workspace) is in
+`dataset_steps`. A step may be killed at any moment and run again, as there.
+"""

@@ -1,0 +1,54 @@
+"""`model-steps prepare | train | validate | publish`: one step, for one run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+
+from dataset_steps.process import carry_out
+from dataset_steps.settings import Settings
+from dataset_steps.workspace import Workspace
+from model_steps.request import Request
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one step. Exits 0 when it is done, 65 when no retry can help, 75 when one may."""
+    arguments = parser().parse_args(argv)
+    carry_out(partial(run, arguments.step))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("model-steps", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("prepare", help="pull the dataset of a data commit, check and split it")
+    steps.add_parser("train", help="train the model on the records to train with")
+    steps.add_parser("validate", help="hold the model against the records held out")
+    steps.add_parser("publish", help="store the model, commit its pointer, push the commit")
+    return parser
+
+
+def run(step: str, settings: Settings, workspace: Workspace) -> None:
+    """Imports a step only when it is run: scikit-learn alone takes a second."""
+    request = Request.from_environment(os.environ)
+    match step:
+        case "prepare":
+            from model_steps.prepare import prepare
+
+            prepare(settings, workspace, request)
+        case "train":
+            from model_steps.train import train
+
+            train(workspace, request)
+        case "validate":
+            from model_steps.validate import validate
+
+            validate(workspace, request)
+        case "publish":
+            from model_steps.publish import publish
+
+            publish(settings, workspace, request)
+
+
+if __name__ == "__main__":
+    main()

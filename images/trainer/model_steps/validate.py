@@ -1,0 +1,49 @@
+"""`validate`: the trained model is good enough, as the records that were held out say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from dataset_steps.errors import StepError
+from dataset_steps.workspace import Workspace
+from model_steps import model, records
+from model_steps.model import Validated
+from model_steps.request import Request
+from model_steps.schema import HELD_OUT
+
+DECIMALS = 6
+
+
+def validate(workspace: Workspace, request: Request) -> None:
+    """The model's metrics are recorded. Raises StepError when it is worse than the threshold."""
+    prepared = model.prepared(workspace)
+    pipeline = model.load(workspace)
+    part = records.read(model.part(workspace, HELD_OUT), model.known_schema(workspace))
+    found = metrics(pipeline, part)
+    print(", ".join(f"{name} {value}" for name, value in found.items()))
+    if found["roc_auc"] < request.threshold:
+        raise StepError(
+            f"the model's roc_auc is {found['roc_auc']} on {prepared.held_out} records held out, "
+            f"below the threshold of {request.threshold}: it is not published, and the newest "
+            "model stays as it is"
+        )
+    counts = {"training_records": prepared.training, "held_out_records": prepared.held_out}
+    all_of_them = {**found, **counts, "threshold": request.threshold}
+    workspace.record("validated", Validated(model.trained(workspace).md5, all_of_them))
+
+
+def metrics(pipeline: Any, part: records.Part) -> dict[str, float]:
+    """How the model answers. `roc_auc`, which the threshold is for: of two records with different
+    answers, how often it can tell which is which."""
+    with threadpool_limits(limits=1):
+        chances = pipeline.predict_proba(part.features)
+    first, second = pipeline.classes_
+    found = {
+        "roc_auc": roc_auc_score(part.answers == second, chances[:, 1]),
+        "accuracy": accuracy_score(part.answers, pipeline.classes_[chances.argmax(axis=1)]),
+        "log_loss": log_loss(part.answers, chances, labels=[first, second]),
+    }
+    return {name: round(float(value), DECIMALS) for name, value in found.items()}

@@ -1,0 +1,82 @@
+"""`extract`: of the newest version of the dataset, the columns that a summary is made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dataset_steps import kept
+from dataset_steps.errors import StepError
+from dataset_steps.files import whole
+from dataset_steps.pull import pull
+from dataset_steps.settings import Settings
+from dataset_steps.transform import COLUMNS, EXTRACT
+from dataset_steps.workspace import Workspace
+
+
+def extract(settings: Settings, workspace: Workspace, env: Mapping[str, str]) -> None:
+    """The workspace holds the newest dataset and, in `extract.csv`, the columns wanted of it.
+
+    An attempt that is made again works on the very version that the first one pulled.
+    """
+    keep = kept.hours(env)
+    if keep is not None:
+        kept.sweep(settings, workspace, keep)
+    try:
+        pull(settings, workspace)
+    finally:
+        if keep is not None:
+            kept.note(settings, workspace)
+    count = write_columns(workspace.dataset, workspace.root / EXTRACT)
+    print(f"extracted {', '.join(COLUMNS)} of {count} records")
+
+
+def write_columns(source: Path, into: Path) -> int:
+    """`into` holds the wanted columns of the CSV `source`, whole; the number of its records.
+
+    Raises StepError when the file has no such columns, or is no CSV. Memory stays the same for
+    every dataset size.
+    """
+    count = -1  # the first line names the columns
+    with whole(into) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        for count, row in enumerate(wanted(source)):  # noqa: B007
+            writer.writerow(row)
+        text.detach()
+        if count < 1:
+            raise StepError(f"{source.name} has no record")
+    return count
+
+
+def wanted(source: Path) -> Iterator[list[str]]:
+    """The wanted columns' names, then their fields of each record."""
+    with source.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            header = next(reader, [])
+            places = places_of(header, source.name)
+            yield list(COLUMNS)
+            for row in reader:
+                if len(row) != len(header):
+                    raise StepError(
+                        f"line {reader.line_num} of {source.name} has {len(row)} fields, "
+                        f"the header {len(header)}"
+                    )
+                yield [row[place] for place in places]
+        except UnicodeDecodeError as error:
+            raise StepError(f"{source.name} is not UTF-8: {error}") from error
+        except csv.Error as error:
+            raise StepError(f"line {reader.line_num} of {source.name}: {error}") from error
+
+
+def places_of(header: list[str], name: str) -> list[int]:
+    """Where the wanted columns are. Raises StepError naming each that is missing."""
+    if missing := [column for column in COLUMNS if column not in header]:
+        raise StepError(
+            f"{name} lacks the column {' and the column '.join(missing)}: "
+            f"a summary is made of {', '.join(COLUMNS)}"
+        )
+    return [header.index(column) for column in COLUMNS]

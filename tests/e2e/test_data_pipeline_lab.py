@@ -1,0 +1,121 @@
+"""data_pipeline_lab: the totals are those of the records, and the owner is told them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lab import s3
+from lab.errors import ConfError, RunError
+from lab.lab import Lab
+from lab.model import Run
+
+DAG = "data_pipeline_lab"
+OWNER = "data-engineering"
+
+
+def read(lab: Lab, key: str) -> Any:
+    body = s3.client(lab).get_object(Bucket=lab.s3_bucket, Key=key)["Body"]
+    return json.loads(body.read())
+
+
+def totals(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Number, total and average of each category, of amounts counted in cents."""
+    cents: dict[str, list[int]] = {}
+    for record in records:
+        cents.setdefault(record["category"], []).append(round(record["value"] * 100))
+    return {
+        name: {
+            "records": len(found),
+            "total": sum(found) / 100,
+            "average": sum(found) / len(found) / 100,
+        }
+        for name, found in cents.items()
+    }
+
+
+def told(lab: Lab, run: Run) -> list[dict[str, Any]]:
+    """What people have been told of this run."""
+    place = {"Bucket": lab.s3_bucket, "Prefix": f"notifications/{DAG}/"}
+    found = s3.client(lab).list_objects_v2(**place).get("Contents", [])
+    messages = [read(lab, entry["Key"]) for entry in found]
+    return [message for message in messages if message["run_id"] == run.id]
+
+
+def generated_anew(lab: Lab, seed: int) -> Any:
+    """The records that a run with this seed has made; they are gone afterwards."""
+    key = lab.xcom(lab.run(DAG, {"seed": seed, "records": 20}), "generate")["key"]
+    records = read(lab, key)
+    s3.client(lab).delete_object(Bucket=lab.s3_bucket, Key=key)
+    return records
+
+
+def test_the_owner_is_told_the_totals_of_the_records(lab: Lab) -> None:
+    run = lab.run(DAG)
+    records = read(lab, lab.xcom(run, "generate")["key"])
+    assert [record["id"] for record in records] == list(range(500))
+    assert {record["category"] for record in records} == {"A", "B", "C"}
+
+    expected = totals(records)
+    summary = read(lab, lab.xcom(run, "aggregate")["key"])
+    assert summary.keys() == expected.keys()
+    for name, row in expected.items():
+        assert summary[name] == pytest.approx(row, abs=0.006)
+
+    (message,) = told(lab, run)
+    assert message["who"] == [OWNER]
+    lines = message["text"].splitlines()
+    for name, row in expected.items():
+        wanted = f"Category {name}: {row['records']:.0f} records, total {row['total']:.2f}"
+        assert any(line.startswith(wanted) for line in lines)
+    assert lines[-1] == "Left out as bad: 0"
+
+
+def test_the_same_seed_gives_the_same_records_and_another_seed_others(lab: Lab) -> None:
+    one, same, other = (generated_anew(lab, seed) for seed in (7, 7, 8))
+    assert one == same
+    assert one != other
+    assert len(one) == len(other) == 20
+
+
+def test_a_few_bad_records_are_left_out(lab: Lab) -> None:
+    run = lab.run(DAG, {"records": 200, "invalid_share": 0.05})
+    records = read(lab, lab.xcom(run, "generate")["key"])
+    good = [record for record in records if record["value"] > 0]
+    assert (len(records), len(good)) == (200, 190)
+    summary = read(lab, lab.xcom(run, "aggregate")["key"])
+    assert sum(row["records"] for row in summary.values()) == 190
+    assert summary["A"] == pytest.approx(totals(good)["A"], abs=0.006)
+    (message,) = told(lab, run)
+    assert message["text"].endswith("Left out as bad: 10")
+
+
+def test_many_bad_records_are_refused_and_nobody_is_told_totals(lab: Lab) -> None:
+    run = lab.trigger(DAG, {"records": 200, "invalid_share": 0.06})
+    with pytest.raises(RunError, match=r"12 of 200 records are bad, more than 5%"):
+        lab.follow(run)
+    assert lab.outcomes(run)["validate"].attempts == 1  # no retry would help
+    assert told(lab, run) == []
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"records": 0},
+        {"records": 100_001},
+        {"records": "many"},
+        {"records": 1.5},
+        {"invalid_share": 1.1},
+        {"invalid_share": -0.1},
+        {"seed": None},
+    ],
+    ids=str,
+)
+def test_a_conf_that_the_dag_does_not_take_starts_no_run(lab: Lab, conf: dict[str, Any]) -> None:
+    before = [run.id for run in lab.runs_of(DAG)]
+    (name,) = conf
+    with pytest.raises(ConfError, match=rf"{DAG} refuses this conf: .*{name}"):
+        lab.trigger(DAG, conf)
+    assert [run.id for run in lab.runs_of(DAG)] == before

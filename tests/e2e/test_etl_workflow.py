@@ -1,0 +1,124 @@
+"""etl_workflow: a summary of the newest data, within limits of memory; what it ran in is kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from lab import s3
+from lab.errors import ConfError, RunError
+from lab.lab import Lab
+from lab.wait import NotYet, until
+
+DAG = "etl_workflow"
+FOLDER = "results/etl_workflow/"
+KEY = f"{FOLDER}employee_summary.json"
+
+
+def result(lab: Lab) -> bytes | None:
+    """The bytes of the result, or None where no run has left one yet."""
+    client = s3.client(lab)
+    try:
+        content: bytes = client.get_object(Bucket=lab.s3_bucket, Key=KEY)["Body"].read()
+    except client.exceptions.NoSuchKey:
+        return None
+    return content
+
+
+def summary(lab: Lab) -> Any:
+    content = result(lab)
+    assert content
+    return json.loads(content)
+
+
+def departments(lab: Lab, commit: str) -> dict[str, Any]:
+    """The summary of a commit's dataset, computed here."""
+    with lab.checkout(commit) as checkout:
+        content = checkout.read(lab.dataset_path).decode()
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    found = {}
+    for name in {row["Job Role"] for row in rows}:
+        own = [row for row in rows if row["Job Role"] == name]
+        left = sum(row["Attrition"] == "Left" for row in own)
+        found[name] = {
+            "head_count": len(own),
+            "mean_income": pytest.approx(mean(int(r["Monthly Income"]) for r in own), abs=0.0051),
+            "attrition_rate": pytest.approx(left / len(own), abs=0.000051),
+        }
+    return found
+
+
+def test_a_run_leaves_the_summary_of_the_newest_dataset(lab: Lab) -> None:
+    newest = lab.dataset()
+    run = lab.run(DAG)
+    found = summary(lab)
+    data = found["data"]
+    assert (found["run_id"], found["dag_version"]) == (run.id, run.dag_version)
+    assert newest in lab.history(data["commit"])
+    version = lab.dataset(data["commit"])
+    assert (data["path"], data["md5"], data["size"]) == (
+        lab.dataset_path,
+        version.md5,
+        version.size,
+    )
+    assert found["departments"] == departments(lab, data["commit"])
+    listed = s3.client(lab).list_objects_v2(Bucket=lab.s3_bucket, Prefix=FOLDER)["Contents"]
+    assert [entry["Key"] for entry in listed] == [KEY]
+
+
+def test_a_later_version_of_the_data_has_a_summary_of_its_own(lab: Lab) -> None:
+    lab.run(DAG)
+    before = summary(lab)
+    lab.run("dataset_pipeline")
+    lab.run(DAG)
+    after = summary(lab)
+    heads = [sum(d["head_count"] for d in s["departments"].values()) for s in (before, after)]
+    assert heads[1] > heads[0]
+    assert after["departments"] == departments(lab, after["data"]["commit"])
+
+
+def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(lab: Lab) -> None:
+    lab.run(DAG)
+    old = result(lab)
+    run = lab.trigger(DAG, {"copies": 10_000})
+    with pytest.raises(RunError) as caught:
+        lab.follow(run)
+    assert (
+        "OOMKilled: transform needed more than its limit of 256Mi; "
+        "raise memory= in dags/etl_workflow.py"
+    ) in str(caught.value)
+    assert "failed in transform" in str(caught.value)
+    assert lab.outcomes(run)["transform"].attempts == 1  # with the same limit no retry can help
+    assert result(lab) == old
+    assert lab.control.kept(run)
+    lab.run(DAG, {"copies": 3})
+    assert summary(lab)["departments"] == json.loads(old or b"{}")["departments"]
+
+
+def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(lab: Lab) -> None:
+    first = lab.run(DAG)
+    second = lab.run(DAG)
+    assert lab.control.kept(first)
+    assert not set(lab.control.kept(first)) & set(lab.control.kept(second))
+    third = lab.run(DAG, {"keep_hours": 0})
+
+    def removed() -> None:
+        if left := [*lab.control.kept(first), *lab.control.kept(second)]:
+            raise NotYet(f"{', '.join(left)} are still there")
+
+    until(removed, what="removal", timeout=30)
+    assert lab.control.kept(third)
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [{"copies": 0}, {"copies": 10_001}, {"copies": "two"}, {"keep_hours": -1}, {"keep_hours": 169}],
+)
+def test_a_conf_that_the_workflow_does_not_know_is_refused(lab: Lab, conf: dict[str, Any]) -> None:
+    with pytest.raises(ConfError, match="refuses this conf"):
+        lab.trigger(DAG, conf)

@@ -1,0 +1,225 @@
+"""ml_training_pipeline: each run publishes one model, which its commit brings back."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+import yaml
+
+from lab import s3, versions
+from lab.errors import CommitError, ConfError, RunError
+from lab.git import git
+from lab.lab import Lab
+from lab.model import Model
+from lab.runs import calling
+from lab.versions import object_key
+
+DAG = "ml_training_pipeline"
+MODEL, METRICS, SCHEMA = (
+    f"models/attrition.{end}" for end in ("joblib", "metrics.json", "schema.json")
+)
+
+
+@pytest.fixture(scope="module")
+def model(lab: Lab) -> Model:
+    """A model of the lab's first dataset: the newest, or one that a run makes now."""
+    return trained(lab, data_commit=lab.history()[-1].commit)
+
+
+def trained(lab: Lab, **conf: object) -> Model:
+    """The model that a run with this conf has published."""
+    run = lab.run(DAG, conf)
+    found = lab.model()
+    assert found.trailers["Run-Id"] == run.id
+    return found
+
+
+def newest(lab: Lab) -> Model | None:
+    try:
+        return lab.model()
+    except CommitError:
+        return None
+
+
+def test_a_run_publishes_a_model_that_its_commit_brings_back(lab: Lab, model: Model) -> None:
+    with lab.checkout(model.commit, MODEL) as checkout:
+        content = checkout.read(MODEL)
+        metrics = json.loads(checkout.read(METRICS))
+        columns = json.loads(checkout.read(SCHEMA))["features"]
+        pipeline = joblib.load(checkout.folder / MODEL)
+        described = yaml.safe_load(checkout.read("dvc.yaml"))
+    assert hashlib.md5(content).hexdigest() == model.md5
+    assert described["metrics"] == [METRICS]
+    assert metrics == model.metrics
+    rows = held_out(lab, model)
+    said = pipeline.predict([[row[name] for name in columns] for row in rows])
+    right = sum(answer == row["Attrition"] for answer, row in zip(said, rows, strict=True))
+    assert metrics["accuracy"] == pytest.approx(right / len(rows), abs=1e-5)
+    assert metrics["roc_auc"] >= metrics["threshold"] == 0.75
+    assert metrics["held_out_records"] == len(rows)
+
+
+def held_out(lab: Lab, model: Model) -> list[dict[str, str]]:
+    """The records that the model must not have seen, of the data commit that it names."""
+    assert model.data_commit
+    with lab.checkout(model.data_commit) as checkout:
+        text = checkout.read(lab.dataset_path).decode()
+    return [row for row in csv.DictReader(text.splitlines()) if row["dataset_type"] == "test"]
+
+
+def test_a_model_s_commit_names_the_run_and_the_data(lab: Lab, model: Model) -> None:
+    data = lab.history()[-1]
+    assert model.trailers == {
+        "Run-Id": model.trailers["Run-Id"],
+        "Dag-Id": DAG,
+        "Dag-Version": model.trailers["Dag-Version"],
+        "Data-Commit": data.commit,
+        "Data-Md5": data.md5,
+        "Model-Md5": model.md5,
+        "Model-Size": str(model.size),
+    }
+    assert len(model.trailers["Dag-Version"]) == 40
+    assert model.data_commit == data.commit
+
+
+def test_a_model_of_the_newest_dataset_while_datasets_are_published(lab: Lab, model: Model) -> None:
+    """Each run makes one commit, and the dataset's own line is as it was without models."""
+    lab.run("dataset_pipeline")
+    before = lab.history()
+    started = lab.trigger(DAG, {"seed": 7})
+    record = lab.run("dataset_pipeline")
+    lab.follow(started)
+    found = lab.model()
+    assert found.trailers["Run-Id"] == started.id
+    assert found.data_commit in {version.commit for version in lab.history()[:2]}
+    assert found.data_commit != model.data_commit
+    after = lab.history()
+    assert after[-len(before) :] == before
+    assert record.id in {version.trailers.get("Run-Id") for version in after}
+    assert all("Model-Md5" not in version.trailers for version in after)
+    proof = lab.verify()
+    assert (proof.ok, proof.commit) == (True, after[0].commit)
+    assert lab.verify(found.commit).ok
+
+
+def test_those_who_wait_for_the_model_are_told(lab: Lab, model: Model) -> None:
+    told = notifications(lab, model.trailers["Run-Id"])
+    assert [message["who"] for message in told] == [["ml-engineering"]]
+    for word in (model.commit, str(model.data_commit), str(model.metrics["roc_auc"]), "0.75"):
+        assert word in told[0]["text"]
+
+
+def notifications(lab: Lab, run_id: str) -> list[dict[str, Any]]:
+    """Whom a run has told what."""
+    client = s3.client(lab)
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=lab.s3_bucket, Prefix=f"notifications/{DAG}/"
+    )
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    found = [
+        json.loads(client.get_object(Bucket=lab.s3_bucket, Key=key)["Body"].read()) for key in keys
+    ]
+    return [message for message in found if message["run_id"] == run_id]
+
+
+# --- What is refused, and leaves the newest model as it is ----------------------------------------
+
+
+def test_a_model_below_the_threshold_is_not_published(lab: Lab, model: Model) -> None:
+    kept = lab.model()
+    with pytest.raises(RunError) as caught:
+        lab.run(DAG, {"threshold": 0.99, "data_commit": model.data_commit})
+    said = str(caught.value)
+    assert "failed in validate_model" in said
+    assert f"roc_auc is {model.metrics['roc_auc']} on" in said
+    assert "below the threshold of 0.99" in said
+    assert lab.model() == kept
+
+
+def test_a_data_commit_that_does_not_exist(lab: Lab) -> None:
+    kept = newest(lab)
+    missing = "0123456789abcdef0123456789abcdef01234567"
+    with pytest.raises(RunError, match=f"has no commit {missing} on any branch"):
+        lab.run(DAG, {"data_commit": missing})
+    assert newest(lab) == kept
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"threshold": 1.5},
+        {"threshold": "high"},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"data_commit": "HEAD"},
+        {"data_commit": "main; rm -rf /"},
+        {"data_commit": None},
+        {"accept_schema_change": "yes"},
+    ],
+    ids=str,
+)
+def test_a_conf_that_makes_no_sense_starts_no_run(lab: Lab, conf: dict[str, object]) -> None:
+    before = runs_of(lab)
+    with pytest.raises(ConfError):
+        lab.trigger(DAG, conf)
+    assert runs_of(lab) == before
+
+
+def runs_of(lab: Lab) -> int:
+    """How many runs of the DAG Airflow knows."""
+    from airflow_client.client import DagRunApi
+
+    with calling(lab) as client:
+        return int(DagRunApi(client).get_dag_runs(DAG, limit=1).total_entries)
+
+
+def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
+    lab: Lab, model: Model
+) -> None:
+    """Back on the first data, the same seed makes the very same model again, in a new commit."""
+    kept = lab.model()
+    commit = another_schema(lab, model)
+    with pytest.raises(RunError) as caught:
+        lab.run(DAG, {"data_commit": commit})
+    said = str(caught.value)
+    assert "failed in prepare_features" in said
+    for part in ("'Age' is missing", "'Birthday' is new", "accept_schema_change"):
+        assert part in said
+    assert lab.model() == kept
+    accepted = trained(lab, data_commit=commit, accept_schema_change=True)
+    assert accepted.data_commit == commit
+    back = trained(lab, data_commit=model.data_commit, accept_schema_change=True)
+    assert (back.md5, back.metrics) == (model.md5, model.metrics)
+    assert back.commit != model.commit
+
+
+def another_schema(lab: Lab, model: Model) -> str:
+    """A commit, on a branch of its own, of a dataset in which a column has another name."""
+    assert model.data_commit
+    with lab.checkout(model.data_commit) as checkout:
+        clone, old = checkout.folder, checkout.read(lab.dataset_path)
+        content = old.replace(b",Age,", b",Birthday,", 1)
+        assert content != old
+        git(lab, "checkout", "--quiet", "-b", "another-schema", cwd=clone)
+        write_version(lab, clone, content)
+        git(lab, "commit", "--quiet", "--all", "--message", "rename a column", cwd=clone)
+        git(lab, "push", "--quiet", "origin", "another-schema", cwd=clone)
+        return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
+
+
+def write_version(lab: Lab, clone: Path, content: bytes) -> None:
+    """The clone's pointer names this content, which the bucket has."""
+    pointer = clone / f"{lab.dataset_path}.dvc"
+    md5 = hashlib.md5(content).hexdigest()
+    described = yaml.safe_load(pointer.read_text("utf-8"))
+    described["outs"][0] |= {"md5": md5, "size": len(content)}
+    pointer.write_text(yaml.safe_dump(described), "utf-8")
+    _, prefix = versions.remote_of(lab, clone, "HEAD")
+    key = object_key(prefix, versions.version_of("HEAD", pointer.read_text("utf-8"), ""))
+    s3.client(lab).put_object(Bucket=lab.s3_bucket, Key=key, Body=content)

@@ -1,0 +1,228 @@
+"""Notifications and reading versions in Airflow's tasks, against the lab's real servers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from botocore.exceptions import ClientError
+
+from lab.services import gitserver, seaweedfs
+from tests.integration.conftest import PATH, PREFIX, Project, Stores, employees, md5_of, write
+
+TREE = Path(__file__).resolve().parents[2]
+RUN = "manual__2026-01-02T03:04:05.678901+00:00"
+TEXT = "Grüße: 500 records"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def airflow(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a task of Airflow's own sees: the plugins, the DAGs' folder, no key in its variables."""
+    folder = tmp_path_factory.mktemp("airflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(folder))
+        for path in (TREE / "dags", TREE / "manifests" / "base" / "plugins"):
+            patch.syspath_prepend(str(path))
+        know(patch, folder, stores.site.step_environment)
+        yield
+
+
+def know(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> None:
+    """The lab's contract is this, as the embedded backend hands it to Airflow."""
+    file = folder / "contract.json"
+    write(file, json.dumps(contract))
+    patch.setenv("STEP_ENVIRONMENT_FILE", str(file))
+
+
+# --- Notifications --------------------------------------------------------------------------------
+
+
+def messages(stores: Stores, dag_id: str) -> list[dict[str, Any]]:
+    place = {"Bucket": seaweedfs.BUCKET, "Prefix": f"notifications/{dag_id}/"}
+    found = stores.client.list_objects_v2(**place).get("Contents", [])
+    bodies = [stores.client.get_object(Bucket=seaweedfs.BUCKET, Key=o["Key"]) for o in found]
+    return [json.loads(body["Body"].read()) for body in bodies]
+
+
+def test_a_notification_says_who_was_told_what_and_why(stores: Stores) -> None:
+    tell = importlib.import_module("lab_notifications").tell
+    key = tell("told_once", RUN, ["owner", "boss"], "Fertig: 100 %", TEXT)
+    (message,) = messages(stores, "told_once")
+    assert message.pop("at").startswith("20")
+    expected = {"who": ["owner", "boss"], "subject": "Fertig: 100 %", "text": TEXT, "run_id": RUN}
+    assert message == expected
+    assert key.startswith("notifications/told_once/manual__2026-01-02T03-04-05.678901-00-00-")
+
+
+def test_who_is_told_again_finds_one_message(stores: Stores) -> None:
+    tell = importlib.import_module("lab_notifications").tell
+    first = tell("told_again", RUN, ["owner"], "late", "at first")
+    again = tell("told_again", RUN, ["owner"], "late", "then")
+    assert again == first
+    assert [message["text"] for message in messages(stores, "told_again")] == ["then"]
+
+
+def test_other_subjects_people_and_runs_are_other_messages(stores: Stores) -> None:
+    tell = importlib.import_module("lab_notifications").tell
+    similar = RUN.replace("+", "-")
+    told = [
+        (RUN, ["owner"], "late"),
+        (RUN, ["owner"], "later"),
+        (RUN, ["boss"], "late"),
+        (similar, ["owner"], "late"),
+    ]
+    assert len({tell("told_all", *one, "") for one in told}) == 4
+    assert len(messages(stores, "told_all")) == 4
+
+
+def test_a_bucket_that_refuses_is_an_error(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = {**stores.site.step_environment, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    know(monkeypatch, tmp_path, contract)
+    with pytest.raises(ClientError, match=r"403|SignatureDoesNotMatch"):
+        importlib.import_module("lab_notifications").tell("told_none", RUN, ["owner"], "s", "t")
+
+
+# --- Versions of the dataset ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def versions(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, which reads this project's repository as an account that may."""
+    at_project(project, tmp_path, monkeypatch, project.lab.git_url)
+    as_account(monkeypatch, gitserver.password(project.stores.site.secrets, gitserver.OWNER))
+    return importlib.import_module("dataset_versions")
+
+
+def at_project(project: Project, folder: Path, patch: pytest.MonkeyPatch, url: str) -> None:
+    known = project.stores.site.step_environment
+    know(patch, folder, {**known, "GIT_URL": url, "DATASET_PATH": PATH})
+
+
+def as_account(patch: pytest.MonkeyPatch, password: str) -> None:
+    connection = {"conn_type": "git", "login": gitserver.OWNER, "password": password}
+    patch.setenv("AIRFLOW_CONN_LAB_GIT", json.dumps(connection))
+
+
+def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Project) -> None:
+    content = employees(250_000, "newer")  # several blocks, whose ends are within lines
+    key = project.replace_dataset(content)
+    version = versions.newest()
+    assert version == {
+        "commit": project.tip(),
+        "path": PATH,
+        "md5": md5_of(content),
+        "size": len(content),
+        "bucket": seaweedfs.BUCKET,
+        "key": key,
+    }
+    assert b"".join(versions.blocks(version)) == content
+    assert list(versions.lines(versions.blocks(version))) == content.decode().splitlines()
+
+
+def test_lines_need_no_final_end(versions: ModuleType) -> None:
+    blocks = iter(["a\nü".encode()[:3], "a\nü".encode()[3:]])
+    assert list(versions.lines(blocks)) == ["a", "ü"]
+
+
+def test_nothing_secret_is_in_an_argument(
+    versions: ModuleType, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = subprocess.run, []
+
+    def watched(command: list[str], **options: Any) -> Any:
+        seen.append(" ".join(command))
+        return run(command, **options)
+
+    monkeypatch.setattr(versions.subprocess, "run", watched)
+    versions.newest()
+    assert seen
+    assert not project.stores.leaked("\n".join(seen))
+
+
+def test_other_bytes_are_refused_when_all_were_read(versions: ModuleType, project: Project) -> None:
+    version = versions.newest()
+    other = b"x" * version["size"]
+    place = {"Bucket": version["bucket"], "Key": version["key"]}
+    kept = project.stores.client.get_object(**place)["Body"].read()
+    project.stores.client.put_object(**place, Body=other)
+    try:
+        with pytest.raises(AirflowFailException, match=f"its MD5 is {md5_of(other)}"):
+            list(versions.blocks(version))
+    finally:
+        project.stores.client.put_object(**place, Body=kept)
+
+
+def test_an_object_that_is_gone_is_refused(versions: ModuleType, project: Project) -> None:
+    out = {"md5": "0" * 32, "size": 1, "hash": "md5", "path": Path(PATH).name}
+    project.replace_pointer(json.dumps({"outs": [out]}))  # JSON is YAML, too
+    wanted = f"no object s3://{seaweedfs.BUCKET}/{PREFIX}/00/{'0' * 30}"
+    with pytest.raises(AirflowFailException, match=wanted):
+        list(versions.blocks(versions.newest()))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("outs: []\n", "is not a pointer to one file"),
+        ("[", "is not a pointer to one file"),
+        ("", "is not a pointer to one file"),
+        ("outs: [{md5: ../../../etc, size: 1}]\n", "not the MD5 of a file"),
+    ],
+)
+def test_a_file_that_is_no_pointer_is_refused(
+    versions: ModuleType, project: Project, text: str, why: str
+) -> None:
+    commit = project.replace_pointer(text)
+    with pytest.raises(AirflowFailException, match=why) as caught:
+        versions.newest()
+    assert f"{PATH}.dvc at {commit}" in str(caught.value)
+
+
+def test_a_commit_without_a_pointer_is_refused(versions: ModuleType, project: Project) -> None:
+    commit = project.by_somebody_else(lambda clone: (clone / f"{PATH}.dvc").unlink())
+    with pytest.raises(AirflowFailException, match=f"commit {commit} has no {PATH}.dvc"):
+        versions.newest()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "names no default remote"),
+        ("[core]\nremote = store\n", "names no default remote"),
+        ("no config", "names no default remote"),
+        ("[core]\nremote = store\n['remote \"store\"']\nurl = /tmp/x\n", "is not on S3"),
+    ],
+)
+def test_a_remote_that_is_not_s3_is_refused(
+    versions: ModuleType, project: Project, text: str, why: str
+) -> None:
+    project.by_somebody_else(lambda clone: write(clone / ".dvc" / "config", text))
+    with pytest.raises(AirflowFailException, match=why):
+        versions.newest()
+
+
+def test_a_refused_account_is_named_without_its_password(
+    versions: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_account(monkeypatch, "a-wrong-password")
+    with pytest.raises(AirflowFailException, match="see the connection lab_git") as caught:
+        versions.newest()
+    assert "a-wrong-password" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_worth_another_try(
+    versions: ModuleType, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_project(project, tmp_path, monkeypatch, "http://127.0.0.1:1/lab/datasets.git")
+    with pytest.raises(AirflowException, match="git clone failed") as caught:
+        versions.newest()
+    assert not isinstance(caught.value, AirflowFailException)

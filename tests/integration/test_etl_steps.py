@@ -1,0 +1,337 @@
+"""extract, transform, load: real processes, against the lab's real S3 server and git server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dataset_steps.workspace import run_key, try_lock
+from lab.services import seaweedfs
+from tests.integration.conftest import DAG_VERSION, PATH, Run, md5_of
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Project, Stores
+
+STEPS = ("extract", "transform", "load")
+HEADER = "Employee ID,Name,Job Role,Monthly Income,Left early,Attrition\n"
+NUMBERS = itertools.count(1)
+HOUR = 3600
+
+
+def staff(count: int = 300, more: int = 0) -> str:
+    """A dataset with quoted commas, and departments with letters outside of ASCII."""
+    roles = ("Finance", "Media", "Größe & Maß", '"Health, Care"')
+    rows = (
+        f'{n},"Müller, {n}",{roles[n % 7 % 4]},{3000 + n * 37 % 4001 + more},no,'
+        f"{'Left' if n % 3 == 0 else 'Stayed'}\n"
+        for n in range(1, count + 1)
+    )
+    return HEADER + "".join(rows)
+
+
+def expected(content: str) -> dict[str, Any]:
+    """The departments' summaries, computed by other means than the step's."""
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    found = {}
+    for role in {row["Job Role"] for row in rows}:
+        own = [row for row in rows if row["Job Role"] == role]
+        left = sum(row["Attrition"] == "Left" for row in own)
+        income = mean(float(row["Monthly Income"]) for row in own)
+        found[role] = {
+            "head_count": len(own),
+            "mean_income": pytest.approx(income, abs=0.0051),
+            "attrition_rate": pytest.approx(left / len(own), abs=0.000051),
+        }
+    return found
+
+
+@dataclass(frozen=True)
+class Etl(Run):
+    """A run of a workflow; what its steps leave is kept for `keep` hours, where there are any."""
+
+    dag_id: str
+    keep: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.project.shared / "runs" / run_key(self.dag_id, self.id)
+
+    @property
+    def key(self) -> str:
+        return f"results/{self.dag_id}/employee_summary.json"
+
+    def start(self, *argv: str | Path, **env: str | None) -> subprocess.Popen[str]:
+        return super().start(*argv, **{"DAG_ID": self.dag_id, "KEEP_HOURS": self.keep, **env})
+
+    def result(self) -> bytes | None:
+        """The bytes of the workflow's result, or None where there is none."""
+        client = self.project.stores.client
+        try:
+            body = client.get_object(Bucket=seaweedfs.BUCKET, Key=self.key)["Body"]
+        except client.exceptions.NoSuchKey:
+            return None
+        content: bytes = body.read()
+        return content
+
+    def put(self, content: bytes) -> None:
+        """Somebody else has left this as the workflow's result."""
+        client = self.project.stores.client
+        client.put_object(Bucket=seaweedfs.BUCKET, Key=self.key, Body=content)
+
+    def refused(self, step: str, **env: str | None) -> str:
+        """The step's last line, which said that no retry would help."""
+        done = self.step(step, **env)
+        assert done.code == 65, done
+        last = done.output.splitlines()[-1]
+        assert last.startswith("error: "), "a traceback instead of an error"
+        return last
+
+    def summary(self) -> Any:
+        """The result, which there is."""
+        content = self.result()
+        assert content
+        return json.loads(content)
+
+
+Start = Callable[..., Etl]
+
+
+@pytest.fixture
+def start(project: Project) -> Start:
+    """Makes runs of a workflow of the test's own, on a dataset of a company's staff."""
+    project.replace_dataset(staff().encode())
+    dag_id = f"etl_workflow_{next(NUMBERS)}"
+
+    def run(keep: str | None = None, dag_id: str = dag_id) -> Etl:
+        return Etl(project, f"manual__{next(NUMBERS)}/+00:00", dag_id, keep)
+
+    return run
+
+
+def keys(stores: Stores) -> set[str]:
+    """Everything that is in the bucket."""
+    pages = stores.client.get_paginator("list_objects_v2").paginate(Bucket=seaweedfs.BUCKET)
+    return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+
+
+# --- A run --------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_the_summary_in_the_bucket_and_nothing_else(
+    start: Start, project: Project
+) -> None:
+    before, run = keys(project.stores), start()
+    run.must(*STEPS)
+    assert keys(project.stores) - before == {run.key}
+    content = staff().encode()
+    assert run.summary() == {
+        "departments": expected(staff()),
+        "data": {
+            "path": PATH,
+            "commit": project.tip(),
+            "md5": md5_of(content),
+            "size": len(content),
+        },
+        "dag_id": run.dag_id,
+        "run_id": run.id,
+        "dag_version": DAG_VERSION,
+    }
+    assert list(run.summary()["departments"]) == sorted(expected(staff()))
+    assert project.left() == []
+
+
+def test_a_later_run_s_result_takes_the_place_of_an_earlier_one_s(
+    start: Start, project: Project
+) -> None:
+    first, second = start(), start()
+    first.must(*STEPS)
+    project.replace_dataset(staff(200, more=100).encode())
+    second.must(*STEPS)
+    assert second.summary()["departments"] == expected(staff(200, more=100))
+    assert second.summary()["run_id"] == second.id
+
+
+def test_a_run_goes_on_with_the_version_that_it_extracted(start: Start, project: Project) -> None:
+    run, then = start(), project.tip()
+    run.must("extract")
+    project.replace_dataset(staff(9).encode())
+    run.must(*STEPS)
+    assert run.summary()["departments"] == expected(staff())
+    assert run.summary()["data"]["commit"] == then
+
+
+def test_copies_take_memory_and_change_nothing(start: Start) -> None:
+    run = start("24")
+    run.must(*STEPS)
+    alone = run.result()
+    assert run.step("transform", COPIES="7").code == 0
+    run.must("load")
+    assert run.result() == alone
+
+
+# --- Done again ---------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_done_again_changes_nothing(start: Start, project: Project) -> None:
+    run = start("24")
+    run.must(*STEPS)
+    before, result = keys(project.stores), run.result()
+    run.must(*STEPS, "load", "transform", "load")
+    assert (keys(project.stores), run.result()) == (before, result)
+
+
+KILLS = [
+    ("extract", "after", "extract:pull"),
+    ("extract", "before", "extract:write_columns"),
+    ("transform", "before", "transform:write_whole"),
+    ("load", "before", "load:put"),
+    ("load", "after", "load:put"),
+    ("load", "after", "workspace:Workspace.clear"),
+    ("load", "after", "workspace:Workspace.remove"),
+]
+
+
+@pytest.mark.parametrize(("step", "when", "place"), KILLS)
+def test_a_step_that_was_killed_is_finished_by_the_next_attempt(
+    start: Start, project: Project, step: str, when: str, place: str
+) -> None:
+    """The old result stays until the new one is in its place, whole."""
+    run, done = start(), STEPS.index(step)
+    run.put(b"old")
+    run.must(*STEPS[:done])
+    run.killed(step, when, place)
+    assert run.result() == b"old" or run.summary()["departments"] == expected(staff())
+    run.must(*STEPS[done:])
+    assert run.summary()["run_id"] == run.id
+    assert run.summary()["departments"] == expected(staff())
+    assert project.left() == []
+
+
+def test_a_load_does_not_take_another_run_s_result_for_its_own(start: Start) -> None:
+    run, other = start(), start()
+    run.must(*STEPS)
+    run.must("load")
+    assert run.summary()["run_id"] == run.id
+    other.must(*STEPS)
+    assert "nothing was transformed" in run.refused("load")
+    assert run.summary()["run_id"] == other.id
+
+
+def test_a_step_before_its_time_says_what_is_missing(start: Start) -> None:
+    assert "run the extract step first" in start().refused("transform")
+    run = start()
+    assert "run that step first" in run.refused("load")
+    assert run.result() is None
+
+
+# --- What is wrong with the data ----------------------------------------------------------------
+
+WRONG = {
+    "columns": (
+        "Employee ID,Job Role\n1,Media\n",
+        "extract",
+        "employees.csv lacks the column Monthly Income and the column Attrition: a summary",
+    ),
+    "fields": (HEADER + "1,a,Media,1,no,Left\n2,b,Media\n", "extract", "line 3 of employees.csv"),
+    "values": (HEADER + "1,a,Media,much,no,Left\n", "transform", "'much' as Monthly Income"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_data_of_another_shape_is_refused_and_the_old_result_stays(
+    start: Start, project: Project, what: str
+) -> None:
+    content, step, text = WRONG[what]
+    run = start()
+    project.replace_dataset(content.encode())
+    run.put(b"old")
+    run.must(*STEPS[: STEPS.index(step)])
+    assert text in run.refused(step)
+    assert run.result() == b"old"
+
+
+def test_what_a_dag_may_not_ask_for_is_refused(start: Start) -> None:
+    run = start()
+    assert "KEEP_HOURS is 'a day'" in run.refused("extract", KEEP_HOURS="a day")
+    run.must("extract")
+    assert "COPIES is '0'" in run.refused("transform", COPIES="0")
+
+
+def test_a_key_that_the_server_refuses_fails_for_good(start: Start) -> None:
+    run = start()
+    run.must("extract", "transform")
+    output = run.refused("load", AWS_SECRET_ACCESS_KEY="wrong")
+    assert f"refused the step's key for s3://{seaweedfs.BUCKET}/{run.key}" in output
+    assert run.result() is None
+
+
+# --- What is kept -------------------------------------------------------------------------------
+
+
+def aged(run: Etl, hours: float) -> Etl:
+    """The same run, which nobody has touched for so long."""
+    then = time.time() - hours * HOUR
+    os.utime(run.folder, (then, then))
+    return run
+
+
+def test_a_kept_run_leaves_its_workspace_and_says_whose_it_is(start: Start) -> None:
+    run = start("24")
+    run.must(*STEPS)
+    assert {p.name for p in run.folder.iterdir()} >= {"extract.csv", "summary.json", "repository"}
+    note = json.loads((run.folder / "kept.json").read_text("utf-8"))
+    assert note == {"dag_id": run.dag_id, "run_id": run.id}
+
+
+def test_a_run_that_failed_at_once_is_kept_too(start: Start, project: Project) -> None:
+    project.replace_pointer("no pointer")
+    run = start("24")
+    run.refused("extract")
+    assert (run.folder / "kept.json").exists()
+
+
+def test_a_later_run_removes_what_is_old(start: Start, project: Project) -> None:
+    old, failed, young = start("24"), start("24"), start("24")
+    old.must(*STEPS)
+    for run in (failed, young):
+        run.must("extract")
+    aged(old, 24.1), aged(failed, 24.1), aged(young, 23.9)
+    output = start("24").must("extract")
+    assert [run.folder.exists() for run in (old, failed, young)] == [False, False, True]
+    assert f"removed {old.folder.name}" in output
+    later = start("0")
+    later.must(*STEPS)
+    assert project.left() == [later.folder.name, later.folder.name + ".lock"]
+
+
+def test_only_the_same_workflow_s_runs_are_removed(start: Start) -> None:
+    mine, other, own = start("24"), start("24", dag_id="another"), start("0")
+    unkept = start()
+    for run in (mine, other, unkept, own):
+        run.must("extract")
+    aged(own, 1000).must("extract")
+    assert [r.folder.exists() for r in (mine, other, unkept, own)] == [False, True, True, True]
+
+
+def test_a_workspace_in_which_a_step_is_at_work_is_left(start: Start) -> None:
+    run = start("24")
+    run.must("extract")
+    lock = try_lock(run.folder.with_name(run.folder.name + ".lock"))
+    assert lock
+    with lock:
+        start("0").must("extract")
+    assert (run.folder / "extract.csv").exists()
+    start("0").must("extract")
+    assert not run.folder.exists()

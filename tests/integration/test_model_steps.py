@@ -1,0 +1,733 @@
+"""The model's steps as real processes, against the lab's real S3 server and git server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+import pytest
+import yaml
+
+from dataset_steps.errors import StepError
+from dataset_steps.workspace import run_key
+from lab import dataset, versions
+from lab.services import seaweedfs
+from model_steps import publish, records, schema
+from model_steps.request import Request
+from model_steps.schema import Schema
+from tests.integration.conftest import DAG_VERSION, PATH, STOPPER, Done, Run, md5_of, new_project
+from tests.integration.test_steps import MEASURE, dvc
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Project
+
+DAG = "ml_training_pipeline"
+STEPS = ("prepare", "train", "validate", "publish")
+RESULT = f"results/{DAG}/model.json"
+MODEL, METRICS, SCHEMA = (
+    f"models/attrition.{end}" for end in ("joblib", "metrics.json", "schema.json")
+)
+CONF = {"DATA_COMMIT": "main", "THRESHOLD": "0.6", "SEED": "7", "ACCEPT_SCHEMA_CHANGE": "false"}
+RECORDS = 3000
+MODEL_STOPPER = STOPPER.replace(
+    'import_module("dataset_steps." + module)', "import_module(module)"
+).replace("dataset_steps.__main__", "model_steps.__main__")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The lab's own dataset, as a new lab has it."""
+    path = tmp_path_factory.mktemp("employees") / "employees.csv"
+    dataset.write_employees(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def employees(whole: bytes) -> bytes:
+    """The first records of it: enough to learn something from."""
+    return first(whole, RECORDS)
+
+
+def first(content: bytes, count: int) -> bytes:
+    return b"".join(content.splitlines(keepends=True)[: count + 1])
+
+
+@pytest.fixture
+def project(project: Project, employees: bytes) -> Project:
+    """A repository whose newest dataset is one to train on."""
+    project.replace_dataset(employees)
+    return project
+
+
+@pytest.fixture(scope="module")
+def first_model(
+    template: Project, employees: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """A repository with a model, which a run has just published. Nothing may be pushed to it."""
+    project = copied(template, tmp_path_factory.mktemp("first"))
+    project.replace_dataset(employees)
+    training(project).must(*STEPS)
+    return project
+
+
+@pytest.fixture
+def modelled(first_model: Project, tmp_path: Path) -> Project:
+    """A repository of the test's own with that model."""
+    return copied(first_model, tmp_path)
+
+
+def copied(other: Project, folder: Path) -> Project:
+    project = new_project(other.stores, folder)
+    shutil.copytree(other.bare, project.bare)
+    return project
+
+
+# --- A training run, and what it published --------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of the training pipeline. No step's output may ever hold a secret."""
+
+    project: Project
+    id: str
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.project, self.id)
+
+    @property
+    def folder(self) -> Path:
+        """The run's workspace."""
+        return self.project.shared / "runs" / run_key(DAG, self.id)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**CONF, "DAG_ID": DAG, **self.conf}
+
+    def asked(self, **conf: str) -> Training:
+        return replace(self, conf=conf)
+
+    def step(self, name: str) -> Done:
+        return self.run.end(self.run.start("model-steps", name, **self.env))
+
+    def must(self, *steps: str) -> str:
+        """What the steps printed, all of which succeeded."""
+        done = [self.step(step) for step in steps]
+        assert [d.code for d in done] == [0] * len(steps), done
+        return "".join(d.output for d in done)
+
+    def refused(self, step: str) -> str:
+        """What the step said, which was that no retry would help."""
+        done = self.step(step)
+        assert done.code == 65, done
+        *_, last = done.output.splitlines()
+        assert last.startswith("error: "), "a traceback instead of an error"
+        return last
+
+    def killed(self, step: str, when: str, place: str) -> None:
+        argv = (sys.executable, "-c", MODEL_STOPPER, place, when, step)
+        done = self.run.end(self.run.start(*argv, **self.env))
+        assert done.code == -signal.SIGKILL, done
+
+    @contextmanager
+    def held(self, step: str, place: str) -> Iterator[None]:
+        """The step waits before that function while the block runs; then it must succeed."""
+        argv = (sys.executable, "-c", MODEL_STOPPER, place, "hold", step)
+        process = self.run.start(*argv, **self.env)
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                if line == "held\n":
+                    break
+            yield
+            done = self.run.end(process)
+            assert done.code == 0, done
+        finally:
+            process.kill()
+            process.wait()
+
+
+def training(project: Project, **conf: str) -> Training:
+    return Training(project, f"manual__{project.name}/{next(project.stores.serial)}", conf)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A commit that names a model, read as anybody would."""
+
+    commit: str
+    trailers: Mapping[str, str]
+    content: bytes
+    metrics: Mapping[str, float]
+    schema: Mapping[str, Any]
+
+
+def published(project: Project, name: str = "main") -> Published:
+    """The model at a commit: its object is there and is what the pointer says."""
+    row = project.git("log", "-1", "--format=%H%n%(trailers:only,unfold)", name).splitlines()
+    trailers = dict(line.split(": ", 1) for line in row[1:] if line)
+    (out,) = yaml.safe_load(project.git("show", f"{name}:{MODEL}.dvc"))["outs"]
+    content = project.stores.object(out["md5"])
+    assert (md5_of(content), len(content)) == (out["md5"], out["size"])
+    metrics, columns = (
+        json.loads(project.git("show", f"{name}:{path}")) for path in (METRICS, SCHEMA)
+    )
+    return Published(row[0], trailers, content, metrics, columns)
+
+
+def made_by(project: Project) -> list[str]:
+    """The training runs that made a commit, the oldest first; none made two."""
+    found = [
+        commit.trailers["Run-Id"]
+        for commit in project.commits()
+        if commit.trailers.get("Dag-Id") == DAG
+    ]
+    assert len(found) == len(set(found)), "a run made more than one commit"
+    return found
+
+
+def dataset_commit(project: Project) -> str:
+    return versions.history(project.lab, "main")[0].commit
+
+
+# --- A run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
+    before = project.commits()[-1]
+    run = training(project)
+    run.must(*STEPS)
+    after = project.commits()[-1]
+    found = published(project)
+    assert (after.parents, found.commit) == ((before.hash,), after.hash)
+    assert found.trailers == {
+        "Run-Id": run.id,
+        "Dag-Id": DAG,
+        "Dag-Version": DAG_VERSION,
+        "Data-Commit": before.hash,
+        "Data-Md5": md5_of(employees),
+        "Model-Md5": md5_of(found.content),
+        "Model-Size": str(len(found.content)),
+    }
+    assert after.message.startswith(f"model: train {MODEL}\n\nRun-Id: ")
+    changed = project.git("show", "--name-status", "--format=%an", after.hash).split()
+    names = ("dvc.yaml", "models/.gitignore", f"{MODEL}.dvc", METRICS, SCHEMA)
+    assert changed == [DAG, *(word for name in names for word in ("A", name))]
+    assert project.left() == []
+    body = project.stores.client.get_object(Bucket=seaweedfs.BUCKET, Key=RESULT)["Body"]
+    assert json.loads(body.read()) == {
+        "run_id": run.id,
+        "commit": found.commit,
+        "data_commit": before.hash,
+        "model": {"path": MODEL, "md5": md5_of(found.content), "size": len(found.content)},
+        "metrics": found.metrics,
+    }
+
+
+def test_the_metrics_say_how_good_the_model_is_on_records_it_never_saw(
+    first_model: Project, employees: bytes
+) -> None:
+    found = published(first_model)
+    rows = [line.split(",") for line in employees.decode().splitlines()]
+    header, held_out = rows[0], [row for row in rows[1:] if row[-1] == "test"]
+    columns = found.schema["features"]
+    assert not {"Employee ID", "Attrition", "dataset_type"} & set(columns)
+    model = loaded(found.content)
+    places = [header.index(name) for name in columns]
+    said = model.predict([[row[place] for place in places] for row in held_out])
+    answers = np.array([row[header.index("Attrition")] for row in held_out])
+    assert found.metrics["accuracy"] == round(float((said == answers).mean()), 6)
+    assert found.metrics["held_out_records"] == len(held_out)
+    assert found.metrics["training_records"] == RECORDS - len(held_out)
+    assert 0.7 < found.metrics["roc_auc"] < 0.9, "the dataset says much of who leaves, never all"
+    assert found.metrics["threshold"] == 0.6
+
+
+def loaded(content: bytes) -> Any:
+    """The model, as somebody who has scikit-learn and nothing of the lab loads it."""
+    import io
+
+    assert b"model_steps" not in content
+    return joblib.load(io.BytesIO(content))
+
+
+def test_anybody_can_pull_a_model_and_see_its_metrics(first_model: Project, tmp_path: Path) -> None:
+    project, clone = first_model, tmp_path / "clone"
+    project.git("clone", "--quiet", project.lab.git_url, clone, cwd=tmp_path)
+    dvc(clone, project, "pull")
+    found = published(project)
+    assert (clone / MODEL).read_bytes() == found.content
+    shown = json.loads(dvc(clone, project, "metrics", "show", "--json"))
+    (files,) = (part["data"] for part in shown.values())
+    assert files[METRICS]["data"]["roc_auc"] == found.metrics["roc_auc"]
+    assert "up to date" in dvc(clone, project, "status")
+    assert project.git("status", "--porcelain", cwd=clone) == ""
+
+
+def test_the_same_data_and_seed_make_the_same_model(modelled: Project) -> None:
+    found = [published(modelled)]
+    for seed in (CONF["SEED"], "8"):
+        training(modelled, SEED=seed).must(*STEPS)
+        found.append(published(modelled))
+    same, again, other = found
+    assert (same.content, same.metrics) == (again.content, again.metrics)
+    assert same.commit != again.commit
+    assert same.content != other.content
+    assert len(made_by(modelled)) == 3
+
+
+def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employees: bytes) -> None:
+    older = dataset_commit(project)
+    project.replace_dataset(first(whole, RECORDS + 500))
+    project.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
+    newer = project.commits()[-2].hash
+    for asked, made, content in (
+        (older, older, employees),
+        (older[:7], older, employees),
+        ("main", newer, first(whole, RECORDS + 500)),  # and not the commit that changed the README
+    ):
+        training(project, DATA_COMMIT=asked).must(*STEPS)
+        trailers = published(project).trailers
+        assert (trailers["Data-Commit"], trailers["Data-Md5"]) == (made, md5_of(content))
+    assert project.commits()[-1].md5 == md5_of(first(whole, RECORDS + 500)), "the newest data stays"
+
+
+def test_models_change_nothing_of_the_dataset_s_line(modelled: Project) -> None:
+    before = versions.history(modelled.lab, "main~1")
+    assert versions.history(modelled.lab, "main") == before
+    modelled.run().must("pull", "modify", "push")
+    training(modelled).must(*STEPS)
+    after = versions.history(modelled.lab, "main")
+    assert after[1:] == before
+    assert published(modelled).trailers["Data-Commit"] == after[0].commit
+
+
+def test_the_lab_reads_the_newest_model(modelled: Project) -> None:
+    found = published(modelled)
+    modelled.run().must("pull", "modify", "push")
+    model = versions.model(modelled.lab, "main")
+    assert (model.commit, model.md5) == (found.commit, md5_of(found.content))
+    assert model.size == len(found.content)
+    assert (model.metrics, model.trailers) == (found.metrics, found.trailers)
+    assert model.data_commit == found.trailers["Data-Commit"]
+    with versions.checkout(modelled.lab, "main", MODEL, PATH) as checkout:
+        assert checkout.read(MODEL) == found.content
+        assert md5_of(checkout.read(PATH)) == modelled.commits()[-1].md5
+
+
+def put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+# --- Runs that are killed, repeated, or not alone -------------------------------------------------
+
+PLACES = [
+    ("prepare", "after", "dataset_steps.repository:clone"),
+    ("prepare", "before", "dataset_steps.remote:Remote.download"),
+    ("prepare", "after", "model_steps.records:split"),
+    ("prepare", "before", "dataset_steps.workspace:Workspace.record"),
+    ("prepare", "after", "dataset_steps.workspace:Workspace.record"),
+    ("train", "after", "model_steps.train:fitted"),
+    ("train", "after", "model_steps.model:dump"),
+    ("train", "after", "dataset_steps.workspace:Workspace.record"),
+    ("validate", "before", "dataset_steps.workspace:Workspace.record"),
+    ("validate", "after", "dataset_steps.workspace:Workspace.record"),
+    ("publish", "before", "dataset_steps.remote:Remote.send"),
+    ("publish", "after", "dataset_steps.remote:Remote.store"),
+    ("publish", "after", "dataset_steps.pointer:write"),
+    ("publish", "after", "dataset_steps.repository:commit"),
+    ("publish", "after", "dataset_steps.repository:push"),
+    ("publish", "after", "model_steps.publish:tell"),
+    ("publish", "before", "dataset_steps.workspace:Workspace.remove"),
+    ("publish", "after", "dataset_steps.workspace:Workspace.clear"),
+]
+
+
+def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project) -> None:
+    run = training(project, SEED="11")  # of which no other test has stored the model
+    for step in STEPS:
+        for _, when, place in (p for p in PLACES if p[0] == step):
+            run.killed(step, when, place)
+            assert len(made_by(project)) <= 1
+            if made_by(project):
+                published(project)
+        run.must(step)
+    assert made_by(project) == [run.id]
+    published(project)
+    assert not run.folder.exists()
+
+
+def test_every_step_can_be_repeated(project: Project) -> None:
+    run = training(project)
+    run.must("prepare")
+    assert "already prepared" in run.must("prepare")
+    run.must("train")
+    assert "already trained" in run.must("train")
+    said = run.must("validate")
+    assert run.must("validate") == said
+    run.must("publish")
+    tip = project.tip()
+    assert tip in run.must("publish")
+    run.must(*STEPS)  # as when somebody clears a finished run
+    assert (project.tip(), made_by(project), project.left()) == (tip, [run.id], [])
+
+
+def test_no_commit_names_a_model_that_is_not_stored(project: Project) -> None:
+    run = training(project)
+    run.must("prepare", "train", "validate")
+    tip, content = project.tip(), (run.folder / "model.joblib").read_bytes()
+    run.killed("publish", "after", "dataset_steps.remote:Remote.store")
+    assert project.stores.object(md5_of(content)) == content
+    assert project.tip() == tip
+    run.must("publish")
+    assert published(project).content == content
+
+
+def test_a_branch_that_moves_during_the_push(project: Project) -> None:
+    run, other = training(project), project.elsewhere().run()
+    run.must("prepare", "train", "validate")
+    data = project.tip()
+    with run.held("publish", "dataset_steps.repository:push"):
+        project.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
+        other.must("pull", "modify", "push")
+    *_, readme, record, mine = project.commits()
+    assert (record.parents, mine.parents) == ((readme.hash,), (record.hash,))
+    assert (record.trailers["Run-Id"], made_by(project)) == (other.id, [run.id])
+    assert published(project).trailers["Data-Commit"] == data
+    assert project.git("show", "main:README.md") == "# Data\n"
+
+
+def test_a_dataset_run_that_is_overtaken_by_a_model(project: Project) -> None:
+    run, other = training(project), project.elsewhere().run()
+    run.must("prepare", "train", "validate")
+    other.must("pull", "modify")
+    with other.held("push", "repository:push"):
+        run.must("publish")
+    *_, model, record = project.commits()
+    assert (record.parents, model.trailers["Run-Id"]) == ((model.hash,), run.id)
+    assert published(project).content
+
+
+def test_two_runs_at_once_make_two_commits(project: Project) -> None:
+    run, other = training(project, SEED="1"), training(project.elsewhere(), SEED="2")
+    for one in (run, other):
+        one.must("prepare", "train", "validate")
+    with run.held("publish", "dataset_steps.repository:push"):
+        other.must("publish")
+        first = published(project)
+    assert made_by(project) == [other.id, run.id]
+    assert published(project).content != first.content == published(project, "main~1").content
+
+
+def test_steps_out_of_order(project: Project) -> None:
+    tip, run = project.tip(), training(project)
+    for step, task in (
+        ("publish", "train_model"),
+        ("validate", "prepare_features"),
+        ("train", "prepare_features"),
+    ):
+        assert f"nothing of {task}" in run.refused(step)
+    run.must("prepare")
+    assert "nothing of train_model" in run.refused("validate")
+    run.must("train")
+    assert "nothing of validate_model" in run.refused("publish")
+    assert project.tip() == tip
+
+
+# --- Models that are not published ----------------------------------------------------------------
+
+
+def test_a_model_below_the_threshold_is_not_published(modelled: Project) -> None:
+    kept = published(modelled)
+    run = training(modelled, THRESHOLD="0.95")
+    run.must("prepare", "train")
+    said = run.refused("validate")
+    assert f"roc_auc is {kept.metrics['roc_auc']} on" in said
+    assert "below the threshold of 0.95" in said
+    assert "nothing of validate_model" in run.refused("publish")
+    assert published(modelled) == kept
+
+
+def test_a_model_that_was_changed_or_lost_is_not_read(project: Project) -> None:
+    run = training(project)
+    run.must("prepare", "train", "validate")
+    tip, path = project.tip(), run.folder / "model.joblib"
+    content = path.read_bytes()
+    for wrong in (content[:-9], content[:-9] + bytes(9), b"", None):
+        path.unlink() if wrong is None else path.write_bytes(wrong)
+        for step in ("validate", "publish"):
+            assert "is not the one that was trained" in run.refused(step)
+    assert project.tip() == tip
+    run.must("train", "validate", "publish")
+    assert published(project).content == content
+
+
+@pytest.mark.parametrize("wrong", ["text", "version"])
+def test_a_model_that_can_not_be_loaded(project: Project, wrong: str) -> None:
+    """Its hash is right, but this scikit-learn can't read it."""
+    import sklearn
+
+    run = training(project)
+    run.must("prepare", "train")
+    path = run.folder / "model.joblib"
+    version = sklearn.__version__.encode()
+    content = b"no pickle" if wrong == "text" else path.read_bytes().replace(version, b"0.9.9")
+    path.write_bytes(content)
+    record = {"md5": md5_of(content), "size": len(content)}
+    (run.folder / "trained.json").write_text(json.dumps(record))
+    said = run.refused("validate")
+    assert "can't be read" in said
+    assert "clear train_model" in said
+    assert made_by(project) == []
+
+
+def test_a_data_commit_that_does_not_exist(project: Project) -> None:
+    tip = project.tip()
+    for asked in ("0123456789", "0" * 40, project.git("rev-parse", f"main:{PATH}.dvc").strip()):
+        run = training(project, DATA_COMMIT=asked)
+        assert f"has no commit {asked} on any branch" in run.refused("prepare")
+    assert project.tip() == tip
+
+
+def test_a_data_commit_without_a_dataset(empty: Project) -> None:
+    empty.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
+    assert f"has no {PATH}.dvc" in training(empty).refused("prepare")
+
+
+def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
+    key = project.replace_dataset(first(whole, RECORDS + 1))
+    project.stores.client.delete_object(Bucket=seaweedfs.BUCKET, Key=key)
+    assert f"the remote has no object s3://{seaweedfs.BUCKET}/{key}" in training(project).refused(
+        "prepare"
+    )
+
+
+def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    put(path, "# theirs\nmetrics:\n  - other.json\nplots: []\n")
+    for _ in range(2):
+        publish.name_metrics(path)
+        now = path.read_text()
+        assert "# theirs" in now
+        assert yaml.safe_load(now) == {"metrics": ["other.json", METRICS], "plots": []}
+
+
+@pytest.mark.parametrize("text", ["metrics: {}\n", "- a\n", "metrics: [\n", "text\n"])
+def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    put(path, text)
+    with pytest.raises(StepError, match=r"dvc\.yaml"):
+        publish.name_metrics(path)
+
+
+# --- Schemas --------------------------------------------------------------------------------------
+
+
+def other_schema(content: bytes) -> bytes:
+    """A column is gone, one is new, and one holds something else."""
+    header, *rows = (line.split(",") for line in content.decode().splitlines())
+    age, years, role = (header.index(n) for n in ("Age", "Years at Company", "Job Role"))
+    header[age] = "Birthday"
+    for row in rows:
+        row[age] = f"{row[age]}-01-01"
+        row[years] = f"{row[years]} years"
+        row[role] = row[role].upper()
+    return "".join(",".join(row) + "\n" for row in [header, *rows]).encode()
+
+
+def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
+    modelled: Project, employees: bytes
+) -> None:
+    project, kept = modelled, published(modelled)
+    project.replace_dataset(other_schema(employees))
+    said = training(project).refused("prepare")
+    for part in ("'Age' is missing", "'Birthday' is new", "'Years at Company' is text and was int"):
+        assert part in said
+    assert "Job Role" not in said
+    assert "accept_schema_change" in said
+    assert versions.model(project.lab, "main").commit == kept.commit
+    accepted = training(project, ACCEPT_SCHEMA_CHANGE="true")
+    accepted.must(*STEPS)
+    assert published(project).schema["columns"]["Birthday"] == "text"
+    older = training(project, DATA_COMMIT=kept.trailers["Data-Commit"])
+    assert "'Birthday' is missing" in older.refused("prepare")
+    assert made_by(project)[1:] == [accepted.id]
+
+
+def test_a_schema_that_another_run_published_meanwhile(project: Project, employees: bytes) -> None:
+    run = training(project)
+    run.must("prepare", "train", "validate")
+    project.replace_dataset(other_schema(employees))
+    training(project).must(*STEPS)
+    tip = project.tip()
+    assert "'Birthday' is missing" in run.refused("publish")
+    assert project.tip() == tip
+
+
+def test_a_schema_in_the_repository_that_is_none(modelled: Project) -> None:
+    modelled.by_somebody_else(lambda clone: put(clone / SCHEMA, "{}"))
+    assert "is not a schema" in training(modelled).refused("prepare")
+
+
+def test_what_is_a_drift_and_what_is_not() -> None:
+    old = Schema({"a": "integer", "b": "text", "c": "number"})
+    assert schema.drift(old, Schema({"c": "number", "a": "integer", "b": "text"})) == []
+    assert schema.drift(old, Schema({"a": "number", "b": "text", "d": "text"})) == [
+        "'c' is missing",
+        "'d' is new",
+        "'a' is number and was integer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1", "-2", "+3"], "integer"),
+        (["1", "2.5", "3"], "number"),
+        (["1e3", ".5", "7."], "number"),
+        (["1", "", "2"], "integer"),
+        (["1", "x", "2"], "text"),
+        (["2.5", "nan"], "text"),
+        (["2.5", "inf"], "text"),
+        (["1e9999"], "text"),
+        (["1_000"], "text"),
+        (["٣"], "integer"),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_what_a_column_holds(values: list[str], kind: str | None) -> None:
+    found = None
+    for value in values:
+        found = schema.widened(found, value)
+    assert found == kind
+    if kind in ("integer", "number"):
+        assert all(np.isfinite(records.number(value)) for value in values if value)
+
+
+# --- Datasets on which no model can be trained ----------------------------------------------------
+
+HEADER = "Employee ID,Age,Attrition,dataset_type\n"
+
+
+def lines(*changes: tuple[int, str]) -> str:
+    """A dataset that is just large enough, with other texts on some lines."""
+    rows = [
+        f"{n},{20 + n % 40},{'Left' if n % 2 else 'Stayed'},{part}\n"
+        for part in ("train", "test")
+        for n in range(2 * records.LEAST)
+    ]
+    for line, text in changes:
+        rows[line - 2] = text
+    return "".join(rows)
+
+
+BROKEN = [
+    (HEADER.replace("Attrition", "Left"), lines(), "no column Attrition, which"),
+    (HEADER.replace("Attrition,dataset_type", "a,b"), lines(), "no column dataset_type"),
+    (HEADER.replace("Age", "Employee ID"), lines(), "names a column twice"),
+    (HEADER, lines((9, "1,20,Left\n")), "line 9 of the dataset has 3 fields, its header 4"),
+    (HEADER, lines((9, "\n")), "line 9 of the dataset has 0 fields"),
+    (HEADER, lines((9, "1,20,Left,spare\n")), "line 9 of the dataset has 'spare' in the column"),
+    (HEADER, lines((9, "1,20,Maybe,train\n")), "line 9 of the dataset has 'Maybe'"),
+    (HEADER, lines((9, "1,20,,train\n")), "line 9 of the dataset has ''"),
+    (HEADER, lines((2, "1,20,Left,train\n")), "49 of the part 'train' have 'Stayed'"),
+    (HEADER, lines((201, "1,20,Left,train\n")), "49 of the part 'test' have 'Left'"),
+    (HEADER, "1,20,Left,train\n" * 99, "holds Left only"),
+    (HEADER, "", "holds nothing only"),
+    ("", "", "no column Attrition"),
+]
+
+
+@pytest.mark.parametrize(("header", "text", "why"), BROKEN, ids=[why for *_, why in BROKEN])
+def test_a_dataset_that_no_model_can_be_trained_on(
+    header: str, text: str, why: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "data.csv"
+    put(file, header + text)
+    with pytest.raises(StepError, match=why):
+        records.split(file, tmp_path / "train.csv", tmp_path / "test.csv")
+
+
+def test_a_dataset_that_is_just_large_enough(tmp_path: Path) -> None:
+    file, train, test = (tmp_path / name for name in ("data.csv", "train.csv", "test.csv"))
+    put(file, HEADER + lines())
+    found = records.split(file, train, test)
+    assert (found.size_of("train"), found.size_of("test")) == (100, 100)
+    assert train.read_text().startswith("20,Stayed\n21,Left\n")
+    assert found.schema().columns == {
+        "Employee ID": "integer",
+        "Age": "integer",
+        "Attrition": "text",
+        "dataset_type": "text",
+    }
+    part = records.read(test, found.schema())
+    assert (part.features[0].tolist(), part.answers[0]) == ([20.0], "Stayed")
+
+
+def test_a_broken_dataset_changes_nothing(project: Project) -> None:
+    project.replace_dataset((HEADER.replace("Attrition", "Left") + lines()).encode())
+    tip = project.tip()
+    assert "no column Attrition" in training(project).refused("prepare")
+    assert project.tip() == tip
+
+
+# --- What a run may be asked ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATA_COMMIT", "HEAD"),
+        ("DATA_COMMIT", "--all"),
+        ("DATA_COMMIT", "012345"),
+        ("DATA_COMMIT", "0123456G"),
+        ("DATA_COMMIT", "main\n"),
+        ("DATA_COMMIT", ""),
+        ("THRESHOLD", "1.01"),
+        ("THRESHOLD", "-0.1"),
+        ("THRESHOLD", "nan"),
+        ("THRESHOLD", "high"),
+        ("SEED", "-1"),
+        ("SEED", "1.5"),
+        ("SEED", str(2**32)),
+        ("ACCEPT_SCHEMA_CHANGE", "True"),
+    ],
+)
+def test_a_request_that_makes_no_sense(name: str, value: str) -> None:
+    with pytest.raises(StepError, match=name):
+        Request.from_environment({**CONF, name: value})
+
+
+def test_a_request() -> None:
+    env = {**CONF, "DATA_COMMIT": "0123abc", "ACCEPT_SCHEMA_CHANGE": "true"}
+    assert Request.from_environment(env) == Request("0123abc", 0.6, 7, accept_schema_change=True)
+
+
+# --- Size -----------------------------------------------------------------------------------------
+
+
+def test_the_lab_s_own_dataset_is_trained_on_in_the_memory_of_the_pod(
+    project: Project, whole: bytes
+) -> None:
+    project.replace_dataset(whole)
+    run, peaks = training(project), {}
+    for step in STEPS:
+        argv = (sys.executable, "-c", MEASURE, "model-steps", step)
+        done = run.run.end(run.run.start(*argv, **run.env))
+        code, peaks[step] = json.loads(done.output.splitlines()[-1])
+        assert code == 0, done.output
+    print({step: peak >> 20 for step, peak in peaks.items()}, "MB")
+    assert max(peaks.values()) < 700 << 20
+    assert published(project).metrics["roc_auc"] > 0.75, "the DAG's own threshold"

@@ -1,0 +1,238 @@
+"""Publishing DAGs: what the repositories hold, whoever was there before and whoever is killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import git as owner_git
+from lab import publish
+from lab.errors import LabError
+from lab.gitserver import repositories
+from lab.publish import PRODUCTION, STAGING
+from lab.services import gitserver
+from tests.integration.conftest import Stores
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing may catch it."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A repository of pipelines on the git server, and the checkout that is published to it."""
+
+    stores: Stores
+    name: str
+    source: Path
+
+    @property
+    def url(self) -> str:
+        return gitserver.url(self.stores.site.ports, self.name)
+
+    def publish(self) -> str | None:
+        return publish.dags(self.stores.lab, self.url, self.source)
+
+    def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
+        bare = self.stores.folder(self.name)
+        return owner_git.git(self.stores.lab, *arguments, cwd=cwd or bare).strip()
+
+    def branches(self) -> dict[str, str]:
+        shown = self.git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads")
+        return dict(line.split() for line in shown.splitlines())
+
+    def files(self, branch: str) -> list[str]:
+        return self.git("ls-tree", "-r", "--name-only", branch).splitlines()
+
+    def by_somebody(self, folder: Path, branch: str, *, email: str = "a@b", base: str = "") -> str:
+        """The commit that somebody has pushed to the branch."""
+        clone = folder / f"clone-{next(self.stores.serial)}"
+        self.git("clone", "--quiet", self.url, clone, cwd=folder)
+        if base:
+            self.git("checkout", "--quiet", "-B", branch, base, cwd=clone)
+        (clone / "theirs.txt").write_text(f"{clone.name}\n")
+        self.git("add", "--all", cwd=clone)
+        by = ("-c", f"user.email={email}")
+        self.git(*by, "commit", "--quiet", "--message", "theirs", cwd=clone)
+        self.git("push", "--quiet", "origin", f"HEAD:refs/heads/{branch}", cwd=clone)
+        return self.git("rev-parse", "HEAD", cwd=clone)
+
+    def promote(self, folder: Path) -> None:
+        """What a person does: a plain push of one branch to the other."""
+        clone = folder / f"clone-{next(self.stores.serial)}"
+        self.git("clone", "--quiet", self.url, clone, cwd=folder)
+        self.git(
+            "push", "--quiet", "origin", f"origin/{STAGING}:refs/heads/{PRODUCTION}", cwd=clone
+        )
+
+
+@pytest.fixture
+def pipelines(stores: Stores, tmp_path: Path) -> Published:
+    """An empty repository, and a checkout of one DAG."""
+    name = f"lab/published-{next(stores.serial)}"
+    stores.grant(name)
+    repositories.create(stores.config.data / gitserver.NAME, name)
+    source = tmp_path / "dags"
+    (source / "__pycache__").mkdir(parents=True)
+    (source / "__pycache__" / "one.pyc").write_bytes(b"")
+    (source / "one.py").write_text("# one\n")
+    (source / ".airflowignore").write_text("# none\n")
+    return Published(stores, name, source)
+
+
+def test_a_new_repository_has_the_dags_in_staging_and_none_in_production(
+    pipelines: Published,
+) -> None:
+    commit = pipelines.publish()
+    branches = pipelines.branches()
+    assert branches.keys() == {STAGING, PRODUCTION}
+    assert branches[STAGING] == commit
+    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore", "dags/one.py"]
+    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.git("merge-base", STAGING, PRODUCTION) == branches[PRODUCTION]
+
+
+def test_publishing_again_changes_nothing(pipelines: Published) -> None:
+    commit = pipelines.publish()
+    before = pipelines.branches()
+    assert pipelines.publish() == commit
+    assert pipelines.branches() == before
+
+
+def test_a_changed_checkout_goes_to_staging_only(pipelines: Published) -> None:
+    first = pipelines.publish()
+    before = pipelines.branches()[PRODUCTION]
+    (pipelines.source / "one.py").unlink()
+    (pipelines.source / "two.py").write_text("# two\n")
+    second = pipelines.publish()
+    assert pipelines.branches() == {STAGING: second, PRODUCTION: before}
+    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore", "dags/two.py"]
+    assert pipelines.git("rev-parse", f"{second}^") == first
+
+
+def test_promoting_is_a_plain_push_and_stays(pipelines: Published, tmp_path: Path) -> None:
+    promoted = pipelines.publish()
+    pipelines.promote(tmp_path)
+    (pipelines.source / "two.py").write_text("# two\n")
+    newer = pipelines.publish()
+    assert pipelines.branches() == {STAGING: newer, PRODUCTION: promoted}
+    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore", "dags/one.py"]
+
+
+@pytest.mark.parametrize("emails", [("lab@localhost",), ("a@b", "lab@localhost")])
+def test_a_repository_of_an_earlier_version_gets_a_production_that_can_follow(
+    pipelines: Published, tmp_path: Path, emails: tuple[str, ...]
+) -> None:
+    """Its DAGs began without the common first commit, and none of them may be in production."""
+    for email in emails:
+        old = pipelines.by_somebody(tmp_path, STAGING, email=email)
+    commit = pipelines.publish()
+    assert commit != old
+    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.files(STAGING) == ["dags/.airflowignore", "dags/one.py", "theirs.txt"]
+    assert pipelines.git("merge-base", STAGING, old) == old
+    pipelines.promote(tmp_path)
+    assert pipelines.branches()[PRODUCTION] == commit
+    assert pipelines.publish() == commit
+
+
+def test_a_staging_branch_of_somebody_else_is_left_alone(
+    pipelines: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = pipelines.by_somebody(tmp_path, STAGING)
+    assert pipelines.publish() is None
+    assert "has commits of its own" in capsys.readouterr().out
+    assert pipelines.branches()[STAGING] == theirs
+    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+
+
+def test_a_production_branch_of_somebody_else_is_left_alone(
+    pipelines: Published, tmp_path: Path
+) -> None:
+    pipelines.publish()
+    theirs = pipelines.by_somebody(tmp_path, PRODUCTION, base=f"origin/{PRODUCTION}")
+    (pipelines.source / "two.py").write_text("# two\n")
+    newer = pipelines.publish()
+    assert pipelines.branches() == {STAGING: newer, PRODUCTION: theirs}
+
+
+def test_every_repository_begins_with_the_same_commit(
+    stores: Stores, pipelines: Published, tmp_path: Path
+) -> None:
+    pipelines.publish()
+    name = f"lab/published-{next(stores.serial)}"
+    stores.grant(name)
+    repositories.create(stores.config.data / gitserver.NAME, name)
+    other = Published(stores, name, pipelines.source)
+    other.publish()
+    assert other.branches()[PRODUCTION] == pipelines.branches()[PRODUCTION]
+
+
+def test_a_repository_that_is_begun_can_be_followed(pipelines: Published, tmp_path: Path) -> None:
+    publish.empty(pipelines.stores.lab, pipelines.url)
+    before = pipelines.branches()
+    assert before.keys() == {STAGING}
+    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore"]
+    publish.empty(pipelines.stores.lab, pipelines.url)
+    assert pipelines.branches() == before
+
+
+def test_a_repository_that_somebody_began_is_left_alone(
+    pipelines: Published, tmp_path: Path
+) -> None:
+    theirs = pipelines.by_somebody(tmp_path, STAGING)
+    publish.empty(pipelines.stores.lab, pipelines.url)
+    assert pipelines.branches() == {STAGING: theirs}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_calls_that_are_killed_complete_each_other(
+    pipelines: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    """Each gets one command of git further than the one before; the last one is let through."""
+    old = pipelines.by_somebody(tmp_path, STAGING, email="lab@localhost") if earlier else None
+    real, left = owner_git.git, 0
+
+    def limited(*arguments: object, **options: object) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publish, "git", limited)
+    for allowed in range(1, 100):
+        left = allowed
+        try:
+            commit = pipelines.publish()
+            break
+        except Killed:
+            pass
+    assert allowed > 10
+    branches = pipelines.branches()
+    assert branches[STAGING] == commit
+    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    expected = {STAGING: commit, PRODUCTION: branches[PRODUCTION]}
+    assert branches == expected
+    count = len(pipelines.git("rev-list", STAGING).splitlines())
+    assert count == (4 if old else 2)
+    pipelines.promote(tmp_path)
+
+
+def test_what_was_pushed_meanwhile_is_not_overwritten(
+    pipelines: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipelines.publish()
+    (pipelines.source / "two.py").write_text("# two\n")
+    real = publish.mirror
+
+    def slow(source: Path, target: Path) -> None:
+        real(source, target)
+        pipelines.by_somebody(tmp_path, STAGING)
+
+    monkeypatch.setattr(publish, "mirror", slow)
+    with pytest.raises(LabError, match=r"rejected|fetch first"):
+        pipelines.publish()
+    assert "theirs.txt" in pipelines.files(STAGING)

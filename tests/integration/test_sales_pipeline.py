@@ -1,0 +1,98 @@
+"""What runs of sales_pipeline leave in the bucket does not grow without end."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from lab.services import seaweedfs
+from lab.wait import NotYet, until
+from tests.integration.conftest import Stores
+
+TREE = Path(__file__).resolve().parents[2]
+PREFIX = "results/sales_pipeline/runs/"
+NAMES = ("extracted.json", "transformed.json", "valid.json")
+
+
+@pytest.fixture(scope="module")
+def sales(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The DAG file as a task has it; its contract is the stores'."""
+    contract = tmp_path_factory.mktemp("contract") / "steps.json"
+    contract.write_text(json.dumps(stores.site.step_environment), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        patch.setenv("STEP_RUNTIME", "process")
+        patch.setenv("STEP_ENVIRONMENT_FILE", str(contract))
+        patch.syspath_prepend(str(TREE / "dags"))
+        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+        yield importlib.import_module("sales_pipeline")
+
+
+def write(sales: ModuleType, *numbers: int) -> set[str]:
+    """The folders of runs of these numbers, whose objects are in the bucket."""
+    runs = {f"{PREFIX}run-{number:02}" for number in numbers}
+    for run in runs:
+        for name in NAMES:
+            sales.lab_bucket.write(f"{run}/{name}", b"[]")
+    return runs
+
+
+def await_another_second(sales: ModuleType, stores: Stores) -> None:
+    """What is written from now on is newer for S3, which counts in seconds."""
+    place = {"Bucket": seaweedfs.BUCKET, "Key": "probe"}
+
+    def written() -> Any:
+        sales.lab_bucket.write("probe", b"")
+        return stores.client.head_object(**place)["LastModified"]
+
+    first = written()
+
+    def newer() -> None:
+        if written() == first:
+            raise NotYet("it is the same second")
+
+    until(newer, what="another second", timeout=30)
+
+
+def left(stores: Stores) -> list[str]:
+    found = stores.client.list_objects_v2(Bucket=seaweedfs.BUCKET, Prefix=PREFIX)
+    return [entry["Key"] for entry in found["Contents"]]
+
+
+def test_the_newest_runs_are_kept_whole_and_the_others_are_gone(
+    sales: ModuleType, stores: Stores
+) -> None:
+    write(sales, 97, 98, 99)
+    await_another_second(sales, stores)
+    newest = write(sales, *range(sales.KEPT_RUNS))
+    sales.lab_bucket.write(f"{PREFIX.removesuffix('runs/')}warehouse.csv", b"id\n")
+    sales.sweep(PREFIX)
+    assert sorted(left(stores)) == sorted(f"{run}/{name}" for run in newest for name in NAMES)
+    assert sales.lab_bucket.read("results/sales_pipeline/warehouse.csv") == b"id\n"
+
+
+def test_where_nothing_may_be_deleted_the_run_goes_on(
+    sales: ModuleType,
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on the cluster's MinIO, whose policy lets a step delete nothing."""
+    before = write(sales, *range(sales.KEPT_RUNS + 3))
+    client = sales.lab_bucket.client()
+    client.meta.events.register("before-call.s3.DeleteObject", refuse)
+    monkeypatch.setattr(sales.lab_bucket, "client", lambda: client)
+    sales.sweep(PREFIX)
+    assert {key.rpartition("/")[0] for key in left(stores)} == before
+    assert "AccessDenied" in capsys.readouterr().out
+
+
+def refuse(**_: Any) -> None:
+    raise ClientError({"Error": {"Code": "AccessDenied"}}, "DeleteObject")

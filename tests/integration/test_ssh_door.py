@@ -1,0 +1,297 @@
+"""The git server's SSH door as its users meet it: a real server, a real ssh, a real git."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import git as owner_git
+from lab import publish, ssh
+from lab.gitserver.accounts import Accounts
+from lab.services import gitserver, ssh_door
+from lab.state import write_private
+from lab.wait import NotYet, until
+from tests.integration.conftest import Stores
+
+pytestmark = pytest.mark.skipif(not ssh.available(), reason="there is no ssh here")
+OTHERS = [gitserver.PIPELINES, gitserver.DATASETS, "lab/none", "../secrets", "lab/team-a.git/.."]
+REFUSED = "this key opens no such repository"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Somebody with a key and an idea of who the server is."""
+
+    stores: Stores
+    folder: Path
+    key: Path
+    config: Path
+
+    @property
+    def port(self) -> int:
+        return self.stores.site.ports[ssh_door.NAME]
+
+    @property
+    def words(self) -> list[str]:
+        return ["ssh", "-F", str(self.config), "-i", str(self.key), "-p", str(self.port)]
+
+    def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "GIT_SSH_COMMAND": shlex.join(self.words[:-2]),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+        return subprocess.run(
+            words,
+            env=env,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ssh(self, *words: str, user: str = "git") -> subprocess.CompletedProcess[bytes]:
+        return self.run(*self.words, f"{user}@127.0.0.1", *words)
+
+    def git(self, command: str, repository: str, *words: str, user: str = "git") -> str:
+        """What git said; an exit code other than 0 is part of it."""
+        url = f"ssh://{user}@127.0.0.1:{self.port}/{repository}.git"
+        done = self.run("git", command, url, *words)
+        said = (done.stdout + done.stderr).decode()
+        return said if done.returncode == 0 else f"exited with {done.returncode}: {said}"
+
+    def tip(self) -> str:
+        return self.git("ls-remote", gitserver.TEAM_A, "refs/heads/main")
+
+
+@pytest.fixture
+def airflow(stores: Stores, tmp_path: Path) -> Iterator[Guest]:
+    """Airflow at the door; the repository holds a commit, and afterwards the same key opens it."""
+    config = stores.config
+    stores.grant(gitserver.TEAM_A)
+    publish.empty(stores.lab, gitserver.url(stores.site.ports, gitserver.TEAM_A))
+    before = ssh_door.deploy_keys(config).read_text("utf-8")
+    yield Guest(stores, tmp_path, ssh_door.deploy_key(config), ssh_door.client_config(config))
+    write_private(ssh_door.deploy_keys(config), before)
+    log = (config.logs / f"{gitserver.NAME}.log").read_text("utf-8")
+    assert not [line for line in log.splitlines() if "Traceback" in line or "Warning" in line]
+    assert not [part for key in config.secrets.rglob("*.key") for part in own(key) if part in log]
+
+
+def own(key: Path) -> list[str]:
+    """The lines of a private key that no other key has."""
+    return key.read_text("ascii").splitlines()[3:-1]
+
+
+def other_key(folder: Path) -> Path:
+    ssh.private(folder / "other.key")
+    return folder / "other.key"
+
+
+# --- Who comes in -------------------------------------------------------------------------------
+
+
+def test_the_key_reads_its_repository(airflow: Guest) -> None:
+    tip = airflow.stores.folder(gitserver.TEAM_A) / "refs" / "heads" / "main"
+    assert airflow.tip().split()[0] == tip.read_text("ascii").strip()
+    assert airflow.git("clone", gitserver.TEAM_A, "clone") == "Cloning into 'clone'...\n"
+    assert (airflow.folder / "clone" / "README.md").exists()
+
+
+def test_what_was_pushed_by_http_arrives_whole(airflow: Guest) -> None:
+    content = os.urandom(3_000_000)
+    clone = airflow.folder / "owner"
+    url = gitserver.url(airflow.stores.site.ports, gitserver.TEAM_A)
+    lab = airflow.stores.lab
+    owner_git.git(lab, "clone", "--quiet", url, clone, cwd=airflow.folder)
+    (clone / "big").write_bytes(content)
+    owner_git.git(lab, "add", "big", cwd=clone)
+    owner_git.git(lab, "commit", "--quiet", "--message", "big", cwd=clone)
+    owner_git.git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
+    with ThreadPoolExecutor(6) as pool:
+        names = [f"clone-{n}" for n in range(6)]
+        said = list(pool.map(lambda name: airflow.git("clone", gitserver.TEAM_A, name), names))
+    assert said == [f"Cloning into '{name}'...\n" for name in names]
+    assert all((airflow.folder / name / "big").read_bytes() == content for name in names)
+
+
+@pytest.mark.parametrize("repository", OTHERS)
+def test_it_opens_no_other_repository(airflow: Guest, repository: str) -> None:
+    assert REFUSED in airflow.git("ls-remote", repository)
+
+
+def test_it_can_not_push(airflow: Guest) -> None:
+    before = airflow.tip()
+    airflow.git("clone", gitserver.TEAM_A, "clone")
+    said = airflow.run("git", "-C", "clone", "push", "origin", "HEAD:refs/heads/new")
+    assert said.returncode and REFUSED in said.stderr.decode()
+    assert airflow.tip() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["ls"],
+        ["git-receive-pack '/lab/team-a.git'"],
+        ["git-upload-archive '/lab/team-a.git'"],
+        ["git-upload-pack '/lab/team-a.git' ; ls"],
+        ["git-upload-pack '/lab/team-a.git'\nls"],
+        ["git-upload-pack --upload-pack=ls '/lab/team-a.git'"],
+        ["git-upload-pack /lab/team-a.git"],
+    ],
+)
+def test_it_runs_no_other_command(airflow: Guest, command: list[str]) -> None:
+    done = airflow.ssh(*command)
+    assert done.returncode == 128
+    assert (done.stdout, REFUSED in done.stderr.decode()) == (b"", True)
+
+
+def test_it_gets_no_terminal_no_files_and_no_way_through(airflow: Guest) -> None:
+    assert "PTY allocation request failed" in airflow.ssh("-tt").stderr.decode()
+    files = ["sftp", *airflow.words[1:5], "-P", str(airflow.port), "git@127.0.0.1"]
+    assert "subsystem request failed" in airflow.run(*files, stdin=b"ls\n").stderr.decode()
+    target = f"127.0.0.1:{airflow.stores.site.ports[gitserver.NAME]}"
+    through = airflow.run(*airflow.words, "-W", target, "git@127.0.0.1").stderr.decode()
+    assert "stdio forwarding failed" in through
+    back = ["-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "git@127.0.0.1"]
+    assert "forwarding failed" in airflow.run(*airflow.words, *back).stderr.decode()
+
+
+# --- Who does not -------------------------------------------------------------------------------
+
+
+def test_another_key_is_refused(airflow: Guest) -> None:
+    stranger = Guest(airflow.stores, airflow.folder, other_key(airflow.folder), airflow.config)
+    assert "Permission denied (publickey)" in stranger.git("ls-remote", gitserver.TEAM_A)
+
+
+def test_a_key_that_only_claims_to_be_the_right_one_is_refused(airflow: Guest) -> None:
+    """Its public half is known to everybody; the server asks for a proof."""
+    key = other_key(airflow.folder)
+    known = ssh.public(airflow.key.read_text("ascii"))
+    key.with_name("other.key.pub").write_text(known)
+    stranger = Guest(airflow.stores, airflow.folder, key, airflow.config)
+    assert "Permission denied (publickey)" in stranger.git("ls-remote", gitserver.TEAM_A)
+
+
+@pytest.mark.parametrize("user", ["lab", "root", "airflow"])
+def test_another_user_is_refused(airflow: Guest, user: str) -> None:
+    said = airflow.git("ls-remote", gitserver.TEAM_A, user=user)
+    assert "Permission denied (publickey)" in said
+
+
+def test_a_password_opens_nothing(airflow: Guest) -> None:
+    ways = "none,password,keyboard-interactive,hostbased"
+    done = airflow.ssh("-o", f"PreferredAuthentications={ways}", "-v")
+    assert "Authentications that can continue: publickey\n" in done.stderr.decode().replace(
+        "\r", ""
+    )
+    assert "Permission denied (publickey)" in done.stderr.decode()
+
+
+def test_a_key_that_was_taken_out_opens_nothing_from_then_on(airflow: Guest) -> None:
+    file = ssh_door.deploy_keys(airflow.stores.config)
+    stays = json.dumps({gitserver.DATASETS: [ssh.public(airflow.key.read_text("ascii"))]})
+    write_private(file, stays)
+    assert REFUSED in airflow.git("ls-remote", gitserver.TEAM_A)
+    write_private(file, "{}")
+    assert "Permission denied (publickey)" in airflow.git("ls-remote", gitserver.TEAM_A)
+    airflow.stores.kill(gitserver.NAME)
+    airflow.stores.start()
+    assert "Permission denied (publickey)" in airflow.git("ls-remote", gitserver.TEAM_A)
+
+
+def test_another_server_on_the_port_is_not_believed(airflow: Guest) -> None:
+    known_hosts = airflow.folder / "known-hosts"
+    known_hosts.write_text(ssh.known_hosts(other_key(airflow.folder).read_text("ascii")))
+    config = airflow.folder / "config"
+    config.write_text(ssh.config(known_hosts))
+    guest = Guest(airflow.stores, airflow.folder, airflow.key, config)
+    assert "Host key verification failed" in guest.git("ls-remote", gitserver.TEAM_A)
+
+
+# --- What stays ---------------------------------------------------------------------------------
+
+
+def test_a_killed_server_comes_back_with_the_same_keys(airflow: Guest) -> None:
+    before = airflow.tip()
+    airflow.stores.kill(gitserver.NAME)
+    assert "exited with 128" in airflow.tip()
+    airflow.stores.start()
+    assert airflow.tip() == before
+
+
+def test_a_client_that_goes_away_leaves_nothing_running(airflow: Guest) -> None:
+    server = airflow.stores.process(gitserver.NAME)
+    command = [*airflow.words, "git@127.0.0.1", "git-upload-pack '/lab/team-a.git'"]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    until(lambda: expect(bool(gits(server))), what="git", timeout=20)
+    client.kill()
+    client.communicate()
+    until(lambda: expect(not gits(server)), what="the end of git", timeout=20)
+
+
+def gits(server: Any) -> list[Any]:
+    return [child for child in server.children(recursive=True) if child.name() == "git"]
+
+
+def expect(condition: bool) -> None:
+    if not condition:
+        raise NotYet("it is not so")
+
+
+def test_the_keys_are_for_their_owner_only(airflow: Guest) -> None:
+    config = airflow.stores.config
+    files = (ssh_door.host_key(config), ssh_door.deploy_key(config), ssh_door.deploy_keys(config))
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o600] * 3
+
+
+# --- Airflow's connection -----------------------------------------------------------------------
+
+
+def test_where_there_is_no_ssh_airflow_comes_by_http(
+    airflow: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = airflow.stores.site
+    wanted = site.config, site.secrets, site.ports, gitserver.TEAM_A
+    by_key = gitserver.connection(*wanted)
+    assert str(by_key["host"]).startswith("ssh://git@127.0.0.1:")
+    assert "password" not in by_key
+    assert gitserver.account(site.secrets, gitserver.AIRFLOW).read == gitserver.READ["airflow"]
+    monkeypatch.setattr(ssh, "available", lambda: False)
+    by_http = gitserver.connection(*wanted)
+    assert str(by_http["host"]).startswith("http://127.0.0.1:")
+    assert gitserver.TEAM_A in gitserver.account(site.secrets, gitserver.AIRFLOW).read
+
+
+def test_a_lab_of_an_earlier_version_gets_the_rights_to_the_new_repository(
+    airflow: Guest, tmp_path: Path
+) -> None:
+    secrets, path = airflow.stores.site.secrets, tmp_path / "accounts.json"
+    gitserver.provide_accounts(path, secrets)
+    whole = json.loads(path.read_text("utf-8"))
+    old = json.loads(path.read_text("utf-8"))
+    del old["steps"]  # revoked
+    old["lab"]["read"] = old["lab"]["write"] = ["lab/own", "lab/pipelines"]
+    path.write_text(json.dumps(old))
+    gitserver.provide_accounts(path, secrets)
+    known = Accounts(path).known()
+    assert known.keys() == {"lab", "airflow"}
+    assert known["lab"].sha256 == whole["lab"]["sha256"]
+    assert known["lab"].read == ("lab/own", *gitserver.REPOSITORIES)
+    path.write_text("{")
+    gitserver.provide_accounts(path, secrets)
+    assert Accounts(path).known() == {}

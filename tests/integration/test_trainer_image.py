@@ -1,0 +1,109 @@
+"""The trainer image as a model's pods run it: the worker's image, and what a training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from lab import dataset
+from lab.cluster import docker, images
+from lab.config import TREE
+from lab.errors import LabError
+from tests.integration.test_model_steps import CONF, DAG, RECORDS, STEPS, first, made_by, published
+from tests.integration.test_worker_image import LOOPBACK, Worker, absent, inspected, looked_for
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Project
+
+USER = 10001
+TEMPLATES = ("model", "training")
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The lock's image, built of this checkout where what it is built from is here."""
+    known = images.locked()
+    trainer = known["trainer"]
+    try:
+        docker.engine()
+        names = [known[key].name for key in ("trainer", "worker", "python")]
+        here = any(docker.image_id(name) for name in names)
+    except LabError as error:
+        absent(error.what)
+    if not here:
+        absent(f"Docker has none of {', '.join(names)}; lab up --backend kind builds them")
+    images.provide(known, trainer)
+    return trainer.name
+
+
+@pytest.fixture(scope="module")
+def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that containers may write to; they also remove what they have left there."""
+    folder = tmp_path_factory.mktemp("volume")
+    folder.chmod(0o777)
+    yield folder
+    Worker(image, folder).ends("/shared", "-mindepth", "2", "-delete", entrypoint="find")
+
+
+def test_a_run_in_containers_publishes_a_model(
+    image: str, volume: Path, project: Project, tmp_path: Path
+) -> None:
+    """Each step in the memory that the smaller of the two templates gives it."""
+    dataset.write_employees(tmp_path / "all.csv")
+    project.replace_dataset(first((tmp_path / "all.csv").read_bytes(), RECORDS))
+    project = replace(project, shared=volume)
+    env = {**project.environment("in-containers"), **CONF, "DAG_ID": DAG, "SHARED_DIR": "/shared"}
+    given = {
+        k: v.replace("127.0.0.1", LOOPBACK) for k, v in env.items() if k not in {"PATH", "HOME"}
+    }
+    for step in STEPS:
+        done = Worker(image, volume).ends(step, env=given)
+        assert done.code == 0, done
+        assert not project.stores.leaked(done.output)
+    assert made_by(project) == ["in-containers"]
+    assert published(project).metrics["roc_auc"] > 0.7
+    assert project.left() == []
+
+
+def test_the_templates_are_the_step_s_with_this_image_and_their_own_memory() -> None:
+    step, *others = (
+        yaml.safe_load((TREE / "manifests" / "base" / f"{name}-template.yaml").read_text("utf-8"))
+        for name in ("step", *TEMPLATES)
+    )
+    for name, found in zip(TEMPLATES, others, strict=True):
+        assert found["metadata"] == {"name": name}
+        (container,) = found["template"]["spec"]["containers"]
+        (mine,) = step["template"]["spec"]["containers"]
+        assert container["image"] == images.locked()["trainer"].repository
+        container |= {"image": mine["image"], "resources": mine["resources"]}
+        assert found["template"] == step["template"]
+
+
+def test_it_is_the_worker_s_image_with_another_command(image: str) -> None:
+    worker, trainer = (inspected(name) for name in (images.locked()["worker"].name, image))
+    assert trainer["Config"]["Entrypoint"] == ["model-steps"]
+    assert trainer["Config"]["User"] == worker["Config"]["User"] == f"{USER}:{USER}"
+    layers = worker["RootFS"]["Layers"]
+    assert trainer["RootFS"]["Layers"][: len(layers)] == layers
+
+
+def test_what_the_worker_has_is_not_there_a_second_time(image: str) -> None:
+    found = looked_for(image, 0, "-path '/opt/*.dist-info'")
+    worker, trainer = (
+        {Path(path).name.partition("-")[0] for path in found if path.startswith(f"/opt/{folder}/")}
+        for folder in ("worker", "trainer")
+    )
+    assert {"boto3", "dataset_steps"} <= worker
+    assert {"scikit_learn", "model_steps"} <= trainer
+    assert not worker & trainer
+
+
+def test_the_user_may_write_nowhere_and_nothing_of_the_build_is_left(image: str) -> None:
+    writable = looked_for(image, USER, "-writable", "-not", "-type", "l")
+    assert writable <= {"/tmp", "/var/tmp", "/run/lock"}
+    assert looked_for(image, 0, "-path /src -o -path /wheels -o -path /opt/build") == set()

@@ -1,0 +1,92 @@
+"""The watcher of new objects as Airflow registers it: one row, however often DAGs are parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """What the DAG processor sees."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        patch.setenv("STEP_RUNTIME", "process")
+        patch.syspath_prepend(str(TREE / "dags"))
+        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+        yield importlib.import_module("assets")
+
+
+def test_a_parsed_watcher_is_the_one_that_the_database_has(assets: ModuleType) -> None:
+    """As `add_asset_trigger_references` compares them; were they not, it would be made anew."""
+    from airflow.models.trigger import Trigger
+    from airflow.serialization.encoders import encode_trigger
+    from airflow.triggers.base import BaseEventTrigger
+
+    (watcher,) = assets.LANDED_SALES.watchers
+    sent = json.loads(json.dumps(encode_trigger(watcher.trigger)))  # by the parsing process
+    parsed = encode_trigger(sent)
+    row = Trigger(classpath=parsed["classpath"], kwargs=parsed["kwargs"])
+    assert BaseEventTrigger.hash(row.classpath, row.kwargs) == BaseEventTrigger.hash(
+        parsed["classpath"], parsed["kwargs"]
+    )
+
+
+def test_the_triggerer_runs_what_the_dag_has_asked_for(assets: ModuleType) -> None:
+    from airflow._shared.module_loading import import_string
+
+    (watcher,) = assets.LANDED_SALES.watchers
+    classpath, kwargs = watcher.trigger.serialize()
+    again = import_string(classpath)(**json.loads(json.dumps(kwargs)))
+    assert again.serialize() == (classpath, kwargs)
+    assert kwargs["asset"] == assets.LANDED_SALES.name
+
+
+def test_two_watchers_never_share_a_stream(assets: ModuleType) -> None:
+    """A watcher that replaces another gets what was under way when the other was dismissed."""
+    new_objects = importlib.import_module("lab_arrivals").NewObjects
+    old, new = new_objects("a", "b/"), new_objects("a", "b/")
+    old.trigger_id, new.trigger_id = 1, 2
+    assert old.shared_stream_key() != new.shared_stream_key()
+
+
+class Store(dict[str, Any]):
+    """An asset state store."""
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self[key] = dict(value)
+
+
+def test_what_airflow_could_not_store_is_told_again(
+    assets: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome
+
+    lab_arrivals = importlib.import_module("lab_arrivals")
+    monkeypatch.setattr(lab_arrivals, "SETTLE_SECONDS", 0)
+    stored, failed = (lab_arrivals.Object(name, "etag", 1) for name in "ab")
+
+    async def scenario() -> tuple[Any, Any]:
+        store = Store()
+        arrivals = lab_arrivals.Arrivals(lambda: [stored, failed], lab_arrivals.Memory(store), 1.0)
+        stream = arrivals.open_stream()
+        assert [(await anext(stream))[0] for _ in "ab"] == [stored, failed]
+        good, bad = AdvanceOutcome(acked=1, failed=0), AdvanceOutcome(acked=0, failed=1)
+        await arrivals.advance([AdvanceItem(stored, good), AdvanceItem(failed, bad)])
+        return store, await arrivals.new_objects()
+
+    store, again = asyncio.run(scenario())
+    assert [entry for shard in store.values() for entry in shard.items()] == [("a", "etag")]
+    assert again == [failed]

@@ -1,0 +1,86 @@
+"""Staging and production hold the same DAG files; in Airflow their DAGs have other ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LAYOUTS = {  # where Airflow keeps a bundle's files, and what its DAGs' ids begin with
+    "pipelines/tracking_repo/dags": "",
+    f"pipelines/versions/{COMMIT}/dags": "",
+    "production/tracking_repo/dags": "production.",
+    f"production/versions/{COMMIT}/dags": "production.",
+    "home/production/pipelines/tracking_repo/dags": "",
+    "home/dags/production/dags": "",
+}
+# Each folder in a process of its own, as in Airflow: two bundles never meet in one.
+PARSER = """
+import json, multiprocessing, sys
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+
+def parse(folder):
+    bag = BundleDagBag(dag_folder=folder, bundle_path=Path(folder), bundle_name="any")
+    assets = [a.name for dag in bag.dags.values() for task in dag.tasks for a in task.outlets]
+    ids = {name: Path(dag.fileloc).name for name, dag in bag.dags.items()}
+    return {"ids": ids, "errors": bag.import_errors, "assets": assets}
+
+with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print(json.dumps(pool.map(parse, sys.argv[1:], chunksize=1)))
+"""
+
+
+@pytest.fixture(scope="module", params=["process", "pod"])
+def parsed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, dict[str, str]]]:
+    """What Airflow finds in each folder, which holds the checkout's DAGs."""
+    home = tmp_path_factory.mktemp("bundles")
+    for layout in LAYOUTS:
+        shutil.copytree(TREE / "dags", home / layout, ignore=shutil.ignore_patterns("__pycache__"))
+    env = {
+        "PATH": os.environ["PATH"],
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(TREE / "manifests" / "base" / "plugins"),
+        "STEP_RUNTIME": request.param,
+    }
+    command = [sys.executable, "-c", PARSER, *(str(home / layout) for layout in LAYOUTS)]
+    done = subprocess.run(
+        command, env=env, cwd=home, capture_output=True, text=True, timeout=300, check=True
+    )
+    return dict(zip(LAYOUTS, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+def files() -> list[str]:
+    """The checkout's DAG files: all but what they import."""
+    ignored = (TREE / "dags" / ".airflowignore").read_text("utf-8").splitlines()
+    return sorted(p.name for p in (TREE / "dags").glob("*.py") if p.name not in ignored)
+
+
+@pytest.mark.parametrize(("layout", "prefix"), LAYOUTS.items())
+def test_each_file_has_one_dag_that_is_called_after_it(
+    parsed: dict[str, dict[str, dict[str, str]]], layout: str, prefix: str
+) -> None:
+    found = parsed[layout]
+    assert not found["errors"]
+    assert found["ids"] == {f"{prefix}{name.removesuffix('.py')}": name for name in files()}
+
+
+def test_what_staging_makes_starts_nothing_in_production(
+    parsed: dict[str, dict[str, dict[str, str]]],
+) -> None:
+    staging, production = (
+        set(parsed[f"{name}/tracking_repo/dags"]["assets"]) for name in ("pipelines", "production")
+    )
+    assert staging
+    assert production == {f"production.{name}" for name in staging}

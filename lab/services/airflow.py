@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -179,8 +180,9 @@ def fernet_key(secrets: Secrets) -> str:
 def connections(config: Config, secrets: Secrets, ports: dict[str, int]) -> dict[str, str]:
     """How Airflow reads the repositories that its bundles name."""
     repositories = {"lab_git": gitserver.PIPELINES, "lab_git_team_a": gitserver.TEAM_A}
+    made = partial(gitserver.connection, config, secrets, ports)
     return {
-        f"AIRFLOW_CONN_{name.upper()}": json.dumps(gitserver.connection(config, secrets, ports, repository))
+        f"AIRFLOW_CONN_{name.upper()}": json.dumps(made(repository))
         for name, repository in repositories.items()
     }
 

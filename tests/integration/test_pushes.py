@@ -64,6 +64,11 @@ class Airflow:
         )
         return [(name, json.loads(extra)) for name, extra in self.ask(text)]
 
+    def looked(self) -> None:
+        """The DAG processor has seen every request, as it would."""
+        with contextlib.closing(sqlite3.connect(self.database)) as database, database:
+            database.execute("DELETE FROM dag_priority_parsing_request")
+
     def ask(self, text: str) -> list[Any]:
         with contextlib.closing(sqlite3.connect(self.database)) as database:
             return database.execute(text).fetchall()
@@ -82,6 +87,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = [*airflow.airflow(), "api-server", "--apps", "core", "--port", str(port)]
+    env |= {f"AIRFLOW__{name}": value for name, value in airflow.delivery(TREE).items()}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(server, env=env, stdout=log, stderr=log)
     found = Airflow(f"http://127.0.0.1:{port}", home / "airflow.db")
@@ -162,6 +168,28 @@ def test_a_branch_that_comes_back_to_a_commit_makes_an_event(told: Airflow) -> N
     assert told.tell(push).status_code == 200
     assert told.tell(push | {"before": commit()}).status_code == 200
     assert len(told.events()) == len(before) + 2
+
+
+@pytest.mark.parametrize(
+    ("other", "bundles"),
+    [
+        ({"repository": {"full_name": "lab/pipelines"}}, ["pipelines", "team-a"]),
+        ({"ref": "refs/heads/release"}, ["production"]),
+        ({"ref": "refs/heads/other"}, []),
+        ({"pusher": {"login": "steps"}}, []),
+        ({"after": NONE}, []),
+    ],
+    ids=str,
+)
+def test_the_bundles_of_a_branch_are_looked_at_again(
+    told: Airflow, other: dict[str, object], bundles: list[str]
+) -> None:
+    """By the table that the DAG processor reads each second; one request stands for many pushes."""
+    told.looked()
+    with ThreadPoolExecutor(4) as pool:
+        assert {a.status_code for a in pool.map(told.tell, [a_push(**other)] * 4)} == {202}
+    text = "SELECT bundle_name FROM dag_priority_parsing_request ORDER BY bundle_name"
+    assert [name for (name,) in told.ask(text)] == bundles
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,21 @@ TREE = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="how many kills a round of faults has")
+    parser.addoption("--once", action="store_true", help="leave variations out on kind")
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
 
 
 def pytest_configure() -> None:
     """Commands under test can be interrupted, even where whoever started pytest ignores that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--once`, what pods change nothing about is tried on the embedded backend only."""
+    for item in items:
+        again = item.get_closest_marker("variation") and "[kind" in item.name
+        if again and config.getoption("--once"):
+            item.add_marker(pytest.mark.skip(reason="--once: a variation, tried on embedded"))
 
 
 @pytest.fixture(scope="session", params=tuple(BACKENDS))

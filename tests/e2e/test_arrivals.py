@@ -92,6 +92,7 @@ def twice(landing: Landing, key: str) -> None:
         raise NotYet(f"one event of {key}")
 
 
+@pytest.mark.variation
 def test_files_that_land_together_are_each_told_of_and_all_loaded(
     lab: Lab, landing: Landing
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_dead_triggerer_loses_and_repeats_nothing(lab: Lab, landing: Landing) 
     landing.await_loaded(before, meanwhile, after, fence)
 
 
+@pytest.mark.variation
 def test_a_triggerer_that_dies_while_files_land_loses_none(lab: Lab, landing: Landing) -> None:
     """It may tell twice of what it had told of but not yet remembered, and of nothing else."""
     with ThreadPoolExecutor(1) as pool:
@@ -148,6 +150,7 @@ def put_files(landing: Landing, enough: threading.Event) -> list[str]:
     return [*keys, landing.put("last", 1)]
 
 
+@pytest.mark.variation
 def test_what_has_left_the_landing_zone_is_forgotten(lab: Lab, landing: Landing) -> None:
     key = landing.put("short", 1)
     await_remembered(lab, key)
@@ -160,6 +163,7 @@ def test_what_has_left_the_landing_zone_is_forgotten(lab: Lab, landing: Landing)
     until(forgotten, what="the memory's end", timeout=PATIENCE, interval=0.3)
 
 
+@pytest.mark.variation
 def test_what_lands_while_the_dag_is_paused_is_told_of_when_it_is_not(
     lab: Lab, landing: Landing
 ) -> None:

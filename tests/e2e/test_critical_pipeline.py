@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+import pytest
+
 from lab import s3
 from lab.lab import Lab
 from lab.model import Run
@@ -51,6 +53,7 @@ def test_who_is_told_depends_on_which_deadline_is_missed(lab: Lab) -> None:
     assert lab.outcomes(quick)[WATCH].state == "success"
 
 
+@pytest.mark.variation
 def test_people_are_told_though_the_triggerer_was_killed(lab: Lab) -> None:
     run = lab.trigger(DAG, {"work_seconds": 75})
 

@@ -73,6 +73,7 @@ def test_the_owner_is_told_the_totals_of_the_records(lab: Lab) -> None:
     assert lines[-1] == "Left out as bad: 0"
 
 
+@pytest.mark.variation
 def test_the_same_seed_gives_the_same_records_and_another_seed_others(lab: Lab) -> None:
     one, same, other = (generated_anew(lab, seed) for seed in (7, 7, 8))
     assert one == same
@@ -80,6 +81,7 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_others(lab: Lab) 
     assert len(one) == len(other) == 20
 
 
+@pytest.mark.variation
 def test_a_few_bad_records_are_left_out(lab: Lab) -> None:
     run = lab.run(DAG, {"records": 200, "invalid_share": 0.05})
     records = read(lab, lab.xcom(run, "generate")["key"])
@@ -92,6 +94,7 @@ def test_a_few_bad_records_are_left_out(lab: Lab) -> None:
     assert message["text"].endswith("Left out as bad: 10")
 
 
+@pytest.mark.variation
 def test_many_bad_records_are_refused_and_nobody_is_told_totals(lab: Lab) -> None:
     run = lab.trigger(DAG, {"records": 200, "invalid_share": 0.06})
     with pytest.raises(RunError, match=r"12 of 200 records are bad, more than 5%"):

@@ -71,6 +71,7 @@ def test_a_run_leaves_the_summary_of_the_newest_dataset(lab: Lab) -> None:
     assert [entry["Key"] for entry in listed] == [KEY]
 
 
+@pytest.mark.variation
 def test_a_later_version_of_the_data_has_a_summary_of_its_own(lab: Lab) -> None:
     lab.run(DAG)
     before = summary(lab)

@@ -88,6 +88,7 @@ def test_a_model_s_commit_names_the_run_and_the_data(lab: Lab, model: Model) -> 
     assert model.data_commit == data.commit
 
 
+@pytest.mark.variation
 def test_a_model_of_the_newest_dataset_while_datasets_are_published(lab: Lab, model: Model) -> None:
     """Each run makes one commit, and the dataset's own line is as it was without models."""
     lab.run("dataset_pipeline")
@@ -142,6 +143,7 @@ def test_a_model_below_the_threshold_is_not_published(lab: Lab, model: Model) ->
     assert lab.model() == kept
 
 
+@pytest.mark.variation
 def test_a_data_commit_that_does_not_exist(lab: Lab) -> None:
     kept = newest(lab)
     missing = "0123456789abcdef0123456789abcdef01234567"
@@ -179,6 +181,7 @@ def runs_of(lab: Lab) -> int:
         return int(DagRunApi(client).get_dag_runs(DAG, limit=1).total_entries)
 
 
+@pytest.mark.variation
 def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
     lab: Lab, model: Model
 ) -> None:

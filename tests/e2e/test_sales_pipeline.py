@@ -55,6 +55,7 @@ def test_before_anything_has_landed_the_warehouse_has_a_sample(lab: Lab, landing
     assert (event["run_id"], event["records"]) == (run.id, 1000)
 
 
+@pytest.mark.variation
 def test_tasks_hand_each_other_references_and_no_records(lab: Lab, landing: Landing) -> None:
     run = lab.run(DAG)
     for task in ("extract_sales_data", "validate_data", "transform_data"):
@@ -64,6 +65,7 @@ def test_tasks_hand_each_other_references_and_no_records(lab: Lab, landing: Land
         assert hashlib.sha256(content).hexdigest() == reference["sha256"]
 
 
+@pytest.mark.variation
 def test_a_task_that_fails_is_tried_again_until_it_works(lab: Lab, landing: Landing) -> None:
     run = lab.run(DAG, {"fail_times": 2})
     attempts = {name: outcome.attempts for name, outcome in lab.outcomes(run).items()}
@@ -107,6 +109,7 @@ def complaints(landing: Landing, text: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.variation
 def test_a_second_run_for_the_same_files_makes_the_same_bytes(lab: Lab, landing: Landing) -> None:
     landing.await_loaded(landing.put("one", 5), landing.put("two", 7))
     landing.await_quiet()

@@ -82,6 +82,7 @@ def test_the_report_is_what_the_newest_version_holds(lab: Lab) -> None:
             assert group["means"][column] == pytest.approx(mean(of_role, column), abs=1e-6)
 
 
+@pytest.mark.variation
 def test_another_column_can_make_the_groups(lab: Lab) -> None:
     lab.run(DAG, {"group_by": "Education Level"})
     rows = records(lab, "main")
@@ -89,6 +90,7 @@ def test_another_column_can_make_the_groups(lab: Lab) -> None:
     assert groups == Counter(row["Education Level"] for row in rows)
 
 
+@pytest.mark.variation
 @pytest.mark.parametrize(
     ("content", "why"),
     [(None, "there is no object"), (b"Job Role\nMedia\n", "is not what the pointer")],
@@ -104,6 +106,7 @@ def test_what_cannot_be_read_leaves_the_old_report(
     assert report(lab) == before
 
 
+@pytest.mark.variation
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(lab: Lab) -> None:
     run = lab.trigger(DAG, {"group_by": "Department"})
     with pytest.raises(RunError, match=r"no column 'Department', only Employee ID, Age"):

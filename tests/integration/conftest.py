@@ -269,8 +269,9 @@ class Project:
         return replace(self, shared=shared)
 
     def left(self) -> list[str]:
-        """What ended runs have left in their folder, beside the lock by which they take turns."""
-        return [p.name for p in (self.shared / "runs").iterdir() if p.name != "publish.lock"]
+        """What ended runs have left in their folder, sorted, but for the lock of their turns."""
+        found = (p.name for p in (self.shared / "runs").iterdir())
+        return sorted(name for name in found if name != "publish.lock")
 
     def environment(self, run_id: str) -> dict[str, str]:
         """All that a step of this run sees, as the embedded backend would give it."""

@@ -106,7 +106,7 @@ def test_status_doctor_env_and_logs_say_what_is_there(config: Config) -> None:
     assert shown.stdout.count("running") == 6
     examined = lab(config, "doctor")
     assert examined.returncode == 0, examined.stdout + examined.stderr
-    assert examined.stdout.count(" port ") == 12
+    assert examined.stdout.count(" port ") == 13
     values = json.loads(lab(config, "env", "--json").stdout)
     assert set(values) == ENV_KEYS
     assert values["dataset_path"] == "datasets/own data.csv"

@@ -20,7 +20,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from lab_deadlines import deadline, run_is_late
-from steps import named
+from steps import clock, named
 
 OWNER, ESCALATION = "data-engineering", "on-call"
 RUN_WITHIN = timedelta(seconds=20)
@@ -29,7 +29,7 @@ TASK_WITHIN = timedelta(seconds=8)
 with DAG(
     named("critical_pipeline"),
     description="A task and a run with deadlines; people are told while they are late",
-    schedule="0 */2 * * *",
+    schedule=clock("0 */2 * * *"),
     catchup=False,
     default_args={"owner": OWNER, "retries": 3, "retry_delay": timedelta(seconds=3)},
     params={

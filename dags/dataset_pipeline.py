@@ -6,21 +6,15 @@ start nothing.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from assets import PUSHED_DATASETS
-from steps import DEFAULTS, named, step
-
-# A new lab waits for the next night. The minute is for a night that begins while this file is being
-# read again; with `False` Airflow would make up for the last night until 04:24.
-NIGHTLY = CronTriggerTimetable("0 2 * * *", timezone="UTC", run_immediately=timedelta(minutes=1))
+from steps import DEFAULTS, clock, named, step
 
 with DAG(
     named("dataset_pipeline"),
     description="Pull a dataset with DVC, append a record, push the new version and its pointer",
-    schedule=AssetOrTimeSchedule(timetable=NIGHTLY, assets=[PUSHED_DATASETS]),
+    schedule=AssetOrTimeSchedule(timetable=clock("0 2 * * *"), assets=[PUSHED_DATASETS]),
     catchup=False,
     default_args=DEFAULTS,
     tags=["data", "dvc"],

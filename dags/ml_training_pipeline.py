@@ -7,15 +7,11 @@ published: that model stays as it is.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, Param, task
 
-from steps import DEFAULTS, named, step
-
-# Not at once where the last Sunday's run was missed: `dataset_pipeline` says more.
-WEEKLY = CronTriggerTimetable("0 2 * * 0", timezone="UTC", run_immediately=timedelta(minutes=1))
+from steps import DEFAULTS, clock, named, step
 
 PARAMS = {
     "data_commit": Param(
@@ -85,7 +81,7 @@ def notify() -> str:
 with DAG(
     named("ml_training_pipeline"),
     description="Train a model on a version of the dataset, validate it, publish it with DVC",
-    schedule=WEEKLY,
+    schedule=clock("0 2 * * 0"),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULTS,

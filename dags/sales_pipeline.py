@@ -24,13 +24,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypedDict
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 import lab_bucket
 from assets import LANDED_SALES, SALES_FILES, SALES_LANDING, SALES_WAREHOUSE
 from lab_notifications import tell
-from steps import IN_A_POD, named
+from steps import IN_A_POD, clock, named
 
 OWNER = "data-engineering"
 WAREHOUSE, LINEAGE, RUNS = "warehouse.csv", "lineage.json", "runs"  # in the DAG's folder
@@ -209,8 +209,7 @@ def sweep(prefix: str) -> None:
     from botocore.exceptions import ClientError
 
     client, bucket = lab_bucket.client(), lab_bucket.bucket()
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    found = [entry for page in pages for entry in page.get("Contents", [])]
+    found = list(lab_bucket.entries(prefix, client))
     found.sort(key=lambda entry: entry["LastModified"], reverse=True)
     newest_first = list(dict.fromkeys(folder_of(entry["Key"]) for entry in found))
     old = set(newest_first[KEPT_RUNS:])
@@ -235,9 +234,7 @@ def tell_owner(context: Mapping[str, Any]) -> None:
 with DAG(
     named("sales_pipeline"),
     description="Sales from the landing zone: extract, validate, transform, load, notify",
-    schedule=AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable("0 6 * * *", timezone="UTC"), assets=LANDED_SALES
-    ),
+    schedule=AssetOrTimeSchedule(timetable=clock("0 6 * * *"), assets=LANDED_SALES),
     catchup=False,
     max_active_runs=1,
     default_args={

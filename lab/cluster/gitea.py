@@ -131,11 +131,12 @@ class Api:
 
     def admitted(self, path: str) -> bool:
         """Whether Gitea lets the account see what is there. Raises ServiceError."""
+        return self.seen(path) is not None
+
+    def seen(self, path: str) -> Any:
+        """What is there, or None when the account may not see it. Raises ServiceError."""
         response = self.ask("GET", path)
-        if response.status_code in {401, 403, 404}:
-            return False
-        self.content(response)
-        return True
+        return None if response.status_code in {401, 403, 404} else self.content(response)
 
     def content(self, response: requests.Response) -> Any:
         if response.ok:
@@ -343,13 +344,17 @@ def right(account: str, repository: str) -> str:
 
 def fits(holder: Api) -> bool:
     """Whether a token opens what its account may read and write, and is no other account's."""
-    for repository in REPOSITORIES:
-        path, wanted = f"repos/{repository}", right(holder.account, repository)
-        if holder.admitted(path) != (wanted != "none"):
-            return False
-        if wanted != "none" and holder.get(path)["permissions"]["push"] != (wanted == "write"):
-            return False
-    return True
+    return all(
+        granted(holder.seen(f"repos/{repository}")) == right(holder.account, repository)
+        for repository in REPOSITORIES
+    )
+
+
+def granted(found: Any) -> str:
+    """The right of an account that sees this of a repository."""
+    if found is None:
+        return "none"
+    return "write" if found["permissions"]["push"] else "read"
 
 
 def token(url: str, account: str, password: str, kept: Mapping[str, str]) -> str:

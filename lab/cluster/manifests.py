@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
-from lab.cluster import tools
+from lab.cluster import images, tools
 from lab.cluster.images import Image
 from lab.config import PLUGINS
 from lab.shell import run
@@ -29,8 +29,18 @@ class Setting:
     value: str
 
 
-def render(overlay: Path, folder: Path, known: Iterable[Image], settings: Iterable[Setting]) -> str:
+def render(
+    overlay: Path,
+    folder: Path,
+    known: Iterable[Image],
+    settings: Iterable[Setting] = (),
+    components: Iterable[Path] = (),
+    moved: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The overlay's objects as YAML, with the lock's images. `folder` is written to.
+
+    `components` are Kustomize's, on top of the overlay; `moved` says by an image's key where it is
+    in another registry: `repository@sha256:…`, or `repository:tag`.
 
     An overlay may not know tags that are made of an image's content, nor ports that are free here;
     so it is wrapped in one more layer, as `kustomize edit set image` would do in the tree itself.
@@ -39,12 +49,27 @@ def render(overlay: Path, folder: Path, known: Iterable[Image], settings: Iterab
     layer = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [os.path.relpath(overlay.resolve(), folder.resolve())],
-        "images": [{"name": image.repository, "newTag": image.tag} for image in known],
+        "resources": [beside(overlay, folder)],
+        "components": [beside(path, folder) for path in components],
+        "images": [placed(image, moved.get(image.key, image.name)) for image in known],
         "patches": [patch(setting) for setting in settings],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(layer), "utf-8")
     return run([tools.find("kubectl"), "kustomize", folder], timeout=RENDER_SECONDS)
+
+
+def beside(path: Path, folder: Path) -> str:
+    """The way from `folder`, which is how Kustomize wants it."""
+    return os.path.relpath(path.resolve(), folder.resolve())
+
+
+def placed(image: Image, reference: str) -> dict[str, str]:
+    """Where a pod finds the image, in Kustomize's words."""
+    name, _, digest = reference.partition("@")
+    if digest:
+        return {"name": image.repository, "newName": name, "digest": digest}
+    repository, _, tag = name.rpartition(":")
+    return {"name": image.repository, "newName": repository, "newTag": tag}
 
 
 def patch(setting: Setting) -> dict[str, str]:
@@ -78,13 +103,5 @@ def values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,
         "defaultAirflowTag": airflow.tag,
-        "airflowPodAnnotations": {"mlops-lab/plugins": fingerprint(tree / PLUGINS)},
+        "airflowPodAnnotations": {"mlops-lab/plugins": images.content(tree / PLUGINS, {})},
     }
-
-
-def fingerprint(folder: Path) -> str:
-    """Changes when a file of the folder does."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.py")):
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]

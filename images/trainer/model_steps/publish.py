@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dvc.utils.serialize import ParseError, modify_yaml, parse_yaml
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dataset_steps import load, pointer, repository
-from dataset_steps.errors import StepError, TemporaryError
+from dataset_steps.errors import StepError
 from dataset_steps.files import write_whole
-from dataset_steps.push import RACE_SECONDS, run_trailers
+from dataset_steps.push import in_turn, run_trailers
 from dataset_steps.remote import Remote
-from dataset_steps.repository import PushRejected
 from dataset_steps.settings import Settings
-from dataset_steps.workspace import Workspace, turn
+from dataset_steps.workspace import Workspace
 from model_steps import model, schema
 from model_steps.model import METRICS, MODEL, SCHEMA, Prepared, Trained
 from model_steps.request import Request
@@ -27,30 +25,18 @@ RESULT = "model.json"
 def publish(settings: Settings, workspace: Workspace, request: Request) -> None:
     """One commit with this Run-Id is on the server's branch, and its model is in the remote.
 
-    The bucket says which commit it is. Raises TemporaryError when others kept pushing first for
-    RACE_SECONDS.
+    The bucket says which commit it is. Raises TemporaryError when others kept pushing first.
     """
     clone = workspace.repository
     if not workspace.recorded("prepared", Prepared):  # an earlier attempt was killed as it ended
         workspace.clear()
         repository.clone(settings.git_url, clone)
-    repository.unlock(clone)
-    try:
-        with turn(workspace):
-            commit = publish_commit(settings, workspace, request)
-    except PushRejected as error:
-        raise TemporaryError(f"the branch kept moving for {RACE_SECONDS} s: {error}") from error
+    commit = in_turn(workspace, lambda: publish_commit(settings, workspace, request))
     tell(settings, clone, commit)
     print(f"published commit {commit}")
     workspace.remove()
 
 
-@retry(
-    retry=retry_if_exception_type(PushRejected),
-    stop=stop_after_delay(RACE_SECONDS),
-    wait=wait_random_exponential(multiplier=0.05, max=2),
-    reraise=True,
-)
 def publish_commit(settings: Settings, workspace: Workspace, request: Request) -> str:
     """The run's commit on the server. Raises PushRejected when another push came first."""
     clone = workspace.repository

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import whole
+from dataset_steps.files import whole_csv
 from dataset_steps.record import rows, whole_lines
 from model_steps import schema
 from model_steps.schema import HELD_OUT, PART, TARGET, TRAINING, Schema
@@ -100,20 +99,13 @@ def split(dataset: Path, training: Path, held_out: Path) -> Split:
         columns = [*Schema(dict.fromkeys(found.header, "")).features, TARGET]
         places = [found.header.index(name) for name in columns]
         writers = {
-            part: writer(stack, path) for part, path in ((TRAINING, training), (HELD_OUT, held_out))
+            part: stack.enter_context(whole_csv(path))
+            for part, path in ((TRAINING, training), (HELD_OUT, held_out))
         }
         for line, row in enumerate(lines, start=2):
             writers[found.add(row, line)].writerow([row[place] for place in places])
     found.refuse_too_few()
     return found
-
-
-def writer(stack: ExitStack, path: Path) -> Any:
-    """What writes records into `path`, which is there whole when the stack is left."""
-    binary = stack.enter_context(whole(path))
-    text = TextIOWrapper(binary, encoding="utf-8", newline="")
-    stack.callback(text.detach)  # `whole` closes the file
-    return csv.writer(text, lineterminator="\n")
 
 
 class Part(NamedTuple):

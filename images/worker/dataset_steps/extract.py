@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dataset_steps import kept
 from dataset_steps.errors import StepError
-from dataset_steps.files import whole
+from dataset_steps.files import whole_csv
 from dataset_steps.pull import pull
 from dataset_steps.settings import Settings
 from dataset_steps.transform import COLUMNS, EXTRACT
@@ -40,12 +39,9 @@ def write_columns(source: Path, into: Path) -> int:
     every dataset size.
     """
     count = -1  # the first line names the columns
-    with whole(into) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
+    with whole_csv(into) as writer:
         for count, row in enumerate(wanted(source)):  # noqa: B007
             writer.writerow(row)
-        text.detach()
         if count < 1:
             raise StepError(f"{source.name} has no record")
     return count

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from _csv import Writer
 
 BLOCK = 1 << 20  # bytes read at a time; memory stays the same for every dataset size
 
@@ -27,6 +32,17 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         flush(file.fileno())
     part.replace(path)
+
+
+@contextmanager
+def whole_csv(path: Path) -> Iterator[Writer]:
+    """What the block writes are the records of `path` when it ends; none are when it fails."""
+    with whole(path) as file:
+        text = TextIOWrapper(file, encoding="utf-8", newline="")
+        try:
+            yield csv.writer(text, lineterminator="\n")
+        finally:
+            text.detach()  # `whole` closes the file
 
 
 def flush(descriptor: int) -> None:

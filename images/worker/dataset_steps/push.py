@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from collections.abc import Callable
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from dataset_steps import pointer, repository
 from dataset_steps.errors import StepError, TemporaryError
@@ -25,22 +27,31 @@ def push(settings: Settings, workspace: Workspace) -> None:
     """
     if workspace.base() is None:  # an earlier attempt published and was killed while it tidied up
         pull(settings, workspace)
-    repository.unlock(workspace.repository)
-    try:
-        with turn(workspace):
-            commit = publish(settings, workspace)
-    except PushRejected as error:
-        raise TemporaryError(f"the branch kept moving for {RACE_SECONDS} s: {error}") from error
+    commit = in_turn(workspace, lambda: publish(settings, workspace))
     print(f"published commit {commit}")
     workspace.remove()
 
 
-@retry(
-    retry=retry_if_exception_type(PushRejected),
-    stop=stop_after_delay(RACE_SECONDS),
-    wait=wait_random_exponential(multiplier=0.05, max=2),
-    reraise=True,
-)
+def in_turn(workspace: Workspace, publish: Callable[[], str]) -> str:
+    """The commit that `publish` made, when other runs here had their turn.
+
+    It is called again whenever another push came first. Raises TemporaryError when others kept
+    pushing first for RACE_SECONDS.
+    """
+    racing = Retrying(
+        retry=retry_if_exception_type(PushRejected),
+        stop=stop_after_delay(RACE_SECONDS),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
+        reraise=True,
+    )
+    repository.unlock(workspace.repository)
+    try:
+        with turn(workspace):
+            return racing(publish)
+    except PushRejected as error:
+        raise TemporaryError(f"the branch kept moving for {RACE_SECONDS} s: {error}") from error
+
+
 def publish(settings: Settings, workspace: Workspace) -> str:
     """The run's commit on the server. Raises PushRejected when another push came first."""
     clone = workspace.repository

@@ -99,16 +99,9 @@ class Prefix:
     def objects(self) -> list[Object]:
         """What is there now. Raises what boto3 raises; the next call reads the contract again."""
         client, self.client = self.client or lab_bucket.client(), None
-        pages = client.get_paginator("list_objects_v2").paginate(
-            Bucket=lab_bucket.bucket(), Prefix=self.prefix
-        )
-        found = [entry for page in pages for entry in page.get("Contents", [])]
+        found = lab_bucket.listing(self.prefix, client)
         self.client = client
-        return [
-            Object(e["Key"], e["ETag"].strip('"'), e["Size"])
-            for e in found
-            if e["Key"].endswith(self.suffix) and not e["Key"].endswith("/")
-        ]
+        return [o for o in found if o.key.endswith(self.suffix) and not o.key.endswith("/")]
 
 
 class Memory:

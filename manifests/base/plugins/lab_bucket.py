@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 CALL_SECONDS = 10  # for a connection, and for each read
 
@@ -87,8 +88,13 @@ def write(key: str, content: bytes) -> None:
     client().put_object(Bucket=bucket(), Key=key, Body=content)
 
 
-def listing(prefix: str) -> list[Object]:
+def listing(prefix: str, s3: S3Client | None = None) -> list[Object]:
     """The objects whose keys begin with `prefix`, sorted by key."""
-    pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket(), Prefix=prefix)
-    found = [entry for page in pages for entry in page.get("Contents", [])]
+    found = entries(prefix, s3 or client())
     return [Object(e["Key"], e["ETag"].strip('"'), e["Size"]) for e in found]
+
+
+def entries(prefix: str, s3: S3Client) -> Iterator[ObjectTypeDef]:
+    """All that S3 says of each object whose key begins with `prefix`, sorted by key."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket(), Prefix=prefix):
+        yield from page.get("Contents", [])

@@ -1,0 +1,87 @@
+"""When the scheduler starts the DAGs that run by the clock, and what a new lab makes up for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+SUNDAY = datetime(2026, 1, 4, tzinfo=UTC)
+# A time at which each is due, and how long it is until the next.
+DUE = {
+    "dataset_pipeline": (SUNDAY.replace(hour=2), timedelta(days=1)),
+    "ml_training_pipeline": (SUNDAY.replace(hour=2), timedelta(weeks=1)),
+    "sales_pipeline": (SUNDAY.replace(hour=6), timedelta(days=1)),
+    "critical_pipeline": (SUNDAY.replace(hour=8), timedelta(hours=2)),
+}
+
+
+@pytest.fixture(scope="module")
+def timetables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The timetable of each DAG that runs by the clock, as the scheduler has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        patch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")  # it would take pytest's alarm
+        patch.setenv("STEP_RUNTIME", "process")
+        patch.syspath_prepend(str(TREE / "dags"))
+        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+        from airflow.dag_processing.dagbag import BundleDagBag
+        from airflow.serialization.encoders import coerce_to_core_timetable
+
+        folder = TREE / "dags"
+        bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="any")
+        assert not bag.import_errors
+        known = {name: coerce_to_core_timetable(dag.timetable) for name, dag in bag.dags.items()}
+        yield {name: timetable for name, timetable in known.items() if next_run(timetable, None)}
+
+
+def next_run(timetable: Any, last: datetime | None) -> Any:
+    """The next run by the clock, after the `last` one: none where only events start runs."""
+    from airflow._shared.timezones.timezone import coerce_datetime
+    from airflow.timetables.base import DataInterval, TimeRestriction
+
+    restriction = TimeRestriction(earliest=None, latest=None, catchup=False)
+    interval = last and DataInterval.exact(coerce_datetime(last))
+    return timetable.next_dagrun_info(
+        last_automated_data_interval=interval, restriction=restriction
+    )
+
+
+def now_is(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
+
+
+def test_every_schedule_is_known_here(timetables: dict[str, Any]) -> None:
+    assert timetables.keys() == DUE.keys()
+
+
+@pytest.mark.parametrize("name", DUE)
+def test_a_new_lab_waits_for_the_next_time(
+    timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, period = DUE[name]
+    now_is(monkeypatch, due + timedelta(minutes=2))
+    assert next_run(timetables[name], None).run_after == due + period
+
+
+@pytest.mark.parametrize("name", DUE)
+def test_a_time_that_comes_while_a_dag_is_read_for_the_first_time_is_not_missed(
+    timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, _ = DUE[name]
+    now_is(monkeypatch, due + timedelta(seconds=30))
+    assert next_run(timetables[name], None).run_after == due
+
+
+@pytest.mark.parametrize("name", DUE)
+def test_a_lab_that_was_down_makes_up_for_the_last_time_only(
+    timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, period = DUE[name]
+    now_is(monkeypatch, due + timedelta(minutes=30))
+    assert next_run(timetables[name], due - 3 * period).run_after == due
+    assert next_run(timetables[name], due).run_after == due + period

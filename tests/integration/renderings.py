@@ -5,6 +5,8 @@ base      manifests/base alone
 chart     Airflow's chart with the lab's values
 git-sync  the same with values-git-sync.yaml on top
 git-sync-ssh  and with values-git-sync-ssh.yaml on that
+eks       manifests/overlays/eks, as staging has it without any option
+eks-chart the chart with the values of that
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from typing import Any
 import pytest
 import yaml
 
+from eks import environment
+from eks.environment import Environment
+from eks.rendering import Rendering, on_eks
 from lab.backends import kind
 from lab.cluster import cache, chart, images, manifests, tools
 from lab.config import TREE, Config
 from lab.state import Secrets, State
 
-NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh")
+NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh", "eks", "eks-chart")
 # The files of values that come on top of the lab's own.
 ON_TOP = {
     "git-sync": ("values-git-sync.yaml",),
@@ -35,6 +40,21 @@ ON_TOP = {
 BASE = TREE / "manifests" / "base"
 VALUES = TREE / "manifests" / "airflow"
 POD_FILE = "pod_template_file.yaml"  # in the chart's ConfigMap: the KubernetesExecutor's pods
+# Everything that any option of EKS asks for.
+SETTINGS = {
+    "certificate": "arn:aws:acm:eu-central-1:111122223333:certificate/0f0e",
+    "host": "airflow.example.com",
+    "oidc_admins": "platform",
+    "oidc_client_id": "airflow-staging",
+    "oidc_issuer": "https://login.example.com/realms/data",
+    "oidc_operators": "data-engineering",
+    "oidc_viewers": "analysts",
+    "pipelines_host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9ok",
+    "rds_database": "metadata",
+    "rds_host": "staging.c0ffee.eu-central-1.rds.amazonaws.com",
+    "rds_user": "airflow_staging",
+    "vpc_cidr": "10.20.0.0/16",
+}
 Object = dict[str, Any]
 
 
@@ -125,6 +145,9 @@ def site_on_kind() -> Iterator[kind.Site]:
 
 def render(name: str) -> str:
     """One rendering as YAML, made anew. Skips where kubectl, helm or the chart is missing."""
+    if name in {"eks", "eks-chart"}:
+        found = promote()
+        return found.overlay if name == "eks" else found.chart
     need_tool("kubectl" if name in {"overlay", "base"} else "helm")
     with site_on_kind() as site:
         if name == "overlay":
@@ -135,6 +158,32 @@ def render(name: str) -> str:
         chart_file()
         on_top = [VALUES / file for file in ON_TOP.get(name, ())]
         return chart.render(site.config, [*kind.values(site), *on_top])
+
+
+def promote(*options: str) -> Rendering:
+    """What an environment with these options gets on EKS, made anew. Skips as `render` does."""
+    for tool in ("kubectl", "helm"):
+        need_tool(tool)
+    chart_file()
+    with home_of_a_lab() as config:
+        return on_eks(staging(*options), config, config.run)
+
+
+@functools.cache
+def promoted(*options: str) -> tuple[Object, ...]:
+    """The objects that an environment with these options gets on EKS. Not to be changed."""
+    return tuple(promote(*options).objects())
+
+
+@functools.cache
+def promoted_pods(*options: str) -> tuple[Pod, ...]:
+    """Every pod that something in these objects describes. Not to be changed."""
+    return tuple(pod for entry in promoted(*options) for pod in pods_of("eks", entry))
+
+
+def staging(*options: str) -> Environment:
+    """The environment with these options, and all that any of them asks for."""
+    return replace(environment.load("staging"), options=options, settings=SETTINGS)
 
 
 @functools.cache

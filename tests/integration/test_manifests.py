@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -366,6 +367,7 @@ class Peer:
 
     namespace: str
     labels: Mapping[str, str]
+    address: str | None = None  # of what is no pod
 
 
 OUTSIDE = Peer("outside", {})
@@ -422,16 +424,23 @@ def namespace_labels(name: str) -> dict[str, str]:
 
 def is_among(selectors: list[Object] | None, home: str, other: Peer) -> bool:
     """Whether a rule of a policy in namespace `home` means this peer; no selectors mean all."""
-    assert not any("ipBlock" in one for one in selectors or []), "no address is known here"
-    return not selectors or any(
-        selects(one.get("podSelector") or {}, other.labels)
-        and (
-            selects(one["namespaceSelector"], namespace_labels(other.namespace))
-            if "namespaceSelector" in one
-            else other.namespace == home
-        )
-        for one in selectors
+    return not selectors or any(means(one, home, other) for one in selectors)
+
+
+def means(selector: Object, home: str, other: Peer) -> bool:
+    if "ipBlock" in selector:
+        return other.address is not None and is_within(other.address, selector["ipBlock"])
+    return selects(selector.get("podSelector") or {}, other.labels) and (
+        selects(selector["namespaceSelector"], namespace_labels(other.namespace))
+        if "namespaceSelector" in selector
+        else other.namespace == home
     )
+
+
+def is_within(address: str, block: Object) -> bool:
+    """Whether an address is in a block, and not in a part of it that is left out."""
+    inside = ip_address(address) in ip_network(block["cidr"])
+    return inside and not any(is_within(address, {"cidr": c}) for c in block.get("except") or [])
 
 
 def is_open(ports: list[Object] | None, protocol: str, number: int) -> bool:
@@ -446,7 +455,7 @@ def permits(
     policies: list[Object], way: str, of: Peer, other: Peer, protocol: str, number: int
 ) -> bool:
     """Whether the policies of a pod let it talk (`egress`) or be talked to (`ingress`)."""
-    if of in (OUTSIDE, NAME_SERVER):
+    if of in (OUTSIDE, NAME_SERVER) or of.address:
         return True
     mine = [
         policy["spec"]

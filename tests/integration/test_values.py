@@ -40,6 +40,7 @@ FILES = (
     "values-kind.yaml",
     "values-git-sync.yaml",
     "values-git-sync-ssh.yaml",
+    "values-eks.yaml",
 )
 # The chart's names for what the lock alone may say.
 VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag", "digest"}
@@ -48,6 +49,8 @@ SECRET = re.compile("passw|secret|token|key|credential|connection", re.IGNORECAS
 REFERENCE = re.compile(
     r"(^|/)(secretName|\w+SecretName|credentialsSecret|sshKeySecret|secret/secretKey|\w+_KEY_FILE)$"
     r"|/(secretKeyRef|matchExpressions|podAffinityTerm)/|/checksum/"
+    r"|(tolerations|items|remoteRef|extract)/key$|^spec/data/secretKey$"
+    r"|topologySpreadConstraints/(topologyKey|matchLabelKeys)$"
 )
 HARMLESS = {
     "GITEA__security__PASSWORD_HASH_ALGO",

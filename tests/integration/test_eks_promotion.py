@@ -1,0 +1,101 @@
+"""In what EKS may differ from what kind has proved: eks/promotion.yaml and the renderings."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable
+
+import pytest
+
+from eks import difference, rendering
+from eks.difference import Difference
+from tests.integration.renderings import Object, home_of_a_lab, objects, promoted
+from tests.integration.test_eks_manifests import ALL, EKS
+from tests.integration.test_manifests import change
+
+SETS = ((), *((name,) for name in ALL), ALL)  # of options
+
+
+@functools.cache
+def proved() -> tuple[Object, ...]:
+    """What runs on kind. Not to be changed."""
+    with home_of_a_lab() as config:
+        return tuple(rendering.on_kind(config, config.run / "kind").objects())
+
+
+@functools.cache
+def differences(*options: str) -> tuple[Difference, ...]:
+    return tuple(difference.rows(proved(), promoted(*options)))
+
+
+def refused(found: Iterable[Difference]) -> list[Difference]:
+    judged = difference.judge(found, difference.allowed())
+    return [row for row, reason in judged if reason is None]
+
+
+@pytest.mark.parametrize("options", SETS, ids="-".join)
+def test_every_difference_has_a_reason(options: tuple[str, ...]) -> None:
+    found = differences(*options)
+    assert len(found) > 100
+    assert not refused(found)
+
+
+def test_every_reason_is_one_for_something() -> None:
+    """An entry that no option needs any more would let in what nobody has thought of."""
+    allowed = difference.allowed()
+    found = {row for options in SETS for row in differences(*options)}
+    needed = {next(entry for entry in allowed if entry.covers(row)) for row in found}
+    # Staging happens to have the same dataset as kind.
+    assert [entry.field for entry in allowed if entry not in needed] == ["data.DATASET_PATH"]
+
+
+def test_no_reason_covers_a_whole_object_that_both_have() -> None:
+    both = {difference.name_of(o) for o in objects("overlay", "chart")}
+    both &= {difference.name_of(o) for o in objects(*EKS)}
+    for entry in difference.allowed():
+        for name in both:
+            any_field = Difference(name, "spec.template.spec.hostNetwork", None, "true")
+            assert not entry.covers(any_field), entry
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value"),
+    [
+        ("PodTemplate", "step", "template.spec.containers.0.image", "docker.io/other/image:1"),
+        ("PodTemplate", "step", "template.spec.securityContext.runAsUser", 0),
+        ("PodTemplate", "step", "template.spec.serviceAccountName", "airflow-worker"),
+        ("PodTemplate", "training", "template.spec.nodeSelector", {"mlops-lab/role": "airflow"}),
+        ("Role", "pod-launcher", "rules.0.verbs", ["*"]),
+        ("NetworkPolicy", "default-deny", "policyTypes", ["Ingress"]),
+        ("ServiceAccount", "airflow-step", "automountServiceAccountToken", True),
+        ("Namespace", "airflow", "metadata.labels", {}),
+        ("ConfigMap", "airflow-plugins", "data", {"lab_bucket.py": "import os"}),
+        ("ConfigMap", "step-environment", "data.SHARED_DIR", "/elsewhere"),
+        ("StatefulSet", "airflow-scheduler", "spec.template.spec.hostNetwork", True),
+        ("StatefulSet", "airflow-scheduler", "spec.replicas", 7),
+        ("Deployment", "airflow-api-server", "spec.template.spec.containers.0.image", "other:1"),
+    ],
+)
+def test_a_difference_without_a_reason_is_refused(
+    kind: str, name: str, path: str, value: object
+) -> None:
+    theirs = copy.deepcopy(list(objects(*EKS)))
+    (wrong,) = (
+        o
+        for o in theirs
+        if (o["kind"], o["metadata"]["name"]) == (kind, name)
+        and o["metadata"].get("namespace", "airflow") == "airflow"
+    )
+    change(wrong, path, value)
+    assert refused(difference.rows(proved(), theirs))
+
+
+def test_an_object_more_is_refused() -> None:
+    more = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "everything"},
+    }
+    (row,) = refused(difference.rows(proved(), [*objects(*EKS), more]))
+    assert row.object == "ClusterRoleBinding/everything"

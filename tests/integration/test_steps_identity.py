@@ -1,0 +1,208 @@
+"""Steps and plugins without a key of their own, as on EKS: an agent gives them credentials.
+
+The agent here speaks what EKS Pod Identity's agent speaks, on this machine's own address; S3 is
+the lab's own server, which checks every signature.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError, CredentialRetrievalError
+
+from lab.config import TREE
+from lab.services import seaweedfs
+from tests.integration.conftest import PREFIX, employees, md5_of, write
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Done, Project, Run, Stores
+
+STEPS = ("pull", "modify", "push")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+PATH = "/v1/credentials"
+TOKEN = "the-token-of-the-pods-service-account"
+
+
+@dataclass
+class Agent:
+    """What a node's agent knows, and what it was asked."""
+
+    key: str
+    secret: str
+    hours: float = 6
+    port: int = 0
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def answer(self, path: str, token: str | None) -> tuple[HTTPStatus, dict[str, str]]:
+        """The credentials, for who bears the pod's token."""
+        self.asked.append((path, token))
+        if (path, token) != (PATH, TOKEN):
+            return HTTPStatus.BAD_REQUEST, {"message": "Service account token cannot be validated"}
+        until = datetime.now(UTC) + timedelta(hours=self.hours)
+        return HTTPStatus.OK, {
+            "AccessKeyId": self.key,
+            "SecretAccessKey": self.secret,
+            "Token": "",  # SeaweedFS knows no session that it stands for
+            "AccountId": "111122223333",
+            "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    def variables(self, folder: Path, token: str = TOKEN) -> dict[str, str]:
+        """What EKS adds to the environment of a pod that has an identity."""
+        file = folder / "eks-pod-identity-token"
+        write(file, token)
+        return {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self.port}{PATH}",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
+        }
+
+
+@contextmanager
+def serving(agent: Agent) -> Iterator[Agent]:
+    """The agent answers on a port of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, said = agent.answer(self.path, self.headers["Authorization"])
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: a test's output is for what went wrong."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        agent.port = server.server_address[1]
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield agent
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def agent(stores: Stores) -> Iterator[Agent]:
+    """The agent that gives away the credentials that steps otherwise have in their variables."""
+    known = stores.site.step_environment
+    with serving(Agent(known[KEYS[0]], known[KEYS[1]])) as found:
+        yield found
+
+
+def by_identity(run: Run, step: str, variables: dict[str, str]) -> Done:
+    """One step, without a key in its variables."""
+    return run.step(step, **{**dict.fromkeys(KEYS), **variables})
+
+
+def test_a_run_needs_no_key_but_that_of_its_pods_identity(
+    project: Project, agent: Agent, tmp_path: Path
+) -> None:
+    variables = agent.variables(tmp_path)
+    run = project.run()
+    for step in STEPS:
+        before = len(agent.asked)
+        done = by_identity(run, step, variables)
+        assert done.code == 0, done.output
+        assert agent.secret not in done.output
+        # `modify` has no business with S3.
+        assert (len(agent.asked) > before) == (step != "modify")
+    _, after = project.proved()
+    assert after.trailers["Run-Id"] == run.id
+    assert set(agent.asked) == {(PATH, TOKEN)}
+
+
+def test_a_first_version_is_imported_by_identity(
+    empty: Project, agent: Agent, tmp_path: Path
+) -> None:
+    content = employees(20, "by identity")
+    source = tmp_path / "employees.csv"
+    source.write_bytes(content)
+    variables = {**dict.fromkeys(KEYS), **agent.variables(tmp_path)}
+    done = empty.run().step("import", source, **variables)
+    assert done.code == 0, done.output
+    (commit,) = empty.proved()
+    assert commit.md5 == md5_of(content)
+
+
+def test_credentials_that_end_soon_are_fetched_anew(
+    project: Project, agent: Agent, tmp_path: Path
+) -> None:
+    agent.hours = 0.1  # less than the quarter of an hour at which an SDK looks for new ones
+    done = by_identity(project.run(), "pull", agent.variables(tmp_path))
+    assert done.code == 0, done.output
+    assert len(agent.asked) > 1
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [(None, "Unable to locate credentials"), ("another-pods", "token cannot be validated")],
+)
+def test_without_an_identity_of_its_own_a_step_gets_nothing(
+    project: Project, agent: Agent, tmp_path: Path, token: str | None, said: str
+) -> None:
+    """Neither by S3's own leave nor by anything else on the machine; a retry may find the agent."""
+    known = agent.variables(tmp_path, token) if token else {}
+    done = by_identity(project.run(), "pull", known)
+    assert done.code == 75, done
+    assert said in done.output
+    assert agent.secret not in done.output
+
+
+# --- What runs in Airflow's own processes ---------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plugin in a pod of Airflow's: the contract is its environment, and has no key."""
+    monkeypatch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    monkeypatch.delenv("STEP_ENVIRONMENT_FILE", raising=False)
+    for name, value in stores.site.step_environment.items():
+        if name.startswith(("AWS_", "S3_")):
+            monkeypatch.setenv(name, value)
+    for name in (*KEYS, "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    return importlib.import_module("lab_bucket")
+
+
+def test_the_bucket_of_a_plugin_opens_by_identity(
+    bucket: Any, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in agent.variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    bucket.write("results/identity/one.txt", b"written")
+    assert bucket.read("results/identity/one.txt") == b"written"
+    assert [o.key for o in bucket.listing("results/identity/")] == ["results/identity/one.txt"]
+    assert set(agent.asked) == {(PATH, TOKEN)}
+
+
+def test_a_plugin_with_another_pods_token_is_refused(
+    bucket: Any, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in agent.variables(tmp_path, "another-pods").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CredentialRetrievalError):
+        bucket.listing(PREFIX)
+
+
+def test_a_wrong_key_from_the_agent_opens_nothing(
+    bucket: Any, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.secret = "not-the-secret"
+    for name, value in agent.variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ClientError, match=r"SignatureDoesNotMatch|AccessDenied"):
+        bucket.listing(PREFIX)
+    assert bucket.bucket() == seaweedfs.BUCKET

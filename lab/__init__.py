@@ -12,6 +12,7 @@ model       a service, a lab's addresses, a run, a version
 runs        triggering DAGs and following them
 versions    reading the datasets repository
 verify      the proof: commit, pointer, object, bytes
+attestation what a green end-to-end test on kind attests, for a promotion to AWS
 dataset     the default dataset, and the check of a person's own
 first_version, choices   what a new lab begins with, and what a later command may not change
 processes   service processes of this machine

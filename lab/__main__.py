@@ -46,6 +46,15 @@ DatasetFile = Annotated[
 
 
 def main() -> None:
+    """Runs one command of the lab's."""
+    run_command(
+        app,
+        "lab",
+        "interrupted: lab status shows what runs, lab up completes it, lab down ends it",
+    )
+
+
+def run_command(app: typer.Typer, name: str, interrupted: str) -> None:
     """Runs one command; turns every known failure into its message and its exit code."""
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
     os.umask(0o077)  # what a command makes is for the lab's owner only
@@ -56,13 +65,10 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
-        print(
-            "\ninterrupted: lab status shows what runs, lab up completes it, lab down ends it",
-            file=sys.stderr,
-        )
+        print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except TyperException as error:
-        print(f"error: {error.format_message()}\n  try: lab --help", file=sys.stderr)
+        print(f"error: {error.format_message()}\n  try: {name} --help", file=sys.stderr)
         sys.exit(USAGE)
     except LabError as error:
         sys.exit(explain(error))

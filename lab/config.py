@@ -29,6 +29,8 @@ class Config:
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     require: str | None = None
     chart: Path | None = None
+    attestation: Path | None = None  # where a green end-to-end test on kind is attested
+    attestation_key: Path | None = None  # what signs it
     tree: Path = TREE
 
     @classmethod
@@ -40,9 +42,9 @@ class Config:
             database=database(env.get("LAB_DATABASE") or None),
             ports=ports(env),
             require=env.get("LAB_REQUIRE") or None,
-            chart=Path(env["LAB_AIRFLOW_CHART"]).absolute()
-            if env.get("LAB_AIRFLOW_CHART")
-            else None,
+            chart=file(env.get("LAB_AIRFLOW_CHART")),
+            attestation=file(env.get("LAB_ATTESTATION")),
+            attestation_key=file(env.get("LAB_ATTESTATION_KEY")),
         )
 
     @property

@@ -163,3 +163,57 @@ class DatasetOneColumn(DatasetError):
     """There is one column only (or another separator than the comma)."""
 
     exit_code = 39
+
+
+class PromotionError(LabError):
+    """What is to be promoted is not attested, or differs too much. Its children say what else."""
+
+    exit_code = 40
+
+
+class EnvironmentFileError(PromotionError):
+    """An environment's file makes no sense, or lacks what one of its options needs."""
+
+    exit_code = 41
+
+
+class AccountError(PromotionError):
+    """AWS has no valid credentials of ours, or they are of another account."""
+
+    exit_code = 42
+
+
+class MissingPermission(PromotionError):
+    """AWS refuses one action to these credentials. The message names it."""
+
+    exit_code = 43
+
+
+class NameTaken(PromotionError):
+    """Something of this name is there, and this environment did not make it."""
+
+    exit_code = 44
+
+
+class QuotaReached(PromotionError):
+    """The account may not have more of it."""
+
+    exit_code = 45
+
+
+class RegionLacks(PromotionError):
+    """The region is none, is not enabled, or lacks an instance type or a version."""
+
+    exit_code = 46
+
+
+class CloudBusy(PromotionError):
+    """AWS throttled, was not reached or failed, and went on so after several attempts."""
+
+    exit_code = 47
+
+
+class StaticKey(PromotionError):
+    """A pod can read an access key: it should have its identity only."""
+
+    exit_code = 48

@@ -159,9 +159,11 @@ class Access:
     git_password: str = field(repr=False)
     git_page: str  # where a person reads the commits of the datasets
     s3_endpoint: str
+    s3_region: str
     s3_bucket: str
     s3_access_key: str = field(repr=False)
     s3_secret_key: str = field(repr=False)
+    s3_session_token: str = field(repr=False)  # of keys that AWS takes for some hours; else empty
     dataset_path: str
     airflow_url: str
     airflow_user: str

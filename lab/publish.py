@@ -28,6 +28,7 @@ PROMOTED = f"""\
 `{STAGING}` is staging. To production: `git push origin {STAGING}:{PRODUCTION}`
 """
 IGNORED = "# Files that hold no DAG, by their names.\n"
+NOT_DAGS = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # but .airflowignore
 
 
 def dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> str | None:
@@ -125,5 +126,4 @@ def join(lab: Access, clone: Path, first: str) -> None:
 def mirror(source: Path, target: Path) -> None:
     """`target` holds the Python files of `source`, and no others."""
     shutil.rmtree(target, ignore_errors=True)
-    only = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # but .airflowignore
-    shutil.copytree(source, target, ignore=only, copy_function=shutil.copyfile)
+    shutil.copytree(source, target, ignore=NOT_DAGS, copy_function=shutil.copyfile)

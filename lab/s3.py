@@ -30,7 +30,8 @@ def client(lab: Access) -> Any:
         endpoint_url=lab.s3_endpoint,
         aws_access_key_id=lab.s3_access_key,
         aws_secret_access_key=lab.s3_secret_key,
-        region_name=REGION,
+        aws_session_token=lab.s3_session_token or None,
+        region_name=lab.s3_region,
         config=config,
     )
 
@@ -46,14 +47,16 @@ def ensure_bucket(lab: Access) -> None:
 
 def environment(lab: Access) -> dict[str, str]:
     """What DVC and the AWS tools read."""
-    return {
+    wanted = {
         "AWS_ENDPOINT_URL_S3": lab.s3_endpoint,
         "AWS_ACCESS_KEY_ID": lab.s3_access_key,
         "AWS_SECRET_ACCESS_KEY": lab.s3_secret_key,
-        "AWS_DEFAULT_REGION": REGION,
+        "AWS_SESSION_TOKEN": lab.s3_session_token,
+        "AWS_DEFAULT_REGION": lab.s3_region,
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }
+    return {name: value for name, value in wanted.items() if value}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from lab.backends import BACKENDS
 from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
+from tests import attest
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -28,9 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Commands under test can be interrupted, even where whoever started pytest ignores that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,10 +54,13 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     config = replace(Config.from_environment(), home=home, backend=request.param)
     skip_where_absent(config)
     backend = BACKENDS[config.backend]
+    tested = attest.begin(config)
     os.environ["LANG"] = "C"
     before = os.umask(0o077)
     try:
-        yield backend.up(config)
+        running = backend.up(config)
+        yield running
+        attest.end(request, config, running, tested)
     finally:
         os.umask(before)
         if request.session.testsfailed:

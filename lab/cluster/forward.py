@@ -7,18 +7,24 @@ noticed, and it is started again.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import requests
 
+from lab import ports
 from lab.cluster import node, tools
-from lab.cluster.workloads import Workload
+from lab.cluster.workloads import Door, Workload
 from lab.config import Config
 from lab.model import Port, Service
-from lab.wait import NotYet
+from lab.wait import NotYet, until
 
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 3
@@ -31,18 +37,43 @@ def service(config: Config, workload: Workload, local: int) -> Service:
     if not workload.door:
         raise ValueError(f"{workload.name} has no door")
     door = workload.door
-    words = (
-        *(tools.find("kubectl"), node.kubeconfig(config), workload.namespace, workload.name),
-        *(local, door.port, door.path),
-    )
     return Service(
         name=workload.name,
-        command=(sys.executable, "-m", "lab.cluster.forward", *map(str, words)),
+        command=command(node.kubeconfig(config), workload, door, local),
         folder=config.run,
         environment={"PYTHONUNBUFFERED": "1"},
         ready=lambda: answers(f"http://127.0.0.1:{local}{door.path}"),
         ports=(Port(workload.name, local, door.protection),),
     )
+
+
+def command(kubeconfig: Path, workload: Workload, door: Door, local: int) -> tuple[str, ...]:
+    """What this machine runs to reach a workload's door on its port `local`."""
+    where = (tools.find("kubectl"), kubeconfig, workload.namespace, workload.name)
+    words = map(str, (*where, local, door.port, door.path))
+    return (sys.executable, "-m", "lab.cluster.forward", *words)
+
+
+@contextmanager
+def opened(kubeconfig: Path, workload: Workload, log: Path, timeout: float) -> Iterator[str]:
+    """The address on this machine at which a workload is reached while the block runs."""
+    if not workload.door:
+        raise ValueError(f"{workload.name} has no door")
+    local = ports.choose([workload.name], {}, 0)[workload.name]
+    url = f"http://127.0.0.1:{local}"
+    words = command(kubeconfig, workload, workload.door, local)
+    with (
+        log.open("ab") as out,
+        subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        ) as process,
+    ):
+        try:
+            look = partial(answers, url + workload.door.path)
+            until(look, what=workload.name, timeout=timeout, log=log)
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # and the kubectl that it has started
 
 
 def answers(url: str) -> None:

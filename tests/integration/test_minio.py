@@ -51,6 +51,7 @@ class Server:
     def client(self, key: str, secret: str) -> Any:
         given = dict.fromkeys((one.name for one in fields(Access)), "")
         given |= {"s3_endpoint": self.url, "s3_access_key": key, "s3_secret_key": secret}
+        given["s3_region"] = s3.REGION
         return s3.client(Access(**given))
 
     @property

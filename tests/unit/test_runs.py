@@ -25,6 +25,8 @@ def a_lab(url: str) -> Lab:
         "git_page",
         "s3_access_key",
         "s3_secret_key",
+        "s3_region",
+        "s3_session_token",
         "dataset_path",
         "airflow_user",
         "airflow_password",

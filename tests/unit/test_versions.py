@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lab import versions
 from lab.errors import CommitError, LabError, ProofError
 from lab.lab import Lab
-from lab.model import Version
+from lab.model import Access, Version
 
 MD5 = "54e1eb987b2a9ffe06e8a530ca469b18"
 POINTER = """outs:
@@ -66,10 +68,9 @@ class Repository:
 
 
 def a_lab(folder: Path, dataset: str) -> Lab:
-    return Lab(
-        *("embedded", str(folder), "lab", "", "", "", "", "", "", dataset, "", "", ""),
-        control=SimpleNamespace(),
-    )
+    given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
+    given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
+    return Lab(**given, control=SimpleNamespace())
 
 
 @pytest.fixture(params=["datasets/a.csv", "datasets/größe in Zoll.csv"])

@@ -1,0 +1,156 @@
+"""The attestation and the promotion that it opens, on a copy of this tree, by the real kubectl."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eks import environment, plan
+from eks.environment import Environment
+from lab import attestation, ssh
+from lab.attestation import BASE, RENDERING, Statement
+from lab.cluster import images
+from lab.config import Config
+from lab.errors import PromotionError
+from tests import promoted
+from tests.integration.renderings import chart_file, need_tool
+from tests.promoted import TOLD, attested
+
+SEED = 20260102
+SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A copy of this tree, attested."""
+    need_tool("kubectl")
+    found = promoted.copied(tmp_path)
+    attestation.write(attestation.place(found), attested(found))
+    return found
+
+
+@pytest.fixture
+def staging(config: Config) -> Environment:
+    return environment.load("staging", config.tree)
+
+
+# --- The base as Kubernetes gets it -------------------------------------------------------------
+
+
+def test_the_rendering_is_the_same_however_its_yaml_is_laid_out(config: Config) -> None:
+    before = attestation.rendering(config.tree)
+    for path in (config.tree / BASE).glob("*.yaml"):
+        parts = list(yaml.safe_load_all(path.read_text()))
+        path.write_text("# laid out anew\n" + yaml.safe_dump_all(parts, indent=7))
+    assert attestation.rendering(config.tree) == before
+
+
+def test_the_rendering_is_another_when_an_object_is(config: Config) -> None:
+    before = attestation.rendering(config.tree)
+    path = config.tree / SERVICE_ACCOUNTS
+    path.write_text(path.read_text().replace("airflow-step", "airflow-steps"))
+    assert attestation.rendering(config.tree) != before
+
+
+def test_the_same_files_that_give_another_rendering_are_not_what_was_tested(
+    config: Config,
+) -> None:
+    subjects = {**attestation.digests(config), RENDERING: "0" * 64}
+    found = Statement(subjects, TOLD)
+    assert attestation.changed(found, config) == [f"{RENDERING} was changed"]
+
+
+# --- Everything that kind has is covered --------------------------------------------------------
+
+
+def read_by(folder: Path) -> Iterator[Path]:
+    """Each file that Kustomize reads for a folder."""
+    file = folder / "kustomization.yaml"
+    yield file
+    said: dict[str, Any] = yaml.safe_load(file.read_text())
+    named = [*said.get("resources", []), *said.get("components", [])]
+    named += [entry["path"] for entry in said.get("patches", []) if "path" in entry]
+    for generator in said.get("configMapGenerator", []):
+        named += [entry.rpartition("=")[2] for entry in generator.get("files", [])]
+    for path in [(folder / name).resolve() for name in named]:
+        yield from read_by(path) if path.is_dir() else [path]
+
+
+def test_every_file_of_kind_s_overlay_is_a_subject(config: Config) -> None:
+    read = {p.relative_to(config.tree) for p in read_by(config.tree / "manifests/overlays/kind")}
+    assert len(read) > 20
+    assert {path.as_posix() for path in read} <= attestation.of_files(config.tree).keys()
+
+
+def test_every_folder_that_an_image_of_airflow_s_is_built_from_is_a_subject(
+    config: Config,
+) -> None:
+    known = images.locked(config.tree)
+    folders = {known[key].folder for key in images.AIRFLOW} - {None}
+    assert folders == {config.tree / folder for folder in attestation.BUILT}
+
+
+# --- The gate -----------------------------------------------------------------------------------
+
+
+def test_what_was_tested_passes(config: Config, staging: Environment, tmp_path: Path) -> None:
+    need_tool("helm")
+    chart_file()
+    plan.gate(staging, config, tmp_path / "plan")
+
+
+def test_one_byte_anywhere_ends_the_promotion(
+    config: Config, staging: Environment, tmp_path: Path
+) -> None:
+    chance = random.Random(SEED)
+    paths = list(attestation.files(config.tree))
+    assert len(paths) > 80
+    for path in paths:
+        name, before = path.relative_to(config.tree).as_posix(), path.read_bytes()
+        position = chance.randrange(len(before) + 1)
+        path.write_bytes(before[:position] + b"\x07" + before[position + 1 :])
+        with pytest.raises(PromotionError) as refused:
+            plan.gate(staging, config, tmp_path / "plan")
+        assert f"\n    {name} was changed" in refused.value.what
+        assert "nox -s e2e -- -k kind" in refused.value.fix
+        path.write_bytes(before)
+    assert attestation.check(config)
+
+
+@pytest.mark.parametrize("folder", [str(BASE), "dags", "images/worker/dataset_steps"])
+def test_a_file_more_or_less_ends_the_promotion(
+    config: Config, staging: Environment, tmp_path: Path, folder: str
+) -> None:
+    first = min((config.tree / folder).glob("*.[py]*"))
+    first.rename(first.with_name("renamed.py"))
+    with pytest.raises(PromotionError) as refused:
+        plan.gate(staging, config, tmp_path / "plan")
+    assert f"{folder}/{first.name} was removed" in refused.value.what
+    assert f"{folder}/renamed.py was added" in refused.value.what
+
+
+def test_nothing_is_promoted_without_an_attestation(
+    config: Config, staging: Environment, tmp_path: Path
+) -> None:
+    attestation.place(config).unlink()
+    with pytest.raises(PromotionError, match="there is no attestation"):
+        plan.gate(staging, config, tmp_path / "plan")
+
+
+def test_an_environment_that_names_a_key_takes_no_unsigned_attestation(
+    config: Config, tmp_path: Path
+) -> None:
+    private = tmp_path / "key"
+    private.write_text(ssh.new())
+    (config.tree / "eks" / "key.pub").write_text(ssh.public(private.read_text()))
+    chosen = replace(environment.load("staging", config.tree), attestation_key="eks/key.pub")
+    with pytest.raises(PromotionError, match="is not signed"):
+        plan.gate(chosen, config, tmp_path / "plan")
+    attestation.write(attestation.place(config), attested(config), private)
+    assert attestation.check(config, plan.signer(chosen, config)).signer

@@ -1,0 +1,37 @@
+"""A copy of what is promoted, to be changed by tests; and an attestation of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from lab import attestation
+from lab.attestation import Statement
+from lab.config import TREE, Config
+from lab.model import Proof
+
+PARTS = ("manifests", "dags", "images", "eks")
+PROOF = Proof(True, "c" * 40, "d" * 32, 10, "s3://lab/store/x", "manual__1", "v1", 2)
+TESTS = ["tests/e2e/test_dataset_pipeline.py"]
+TOLD = {
+    "when": "2026-01-01T00:00:00+00:00",
+    "commit": "e" * 40,
+    "dirty": False,
+    "tests": TESTS,
+    "variations": True,
+    "proof": {"ok": True},
+}
+
+
+def copied(folder: Path) -> Config:
+    """The choices of a tree of its own, which holds what this one promotes."""
+    for part in PARTS:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(TREE / part, folder / "tree" / part, ignore=ignored)
+    return replace(Config.from_environment({}), home=folder / "home", tree=folder / "tree")
+
+
+def attested(config: Config) -> Statement:
+    """The statement that a green test on kind would have made of this tree."""
+    return Statement(attestation.digests(config), TOLD)

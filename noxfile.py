@@ -78,6 +78,13 @@ def lab(session: nox.Session) -> None:
 
 
 @nox.session
+def eks(session: nox.Session) -> None:
+    """Promote to AWS: plan (changes nothing, needs no account), `-- apply | verify | destroy`."""
+    install(session, "lab", "eks")
+    session.run("python", "-m", "eks", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Every check that this machine can run: style, types, unit, integration, e2e, faults."""
     install(session, "lab", "check")
@@ -130,7 +137,8 @@ def lock(session: nox.Session) -> None:
         "uv": ("--group", "bootstrap"),
         "build": ("--group", "build"),
         "lab": lab,
-        "check": (*lab, "--group", "check"),
+        "check": (*lab, "--group", "check", "--group", "eks"),
+        "eks": (*lab, "--group", "eks"),
         "postgresql": (*lab, "--extra", "postgresql"),
     }
     base = (

@@ -17,6 +17,7 @@ from lab.backends import of
 from lab.config import Config
 from tests.bench.cold_start import cold_start
 from tests.bench.commit import trigger_to_commit
+from tests.bench.promotion import promotion
 from tests.bench.row import Row
 from tests.bench.seed import against_the_seed
 from tests.bench.sizes import sizes
@@ -30,7 +31,7 @@ ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "throughput": throughput,
     "triggers": triggers,
 }
-CHOICES = ("cold", *ON_A_LAB)
+CHOICES = ("cold", *ON_A_LAB, "promotion")
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs to take medians of")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     arguments = parser.parse_args()
-    wanted = arguments.only or CHOICES
+    wanted = arguments.only or CHOICES[:-1]  # the promotion needs kubectl, helm and the chart
     table = Table(title=f"{arguments.backend}, {os.cpu_count()} cores, {platform.platform()}")
     for heading in ("what", "lab", "plain", "ratio", "goal"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
@@ -55,6 +56,8 @@ def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Ro
     """The rows, one by one, as they are measured."""
     if "cold" in wanted:
         yield from cold_start(arguments.backend)
+    if "promotion" in wanted:
+        yield from promotion(arguments)
     if not set(wanted) & set(ON_A_LAB):
         return
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as folder:

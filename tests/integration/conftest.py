@@ -1,5 +1,7 @@
 """The lab's own S3 server and git server, and the steps as the processes that a run starts.
 
+cloud     AWS for one test, as moto's server plays it: see cloud.py
+site      staging in it, of which nothing is made yet
 stores    both servers, started once for all tests of a session, without Airflow
 project   a repository of the test's own, holding the first version of the dataset
 Run       one run of the pipeline: its steps, each a process with a run's environment
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -35,6 +37,10 @@ from lab.gitserver import repositories
 from lab.gitserver.accounts import Account, write_accounts
 from lab.lab import Lab
 from lab.services import gitserver, seaweedfs
+
+if TYPE_CHECKING:  # moto takes a second that most tests here need not spend
+    from eks.site import Site
+    from tests.integration.cloud import Cloud
 
 DAG_ID = "dataset_pipeline"
 DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
@@ -416,3 +422,29 @@ def new_project(stores: Stores, folder: Path) -> Project:
     project.shared.mkdir()
     stores.grant(project.name)
     return project
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[str]:
+    """The address of moto's server."""
+    from tests.integration import cloud
+
+    with cloud.server() as url:
+        yield url
+
+
+@pytest.fixture
+def cloud(
+    aws_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Cloud:
+    """AWS, empty, and the one that whoever asks AWS is led to."""
+    from tests.integration import cloud
+
+    folder = tmp_path_factory.mktemp("cloud")
+    cloud.sign_in(monkeypatch, aws_server, folder)
+    return cloud.Cloud(folder / "sites", monkeypatch).empty()
+
+
+@pytest.fixture
+def site(cloud: Cloud) -> Site:
+    return cloud.site()

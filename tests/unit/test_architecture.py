@@ -15,7 +15,7 @@ from statistics import median
 import pytest
 
 TREE = Path(__file__).resolve().parents[2]
-CODE = ("lab", "dags", "images/worker/dataset_steps", "images/trainer/model_steps")
+CODE = ("lab", "eks", "dags", "images/worker/dataset_steps", "images/trainer/model_steps")
 MEDIAN_LINES, MOST_LINES = 8, 50
 NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
 CHOICE = re.compile(r"LAB_[A-Z_]*")

@@ -1,0 +1,40 @@
+"""The end of an environment: exactly what the ledger and the tags name, who may do what first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eks import bucket, cluster, filesystem, identity, registry, release
+from eks.aws import check_account
+from eks.site import Site
+from lab.progress import Report, phase
+from lab.state import exclusive, make_home
+
+# The reverse of `apply.STEPS`, but that nobody may use the bucket any more before all else.
+REMOVALS: tuple[tuple[str, Callable[[Site], None]], ...] = (
+    ("Remove the associations, the roles and their policies", identity.remove),
+    ("Remove Airflow, its volumes and its namespaces", release.remove),
+    ("Remove the shared file system", filesystem.remove),
+    ("Remove the cluster, if an apply made it", cluster.remove),
+    ("Remove the images from the registry", registry.remove),
+)
+
+
+def destroy(
+    site: Site, erase: str | None, agree: Callable[[], None], report: Report = phase
+) -> None:
+    """Nothing of the environment is in AWS, but for the bucket unless `erase` is its name.
+
+    What is gone already is no failure, and a second call ends what a first one could not. Raises
+    LabError's children.
+    """
+    make_home(site.config)
+    with exclusive(site.config):
+        with report("Check the account"):
+            check_account(site.aws, site.environment)
+        agree()
+        for what, remove in REMOVALS:
+            with report(what):
+                remove(site)
+        with report("Remove the bucket" if erase else "Keep the bucket and every version in it"):
+            bucket.remove(site, erase)

@@ -1,0 +1,142 @@
+"""An environment: what a person chooses, in one TOML file under `eks/environments/`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lab.config import TREE
+from lab.errors import EnvironmentFileError
+
+FOLDER = Path("eks", "environments")
+OPTIONS = Path("manifests", "options")
+TAG = "mlops-lab:environment"
+BLANK = re.compile(r"\$\{([a-z_]+)\}")
+SETTING = re.compile("[a-z][a-z_]*")
+# The rules are AWS's own: of the IAM, S3 and EKS documentation.
+RULES = {
+    "account": re.compile(r"\d{12}"),
+    "region": re.compile(r"[a-z]{2}(-[a-z]+)+-\d"),
+    "branch": re.compile(r"(?![-/.])[A-Za-z0-9._/-]{1,100}(?<![/.])"),
+    "bucket": re.compile(r"(?!xn--|sthree-)[a-z0-9](?!.*\.\.)[a-z0-9.-]{1,61}[a-z0-9]"),
+    "cluster": re.compile(
+        r"[A-Za-z0-9][A-Za-z0-9_-]{0,37}"
+    ),  # roles are named after it: 64 at most
+    "kubernetes": re.compile(r"1\.\d{2}"),
+    "dataset": re.compile(r"(?!/)(?!.*\.\.)[\w./-]+\.csv"),
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a lab on AWS is, which branch it follows, and what is switched on in it."""
+
+    name: str
+    account: str  # the only one that `apply` and `destroy` touch
+    region: str
+    branch: str  # of the pipelines' repository: moving it is what promotes DAGs
+    bucket: str
+    dataset: str  # its path in the datasets repository
+    cluster: str
+    make_cluster: bool  # or it is there already
+    kubernetes: str
+    pipelines: str  # URLs of the repositories
+    datasets: str
+    attestation_key: str  # the public key that an attestation must be signed with; empty: none
+    options: tuple[str, ...]  # folders of manifests/options
+    settings: Mapping[str, str]  # what the options ask for
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What everything made in AWS carries."""
+        return {TAG: self.name}
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What `${...}` stands for in the files of `eks/` and of `manifests/`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {name: value for name, value in given.items() if isinstance(value, str)}
+        return {**plain, "environment": self.name, **self.settings}
+
+    def fill(self, text: str, where: str | Path, **more: str) -> str:
+        """`text` with each `${word}` replaced. Raises EnvironmentFileError for an unknown one."""
+        known = {**self.words, **more}
+
+        def word(found: re.Match[str]) -> str:
+            if found[1] not in known:
+                raise EnvironmentFileError(
+                    f"{where} needs {found[1]}, which environment {self.name} does not give",
+                    f"add it to [settings] in {FOLDER / self.name}.toml",
+                )
+            return known[found[1]]
+
+        return BLANK.sub(word, text)
+
+
+def names(tree: Path = TREE) -> list[str]:
+    """The environments that there are."""
+    return sorted(file.stem for file in (tree / FOLDER).glob("*.toml"))
+
+
+def load(name: str, tree: Path = TREE) -> Environment:
+    """The environment of this name, checked. Raises EnvironmentFileError; touches no network."""
+    if name not in names(tree):
+        raise EnvironmentFileError(
+            f"there is no environment {name!r}", f"choose one of {', '.join(names(tree))}"
+        )
+    file = tree / FOLDER / f"{name}.toml"
+    try:
+        given = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EnvironmentFileError(f"{file} is no TOML: {error}", "correct it") from error
+    found = Environment(**typed(name, given))
+    check(found, tree)
+    return found
+
+
+def typed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's entries, each there and of its type. Raises EnvironmentFileError."""
+    wanted: dict[str, type] = {f.name: str for f in fields(Environment) if f.name != "name"}
+    wanted |= {"make_cluster": bool, "options": list, "settings": dict}
+    if odd := {*given} ^ {*wanted}:
+        refuse(name, f"{min(odd)} is {'unknown' if min(odd) in given else 'missing'}")
+    for key, kind in wanted.items():
+        if type(given[key]) is not kind:
+            refuse(name, f"{key} must be a {kind.__name__}")
+    return {"name": name, **given, "options": tuple(given["options"])}
+
+
+def check(found: Environment, tree: Path) -> None:
+    """Raises EnvironmentFileError for a value that AWS or the kit would refuse later."""
+    for key, rule in RULES.items():
+        if not rule.fullmatch(getattr(found, key)):
+            refuse(found.name, f"{key} = {getattr(found, key)!r} is none")
+    for key in ("pipelines", "datasets"):
+        check_url(found.name, key, getattr(found, key))
+    known = {folder.name for folder in (tree / OPTIONS).glob("*/")}
+    for option in found.options:
+        if option not in known:
+            refuse(
+                found.name, f"there is no option {option!r}; there are {', '.join(sorted(known))}"
+            )
+    for key, value in found.settings.items():
+        if not SETTING.fullmatch(key) or not isinstance(value, str) or "\n" in value:
+            refuse(found.name, f"[settings] {key} must be a line of text")
+
+
+def check_url(name: str, key: str, url: str) -> None:
+    """Raises EnvironmentFileError for a URL that git can't use, or one that holds a password."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"https", "ssh"} or not parts.hostname:
+        refuse(name, f"{key} = {url!r} is no https:// or ssh:// address")
+    if parts.password or (parts.username and parts.scheme == "https"):
+        refuse(name, f"{key} holds a user or a password: those go into a Secret")
+
+
+def refuse(name: str, what: str) -> None:
+    raise EnvironmentFileError(f"environment {name}: {what}", f"correct {FOLDER / name}.toml")

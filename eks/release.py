@@ -1,0 +1,297 @@
+"""What runs in the cluster: the overlay's objects, the Secrets, and Airflow by its chart."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from eks import cluster
+from eks.access import PASSWORD, USER
+from eks.environment import Environment
+from eks.rendering import Made, made, overlay, values
+from eks.site import Row, Site
+from lab.cluster import chart, manifests, workloads
+from lab.cluster.api import Cluster
+from lab.cluster.workloads import AIRFLOW, STORES
+from lab.errors import LabError, PromotionError
+from lab.wait import together
+
+KIND = "namespaces"
+START_SECONDS = 900  # nodes may have to be added first
+REMOVE_SECONDS = 600
+OWNER = "lab"
+PART_OF = "app.kubernetes.io/part-of=mlops-lab"
+SSH_FOLDER = "/opt/airflow/pipelines-ssh"
+LONG = 32  # random bytes
+EXTERNAL = "external-secrets"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value of a Secret that only a person knows: from a variable, until the cluster has it."""
+
+    variable: str
+    secret: str
+    key: str
+    option: str | None = None  # asked for only with this option
+
+
+GIVEN = (
+    Given(USER, "git-credentials", USER),
+    Given(PASSWORD, "git-credentials", PASSWORD),
+    Given("RDS_PASSWORD", "airflow-metadata", "password", "rds"),
+    Given("OIDC_CLIENT_SECRET", "airflow-oidc", "client-secret", "oidc"),
+    Given("PIPELINES_SSH_KEY", "pipelines-ssh", "key", "private-repository"),
+)
+# What the cluster makes in AWS by itself when it gets the overlay, or needs there, by option.
+BROUGHT = (
+    ("-rds", Row("EBS volume", "postgresql", "gp3, encrypted, one zone", "20 GB-months")),
+    ("rds", Row("RDS instance", "PostgreSQL", "yours: it is used, and not made", "its hours, GB")),
+    (
+        "ingress",
+        Row("Load balancer", "airflow", "internal, HTTPS", "1 balancer's hours, its units"),
+    ),
+    ("external-secrets", Row("Secrets Manager", "entries", "yours: read", "entries, calls")),
+)
+Values = dict[tuple[str, str], dict[str, str]]  # by namespace and name of the Secret
+
+
+def plan(environment: Environment) -> list[Row]:
+    """What an apply would bring to the cluster."""
+    options = ", ".join(environment.options) or "no options"
+    return [
+        Row("Secrets", AIRFLOW, secrets_in_words(environment)),
+        Row("overlay", "manifests/overlays/eks", options),
+        *(row for option, row in BROUGHT if option_is(environment, option)),
+        Row("Helm release", f"{AIRFLOW}/{chart.RELEASE}", f"chart {chart.pinned()['version']}"),
+    ]
+
+
+def option_is(environment: Environment, option: str) -> bool:
+    """Whether an option is switched on; or off, where its name begins with a minus."""
+    return (option.removeprefix("-") in environment.options) != option.startswith("-")
+
+
+def secrets_in_words(environment: Environment) -> str:
+    if EXTERNAL in environment.options:
+        return "brought by the External Secrets operator from AWS Secrets Manager"
+    asked = ", ".join(one.variable for one in asked_for(environment))
+    return f"random values, and yours: {asked}"
+
+
+def asked_for(environment: Environment) -> list[Given]:
+    """What a person has to give for this environment."""
+    if EXTERNAL in environment.options:
+        return []
+    return [one for one in GIVEN if one.option is None or one.option in environment.options]
+
+
+def api_of(site: Site) -> Cluster:
+    """The cluster's API, as the person who runs the command. The cluster has to be there."""
+    return Cluster(cluster.kubeconfig(site))
+
+
+def check(site: Site, api: Cluster | None) -> None:
+    """Raises PromotionError when nobody has given a value that a Secret needs: neither a variable
+    nor the cluster has it. `api` is None while there is no cluster."""
+    lacking = [
+        one.variable
+        for one in asked_for(site.environment)
+        if not os.environ.get(one.variable)
+        and not (api and held(api, AIRFLOW, one.secret, one.key))
+    ]
+    if lacking:
+        raise PromotionError(
+            f"a Secret of the cluster needs {', '.join(lacking)}",
+            "set it for this one command: the cluster keeps it",
+        )
+
+
+def held(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
+    """A value that a Secret of the cluster has."""
+    return (api.secret(namespace, secret) or {}).get(key)
+
+
+def make(site: Site, known: Made) -> None:
+    """The cluster has the overlay's objects, their Secrets, and Airflow of this checkout, serving.
+
+    What is so already is left alone. Raises LabError's children.
+    """
+    api = api_of(site)
+    rendered = render(site, known)
+    with site.ledger.making(KIND, site.environment.cluster):
+        api.apply(manifests.namespaces(rendered))
+        write_secrets(site, api)
+        api.apply(rendered)
+    install(site, api)
+
+
+def render(site: Site, known: Made) -> str:
+    """The overlay as it is applied; a copy stays for reading."""
+    rendered = overlay(site.environment, site.tree, made(site.folder / "overlay"), known)
+    (site.folder / "manifests.yaml").write_text(rendered, "utf-8")
+    return rendered
+
+
+def install(site: Site, api: Cluster) -> None:
+    """Airflow's release is made of this checkout's values, and its components serve."""
+    files = values(site.environment, site.tree, made(site.folder / "values"))
+    chart.install(site.config, api, files)
+    parts = workloads.AIRFLOW_COMPONENTS
+    together(*(partial(workloads.await_ready, api, part, START_SECONDS) for part in parts))
+
+
+# --- Secrets ------------------------------------------------------------------------------------
+
+
+def write_secrets(site: Site, api: Cluster) -> None:
+    """The cluster has every Secret that Airflow and the steps need; what is random stays as it is.
+
+    With the External Secrets operator, it brings them.
+    """
+    if EXTERNAL in site.environment.options:
+        return
+    for (namespace, name), content in wanted(site.environment, api).items():
+        api.write_secret(namespace, name, content)
+
+
+def wanted(environment: Environment, api: Cluster) -> Values:
+    """Every Secret's values: given ones, those that the cluster has, or new random ones."""
+
+    def kept(namespace: str, name: str, key: str) -> str:
+        return held(api, namespace, name, key) or secrets.token_urlsafe(LONG)
+
+    database = database_of(environment, api, kept)
+    git = {one.variable: given(api, one) for one in GIVEN if one.secret == "git-credentials"}  # noqa: S105
+    both = git | {"GITSYNC_USERNAME": git[USER], "GITSYNC_PASSWORD": git[PASSWORD]}
+    return {
+        **database,
+        (AIRFLOW, "airflow-fernet-key"): {"fernet-key": fernet(api)},
+        **{
+            (AIRFLOW, name): {key: kept(AIRFLOW, name, key)}
+            for name, key in (
+                ("airflow-api-secret-key", "api-secret-key"),
+                ("airflow-jwt-secret", "jwt-secret"),
+            )
+        },
+        (AIRFLOW, "airflow-login"): {
+            "user": OWNER,
+            "password": kept(AIRFLOW, "airflow-login", "password"),
+        },
+        (AIRFLOW, "git-credentials"): both,
+        (AIRFLOW, "pipelines-credentials"): both
+        | {"connection": json.dumps(connection(environment, git))},
+        **optional(environment, api),
+    }
+
+
+def given(api: Cluster, one: Given) -> str:
+    """A person's value: of the variable where it is set, else the cluster's.
+
+    Raises PromotionError where there is none.
+    """
+    found = os.environ.get(one.variable) or held(api, AIRFLOW, one.secret, one.key)
+    if not found:
+        raise PromotionError(f"{one.variable} is not set", "set it for this one command")
+    return found
+
+
+def fernet(api: Cluster) -> str:
+    """Airflow's key for what it encrypts in its database: 32 bytes of padded base64."""
+    known = held(api, AIRFLOW, "airflow-fernet-key", "fernet-key")
+    return known or base64.urlsafe_b64encode(secrets.token_bytes(LONG)).decode()
+
+
+def database_of(environment: Environment, api: Cluster, kept: Any) -> Values:
+    """How Airflow reaches its metadata: an address without a password, and the password."""
+    if "rds" in environment.options:
+        rds = next(one for one in GIVEN if one.option == "rds")
+        address = environment.fill(RDS, "option rds")
+        return {(AIRFLOW, "airflow-metadata"): {"connection": address, "password": given(api, rds)}}
+    password = kept(STORES, "postgresql", "password")
+    return {
+        (STORES, "postgresql"): {"password": password},
+        (AIRFLOW, "airflow-metadata"): {"connection": IN_CLUSTER, "password": password},
+    }
+
+
+IN_CLUSTER = "postgresql://airflow@postgresql.stores.svc.cluster.local:5432/airflow"
+# How TLS is checked is in variables that both of Airflow's drivers read: see the option rds.
+RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
+
+
+def connection(environment: Environment, git: Mapping[str, str]) -> dict[str, object]:
+    """Airflow's connection to the pipelines' repository."""
+    if "private-repository" in environment.options:
+        from lab import ssh
+
+        return ssh.connection(environment.pipelines, f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
+    return {
+        "conn_type": "git",
+        "host": environment.pipelines,
+        "login": git[USER],
+        "password": git[PASSWORD],
+    }
+
+
+def optional(environment: Environment, api: Cluster) -> Values:
+    """The Secrets that options ask for."""
+    found: Values = {}
+    for one in asked_for(environment):
+        if one.option in {"oidc", "private-repository"}:
+            found.setdefault((AIRFLOW, one.secret), {})[one.key] = given(api, one)
+    if (AIRFLOW, "pipelines-ssh") in found:
+        found[AIRFLOW, "pipelines-ssh"] |= ssh_client(environment)
+    return found
+
+
+def ssh_client(environment: Environment) -> dict[str, str]:
+    """What SSH has to be told beside its key: the one server that it may trust."""
+    from lab import ssh
+
+    hosts = environment.fill("${pipelines_host_key}", "option private-repository")
+    return {
+        "known-hosts": f"{ssh.SERVER} {hosts}\n",
+        "config": ssh.config(f"{SSH_FOLDER}/known-hosts"),
+    }
+
+
+# --- Removing -----------------------------------------------------------------------------------
+
+
+def remove(site: Site) -> None:
+    """Nothing of the environment is in the cluster: neither Airflow, nor volumes, nor namespaces.
+
+    A cluster that is gone has nothing either.
+    """
+    if not site.ledger.find(KIND, site.environment.cluster):
+        return
+    if cluster.exists(site):
+        clear(api_of(site))
+    site.ledger.forget(KIND, site.environment.cluster)
+
+
+def clear(api: Cluster) -> None:
+    """The cluster has none of our namespaces and storage classes."""
+    uninstall = ("uninstall", chart.RELEASE, "--namespace", AIRFLOW, "--ignore-not-found", "--wait")
+    chart.helm(*uninstall, "--kubeconfig", api.kubeconfig, timeout=REMOVE_SECONDS)
+    for kind in ("namespace", "storageclass"):
+        delete(api, kind)
+
+
+def delete(api: Cluster, kind: str) -> None:
+    """No object of this kind that carries our label is left. Raises LabError."""
+    words = ("delete", kind, "--selector", PART_OF, "--ignore-not-found", "--wait")
+    try:
+        api.kubectl(*words, f"--timeout={REMOVE_SECONDS}s", timeout=REMOVE_SECONDS + 30)
+    except LabError as error:
+        raise PromotionError(
+            f"the cluster keeps some {kind}: {error.what}",
+            f"kubectl --kubeconfig {api.kubeconfig} get {kind} shows them; then destroy again",
+        ) from error

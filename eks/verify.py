@@ -1,0 +1,84 @@
+"""The proof on the cluster: no pod can read a static key; a run's commit brings its data back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from eks import access, identity, keys, release
+from eks.aws import check_account
+from eks.site import Site
+from lab import runs, verify
+from lab.cluster import forward
+from lab.cluster.api import Cluster
+from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
+from lab.config import FIRST_DAG
+from lab.errors import NotRunningError, PromotionError, StaticKey
+from lab.model import Access, Proof
+from lab.progress import Report, phase
+
+FORWARD_SECONDS = 120
+RUN_SECONDS = 1800  # a node may have to be added for the first step
+
+
+def prove(site: Site, report: Report = phase) -> Proof:
+    """What a run on the cluster made, proved from here. Raises StaticKey, RunError, ProofError."""
+    with report("Check the account"):
+        check_account(site.aws, site.environment)
+    api = release.api_of(site)
+    with report("Look for static keys in every pod, template, Secret and ConfigMap"):
+        refuse_keys(api)
+        refuse_nobody(api, identity.accounts(site.environment))
+    with forward.opened(
+        api.kubeconfig, API_SERVER, site.folder / "forward.log", FORWARD_SECONDS
+    ) as url:
+        reached = access.to(site, access.git_account(api), url, login(api))
+        return run_and_prove(reached, api, report)
+
+
+def run_and_prove(lab: Access, api: Cluster, report: Report = phase) -> Proof:
+    """The proof of what a run of the first DAG has made; its pods were looked at while it ran."""
+    with report(f"Run {FIRST_DAG}"):
+        run = runs.trigger(lab, FIRST_DAG, {})
+        runs.follow(lab, run, RUN_SECONDS, lambda line: watch(api, line))
+    with report("Prove what it made: commit, pointer, object, bytes, lineage"):
+        proof = verify.prove(lab, "main")
+    if proof.run_id != run.id:
+        raise PromotionError(
+            f"the newest version was made by {proof.run_id}, and not by {run.id}",
+            "somebody else runs the pipeline: verify again",
+        )
+    return proof
+
+
+def watch(api: Cluster, line: str) -> None:
+    """Shows a line of the run's, and looks at the pods of that moment: steps live for seconds."""
+    print(f"  {line}", flush=True)
+    refuse_keys(api)
+
+
+def refuse_keys(api: Cluster) -> None:
+    """Raises StaticKey when a pod of ours could read one."""
+    found = [place for namespace in (AIRFLOW, STORES) for place in keys.static(api, namespace)]
+    if found:
+        shown = "\n".join(f"    {place}" for place in found)
+        raise StaticKey(
+            f"static keys are within reach of {len({place.pod for place in found})} pods:\n{shown}",
+            "remove them; Pod Identity gives the pods what they need",
+        )
+
+
+def refuse_nobody(api: Cluster, accounts: Iterable[str]) -> None:
+    """Raises PromotionError when a pod that should have an identity was given none."""
+    if lacking := keys.without_identity(api, AIRFLOW, accounts):
+        raise PromotionError(
+            f"EKS gave no identity to {', '.join(lacking)}",
+            "pods get one when they start: delete these; see the agent's DaemonSet in kube-system",
+        )
+
+
+def login(api: Cluster) -> access.Account:
+    """Airflow's first account. Raises NotRunningError before an apply has made it."""
+    known = api.secret(AIRFLOW, "airflow-login")
+    if not known:
+        raise NotRunningError("the cluster has no Airflow of ours", "nox -s eks -- apply")
+    return access.Account(known["user"], known["password"])

@@ -1,0 +1,241 @@
+"""A whole promotion to moto's AWS, with a real git server; only what is in the cluster is left out.
+
+`test_eks_in_the_cluster` and `test_eks_api` try that on kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eks import apply, destroy, registry, release
+from eks.rendering import PUSHED, Made
+from eks.site import Site
+from lab import attestation, publish
+from lab.cluster import docker, images
+from lab.config import TREE
+from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
+from lab.git import git
+from lab.gitserver import repositories
+from lab.lab import Lab
+from lab.progress import silent
+from lab.services import gitserver
+from tests.integration.cloud import ACCOUNT, Cloud
+from tests.integration.conftest import Project, new_project
+from tests.integration.renderings import absent, chart_file, need_tool
+from tests.promoted import attested
+
+DATASET = "datasets/employee_attrition.csv"
+ADDONS = ("aws-efs-csi-driver", "eks-pod-identity-agent")
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    for tool in ("kubectl", "helm"):
+        need_tool(tool)
+    chart_file()
+    try:
+        docker.engine()
+    except MachineError as error:
+        absent(error.what)
+
+
+@pytest.fixture
+def pipelines(template: Project, tmp_path: Path) -> str:
+    """The URL of a repository whose branch `main` has this checkout's DAGs."""
+    (tmp_path / "pipelines").mkdir()
+    project = new_project(template.stores, tmp_path / "pipelines")
+    repositories.create(project.stores.config.data / gitserver.NAME, project.name)
+    publish.dags(project.lab, project.lab.git_url, TREE / "dags")
+    return project.lab.git_url
+
+
+@pytest.fixture
+def lab(empty: Project) -> Lab:
+    return empty.lab
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
+    """What would have been brought to the cluster, which moto does not have."""
+    seen: list[Made] = []
+    monkeypatch.setattr(release, "make", lambda _, known: seen.append(known))
+    monkeypatch.setattr(release, "remove", lambda _: None)
+    return seen
+
+
+@pytest.fixture
+def ready(
+    cloud: Cloud, pipelines: str, lab: Lab, monkeypatch: pytest.MonkeyPatch, installed: list[Made]
+) -> Iterator[Site]:
+    """Staging on a cluster that is there, all of it attested; the registry has the images."""
+    found = cloud.site(
+        pipelines=pipelines, datasets=lab.git_url, dataset=DATASET, make_cluster=False
+    )
+    cloud.make_cluster(found, *ADDONS)
+    have_images(cloud, found)
+    attest(found, monkeypatch)
+    monkeypatch.setenv("GIT_SYNC_USERNAME", lab.git_user)
+    monkeypatch.setenv("GIT_SYNC_PASSWORD", lab.git_password)
+    yield found
+    shutil.rmtree(found.folder, ignore_errors=True)
+
+
+def have_images(cloud: Cloud, site: Site) -> None:
+    """The registry holds this checkout's images, as a push would have left them."""
+    for key in PUSHED:
+        repository = registry.name(site.environment, key)
+        registry.make_repository(site, repository)
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        cloud.client("ecr").put_image(
+            repositoryName=repository,
+            imageManifest=f'{{"schemaVersion": 2, "config": {{"digest": "sha256:{digest}"}}}}',
+            imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+            imageTag=images.locked()[key].tag,
+        )
+
+
+def attest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = site.folder / "attestation.json"
+    monkeypatch.setenv("LAB_ATTESTATION", str(path))
+    attestation.write(path, attested(site.config))
+
+
+def agreed() -> None:
+    """A person says yes."""
+
+
+def made(cloud: Cloud) -> dict[str, list[Any]]:
+    """What is in AWS."""
+    iam = cloud.client("iam")
+    return {
+        "buckets": [b["Name"] for b in cloud.client("s3").list_buckets()["Buckets"]],
+        "roles": [
+            role["RoleName"]
+            for role in iam.list_roles()["Roles"]
+            if not role["Path"].startswith("/aws")
+        ],
+        "filesystems": [
+            one["FileSystemId"]
+            for one in cloud.client("efs").describe_file_systems()["FileSystems"]
+        ],
+    }
+
+
+def test_a_promotion_makes_everything_and_a_second_one_nothing(
+    cloud: Cloud, ready: Site, lab: Lab, installed: list[Made]
+) -> None:
+    apply.apply(ready, agreed, silent)
+    once, ledger = made(cloud), ready.ledger.entries()
+    assert once["buckets"] == [ready.environment.bucket]
+    assert {entry.state for entry in ledger} == {"made"}
+    assert installed[0].filesystem.startswith("fs-")
+    assert all("@sha256:" in reference for reference in installed[0].pushed.values())
+    first = git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder)
+    assert first
+    apply.apply(ready, agreed, silent)
+    assert made(cloud) == once
+    assert installed[1] == installed[0]
+    assert git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder) == first
+    key = next(
+        entry["Key"]
+        for entry in cloud.client("s3").list_objects_v2(Bucket=ready.environment.bucket)["Contents"]
+    )
+    assert key.startswith("store/files/md5/")
+
+
+def test_what_was_made_is_removed_and_the_bucket_only_by_its_name(
+    cloud: Cloud, ready: Site
+) -> None:
+    before = made(cloud)
+    apply.apply(ready, agreed, silent)
+    destroy.destroy(ready, None, agreed, silent)
+    assert made(cloud) == {**before, "buckets": [ready.environment.bucket]}
+    assert [entry.kind for entry in ready.ledger.entries()] == ["bucket"]
+    destroy.destroy(ready, ready.environment.bucket, agreed, silent)
+    assert made(cloud) == before
+    assert ready.ledger.entries() == []
+    assert cloud.client("eks").list_clusters()["clusters"] == [ready.environment.cluster]
+
+
+def refused(cloud: Cloud, site: Site, kind: type[LabError]) -> LabError:
+    """The error with which the promotion was refused; nothing was made, nobody was asked."""
+    before, ledger = made(cloud), site.ledger.entries()
+    asked: list[str] = []
+    with pytest.raises(kind) as error:
+        apply.apply(site, lambda: asked.append("?"), silent)
+    assert (made(cloud), site.ledger.entries(), asked) == (before, ledger, [])
+    return error.value
+
+
+def test_without_an_attestation_nothing_is_made(
+    cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ready.folder / "attestation.json").unlink()
+    error = refused(cloud, ready, PromotionError)
+    assert "nox -s e2e" in error.fix
+
+
+def test_another_account_is_refused(
+    cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(ready, environment=replace(ready.environment, account="999999999999"))
+    error = refused(cloud, other, AccountError)
+    assert ACCOUNT in error.what
+    assert "999999999999" in error.what
+
+
+def test_a_branch_with_other_dags_is_refused_by_the_files_name(
+    cloud: Cloud, ready: Site, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    git(lab, "clone", "--quiet", ready.environment.pipelines, clone, cwd=tmp_path)
+    (clone / "dags" / "sample_etl.py").write_text("# another one\n")
+    git(lab, "commit", "--quiet", "--all", "--message", "By hand", cwd=clone)
+    git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
+    error = refused(cloud, ready, PromotionError)
+    assert "sample_etl.py" in error.what
+    assert "dataset_pipeline.py" not in error.what
+
+
+def test_a_branch_that_is_not_there_is_refused(
+    cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(ready, environment=replace(ready.environment, branch="nowhere"))
+    assert "nowhere" in refused(cloud, other, PromotionError).what
+
+
+def test_without_an_account_of_the_git_server_nothing_is_made(
+    cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "held", lambda *_: None)
+    monkeypatch.delenv("GIT_SYNC_PASSWORD")
+    error = refused(cloud, ready, PromotionError)
+    assert "GIT_SYNC_PASSWORD" in error.what
+
+
+def test_a_bucket_of_somebody_elses_ends_it_and_is_left_alone(cloud: Cloud, ready: Site) -> None:
+    where = {"LocationConstraint": ready.environment.region}
+    cloud.as_another_account().create_bucket(
+        Bucket=ready.environment.bucket, CreateBucketConfiguration=where
+    )
+    with pytest.raises(NameTaken):
+        apply.apply(ready, agreed, silent)
+    assert [e.kind for e in ready.ledger.entries() if e.kind == "bucket"] == []
+
+
+def test_a_person_who_says_no_changes_nothing(cloud: Cloud, ready: Site) -> None:
+    before = made(cloud)
+
+    def no() -> None:
+        raise PromotionError("no", "")
+
+    with pytest.raises(PromotionError):
+        apply.apply(ready, no, silent)
+    assert made(cloud) == before

@@ -1,0 +1,240 @@
+"""The bucket, on moto's S3: what it is like, whose it may be, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from eks import bucket
+from eks.environment import TAG
+from eks.site import Site
+from lab.errors import NameTaken, PromotionError
+from tests.integration.cloud import Cloud, every_death
+
+NAME = "lab-staging"
+DETAILS = {
+    "tagging": "TagSet",
+    "encryption": "ServerSideEncryptionConfiguration",
+    "versioning": "Status",
+    "ownership_controls": "OwnershipControls",
+    "lifecycle_configuration": "Rules",
+    "policy": "Policy",
+}
+
+
+def details(cloud: Cloud) -> dict[str, Any] | None:
+    """All that S3 says about the bucket; None without one."""
+    s3 = cloud.client("s3")
+    if NAME not in names(cloud):
+        return None
+    said = {
+        what: getattr(s3, f"get_bucket_{what}")(Bucket=NAME)[key] for what, key in DETAILS.items()
+    }
+    block = s3.get_public_access_block(Bucket=NAME)["PublicAccessBlockConfiguration"]
+    return {**said, "block": block}
+
+
+def names(cloud: Cloud) -> list[str]:
+    return [entry["Name"] for entry in cloud.client("s3").list_buckets()["Buckets"]]
+
+
+def fill(cloud: Cloud) -> None:
+    """Several versions of several objects, and one that was deleted."""
+    s3 = cloud.client("s3")
+    for number in range(3):
+        for _ in range(3):
+            s3.put_object(Bucket=NAME, Key=f"store/{number}", Body=b"x")
+    s3.delete_object(Bucket=NAME, Key="store/0")
+
+
+def test_what_is_made(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    found = details(cloud)
+    assert found
+    assert found["tagging"] == [{"Key": TAG, "Value": "staging"}]
+    assert set(found["block"].values()) == {True}
+    assert len(found["block"]) == 4
+    assert found["versioning"] == "Enabled"
+    (rule,) = found["ownership_controls"]["Rules"]
+    assert rule["ObjectOwnership"] == "BucketOwnerEnforced"
+    (rule,) = found["encryption"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    entry = site.ledger.find("bucket", NAME)
+    assert entry
+    assert (entry.state, entry.facts) == ("made", {"arn": f"arn:aws:s3:::{NAME}"})
+
+
+def test_nothing_that_dvc_stores_ever_expires(cloud: Cloud, site: Site) -> None:
+    """What a rule does to objects, it does to those under its prefix: none may be in `store/`."""
+    bucket.make(site)
+    found = details(cloud)
+    assert found
+    rules = found["lifecycle_configuration"]
+    kept = ("store/", "landing/")
+    for rule in rules:
+        prefix = rule["Filter"]["Prefix"]
+        if rule.keys() & {"Expiration", "NoncurrentVersionExpiration", "Transitions"}:
+            assert not any(key.startswith(prefix) or prefix.startswith(key) for key in kept), rule
+            assert not rule.get("Expiration", {}).keys() & {"Days", "Date"}, rule
+    uploads = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule]
+    assert [rule["Filter"]["Prefix"] for rule in uploads] == [""]
+    assert uploads[0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    old = {r["Filter"]["Prefix"]: r.get("NoncurrentVersionExpiration") for r in rules}
+    assert old["results/"] == old["notifications/"] == {"NoncurrentDays": 30}
+
+
+def test_nobody_reads_it_without_tls(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.make(site)
+    s3 = cloud.client("s3")
+    s3.put_object(Bucket=NAME, Key="store/x", Body=b"x")
+    monkeypatch.setattr(Cloud, "plain", True)
+    with pytest.raises(ClientError, match="Forbidden"):
+        s3.get_object(Bucket=NAME, Key="store/x")
+    (rule,) = json.loads(bucket.filled_policy(site))["Statement"]
+    assert rule["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert rule["Resource"] == [f"arn:aws:s3:::{NAME}", f"arn:aws:s3:::{NAME}/*"]
+
+
+def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    before = details(cloud)
+    s3 = cloud.client("s3")
+    s3.delete_public_access_block(Bucket=NAME)
+    s3.put_bucket_versioning(Bucket=NAME, VersioningConfiguration={"Status": "Suspended"})
+    s3.delete_bucket_policy(Bucket=NAME)
+    s3.delete_bucket_lifecycle(Bucket=NAME)
+    bucket.make(site)
+    assert details(cloud) == before
+
+
+def test_tags_of_others_stay(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    both = [{"Key": "team", "Value": "a"}, {"Key": TAG, "Value": "staging"}]
+    cloud.client("s3").put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": both})
+    bucket.make(site)
+    found = details(cloud)
+    assert found
+    assert found["tagging"] == both
+
+
+def test_the_region_without_a_name(cloud: Cloud) -> None:
+    site = cloud.site(region="us-east-1")
+    bucket.make(site)
+    bucket.make(site)
+    place = site.aws.client("s3").get_bucket_location(Bucket=NAME)
+    assert place["LocationConstraint"] is None
+
+
+# --- Names that are taken -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", [None, "production"])
+def test_a_bucket_that_no_apply_made_is_left_alone(
+    cloud: Cloud, site: Site, tag: str | None
+) -> None:
+    s3 = cloud.client("s3")
+    where = {"LocationConstraint": site.aws.region}
+    s3.create_bucket(Bucket=NAME, CreateBucketConfiguration=where)
+    if tag:
+        s3.put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": [{"Key": TAG, "Value": tag}]})
+    with pytest.raises(NameTaken, match=NAME):
+        bucket.make(site)
+    assert site.ledger.entries() == []
+    with pytest.raises(ClientError, match="NoSuchPublicAccessBlock"):
+        s3.get_public_access_block(Bucket=NAME)
+    bucket.remove(site)
+    with pytest.raises(NameTaken, match=NAME):
+        bucket.remove(site, NAME)
+    assert names(cloud) == [NAME]
+
+
+def test_another_account_s_bucket(cloud: Cloud, site: Site) -> None:
+    cloud.as_another_account().create_bucket(
+        Bucket=NAME, CreateBucketConfiguration={"LocationConstraint": site.aws.region}
+    )
+    with pytest.raises(NameTaken, match=NAME) as caught:
+        bucket.make(site)
+    assert "another bucket" in caught.value.fix or "another name" in caught.value.fix
+
+
+def test_our_bucket_in_another_region(cloud: Cloud, site: Site) -> None:
+    bucket.make(cloud.site(region="us-east-1"))
+    with pytest.raises(NameTaken, match="it is in us-east-1"):
+        bucket.make(site)
+
+
+# --- The end ------------------------------------------------------------------------------------
+
+
+def test_it_stays_unless_it_is_named(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    fill(cloud)
+    bucket.remove(site)
+    with pytest.raises(PromotionError, match="lab-staging, not lab-production"):
+        bucket.remove(site, "lab-production")
+    versions = cloud.client("s3").list_object_versions(Bucket=NAME)
+    assert (len(versions["Versions"]), len(versions["DeleteMarkers"])) == (9, 1)
+    assert site.ledger.find("bucket", NAME)
+
+
+def test_named_it_goes_with_every_version_page_by_page(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    fill(cloud)
+    pages = []
+
+    def small(params: dict[str, Any], **_: object) -> None:
+        params["MaxKeys"] = 4
+        pages.append(4)
+
+    events = site.aws.client("s3").meta.events
+    events.register("provide-client-params.s3.ListObjectVersions", small)
+    bucket.remove(site, NAME)
+    assert names(cloud) == []
+    assert len(pages) > 3
+    assert site.ledger.entries() == []
+    bucket.remove(site, NAME)
+
+
+def test_without_the_ledger_its_tag_tells(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    site.ledger.path.unlink()
+    bucket.make(site)
+    site.ledger.path.unlink()
+    bucket.remove(site, NAME)
+    assert names(cloud) == []
+
+
+# --- Killed -------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    whole = details(cloud)
+    deaths = 0
+    for number, event in every_death(cloud, bucket.make):
+        after = cloud.site()
+        if names(cloud):
+            assert after.ledger.find("bucket", NAME), f"unrecorded after {event} {number}"
+        bucket.make(after)
+        assert details(cloud) == whole
+        bucket.remove(after, NAME)
+        assert names(cloud) == []
+        assert after.ledger.entries() == []
+        deaths += 1
+    assert deaths == 2 * 8
+
+
+def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud, site: Site) -> None:
+    def between() -> None:
+        bucket.make(cloud.site())
+        fill(cloud)
+
+    for _ in every_death(cloud, lambda site: bucket.remove(site, NAME), between):
+        bucket.remove(cloud.site(), NAME)
+        assert names(cloud) == []
+        assert cloud.site().ledger.entries() == []

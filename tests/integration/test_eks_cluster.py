@@ -1,0 +1,587 @@
+"""The cluster: what eksctl is told, and what becomes of one that is half made.
+
+moto plays EKS and CloudFormation; `eksctl.py` beside this file leaves there what the real one
+would.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+import jsonschema
+import pytest
+import yaml
+from moto.cloudformation.models import cloudformation_backends
+from moto.eks.models import eks_backends
+
+from eks import cluster, environment, token
+from eks.aws import Aws
+from eks.environment import TAG
+from eks.site import Site
+from lab.config import TREE
+from lab.errors import (
+    CloudBusy,
+    LabError,
+    MachineError,
+    MissingPermission,
+    NameTaken,
+    NotRunningError,
+    PromotionError,
+    QuotaReached,
+    RegionLacks,
+)
+from lab.state import write_private
+from tests.integration import cloud as clouds
+from tests.integration import eksctl
+from tests.integration.cloud import Cloud, every_death
+
+NAME = "mlops-lab-staging"
+SCHEMA = TREE.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
+GROUPS = {"airflow", "steps", "training"}
+OURS = {TAG: "staging"}
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WAIT_INTERVAL", 0.01)
+
+
+@pytest.fixture
+def tool(cloud: Cloud) -> Path:
+    """The folder of an eksctl."""
+    return cloud.install_eksctl()
+
+
+def config(name: str = "staging") -> dict[str, Any]:
+    return cluster.wanted(environment.load(name, TREE), TREE)
+
+
+def described(cloud: Cloud) -> Any:
+    return cloud.client("eks").describe_cluster(name=NAME)["cluster"]
+
+
+def there(cloud: Cloud) -> tuple[list[str], list[str]]:
+    """The clusters and the stacks."""
+    stacks = cloud.client("cloudformation").describe_stacks()["Stacks"]
+    names = sorted(stack["StackName"] for stack in stacks)
+    return cloud.client("eks").list_clusters()["clusters"], names
+
+
+def listed(cloud: Cloud, what: str) -> set[str]:
+    return set(getattr(cloud.client("eks"), f"list_{what}")(clusterName=NAME)[what])
+
+
+def commands(site: Site) -> list[str]:
+    """What eksctl was told, without the file's name."""
+    log = site.folder / "eksctl.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    told = [line.split("/eksctl ")[1] for line in lines if line.startswith("+ ")]
+    return [line.partition(" --config-file")[0] for line in told]
+
+
+def state_of_stack(cloud: Cloud, state: str, reason: str = "") -> Any:
+    """moto's stack of the network is in this state, for this reason."""
+    known = cloudformation_backends[clouds.ACCOUNT][clouds.REGION].stacks
+    (stack,) = [s for s in known.values() if s.name == f"eksctl-{NAME}-cluster"]
+    stack.status = state
+    if reason:
+        stack._add_stack_event("CREATE_FAILED", resource_status_reason=reason)
+    return stack
+
+
+# --- The file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", environment.names(TREE))
+def test_eksctls_schema_takes_the_file(name: str) -> None:
+    if not SCHEMA.exists():
+        pytest.skip(f"there is no {SCHEMA}")
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.validate(config(name), schema)
+    broken = config(name) | {"managedNodeGroups": [{"name": 1}]}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_the_file_is_yaml_before_it_is_filled() -> None:
+    assert yaml.safe_load((TREE / cluster.FILE).read_text())["metadata"]["name"] == "${cluster}"
+
+
+def test_the_cluster_is_the_environments() -> None:
+    meta = config("production")["metadata"]
+    assert meta == {
+        "name": "mlops-lab-production",
+        "region": "eu-central-1",
+        "version": "1.36",
+        "tags": {TAG: "production"},
+    }
+
+
+def test_nodes_are_private_and_give_no_pod_their_role() -> None:
+    for group in config()["managedNodeGroups"]:
+        assert group["privateNetworking"] is True
+        assert group["ssh"] == {"allow": False}
+        assert (group["disableIMDSv1"], group["disablePodIMDS"]) == (True, True)
+        assert group["volumeEncrypted"] is True
+        assert group["tags"] == OURS
+
+
+def test_which_pods_the_groups_are_for() -> None:
+    groups = {group["name"]: group for group in config()["managedNodeGroups"]}
+    assert set(groups) == GROUPS
+    for name, group in groups.items():
+        assert group["labels"] == {"mlops-lab/role": name}
+    assert "spot" not in groups["airflow"]
+    assert "taints" not in groups["airflow"]
+    assert groups["steps"]["spot"]
+    assert groups["training"]["spot"]
+    assert groups["steps"]["taints"] == [
+        {"key": "mlops-lab/spot", "value": "true", "effect": "NoSchedule"}
+    ]
+    assert groups["training"]["taints"] == [
+        {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"}
+    ]
+    assert (groups["training"]["minSize"], groups["training"]["desiredCapacity"]) == (0, 0)
+    assert len(groups["steps"]["instanceTypes"]) > 2
+
+
+def test_the_add_ons() -> None:
+    addons = {addon["name"]: addon for addon in config()["addons"]}
+    assert set(addons) == {
+        "eks-pod-identity-agent",
+        "vpc-cni",
+        "coredns",
+        "kube-proxy",
+        "aws-ebs-csi-driver",
+        "aws-efs-csi-driver",
+    }
+    assert json.loads(addons["vpc-cni"]["configurationValues"]) == {"enableNetworkPolicy": "true"}
+    for name in ("vpc-cni", "aws-ebs-csi-driver", "aws-efs-csi-driver"):
+        assert addons[name]["useDefaultPodIdentityAssociations"]
+
+
+def test_the_machines_that_a_region_must_have(cloud: Cloud, site: Site) -> None:
+    types = cluster.instance_types(site)
+    assert types[0] == "m6i.large"
+    assert len(types) == len(set(types)) == 8
+    assert cluster.instance_types(cloud.site(make_cluster=False)) == []
+
+
+def test_a_plan_names_what_costs() -> None:
+    rows = cluster.plan(environment.load("staging", TREE))
+    assert [row.kind for row in rows] == ["EKS cluster", "VPC", *["Node group"] * 3]
+    assert all(row.cost and "$" not in row.cost for row in rows)
+
+
+# --- eksctl -------------------------------------------------------------------------------------
+
+
+def test_eksctl_is_looked_for_before_anything_is_made(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(cloud.folder))
+    with pytest.raises(MachineError, match="there is no eksctl") as caught:
+        cluster.tools(site)
+    assert "eksctl.io" in caught.value.fix
+    assert cluster.tools(cloud.site(make_cluster=False)) == []
+
+
+def test_an_eksctl_of_another_time(cloud: Cloud, site: Site) -> None:
+    cloud.install_eksctl("0.150.0")
+    with pytest.raises(MachineError, match=r"0\.150\.0"):
+        cluster.tools(site)
+
+
+def test_eksctl_is_shown(site: Site, tool: Path) -> None:
+    assert cluster.tools(site) == [f"eksctl 0.230.0 ({tool}/eksctl)"]
+
+
+# --- Making -------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_made_and_removed(cloud: Cloud, site: Site, tool: Path) -> None:
+    assert not cluster.exists(site)
+    cluster.make(site)
+    assert cluster.exists(site)
+    assert described(cloud)["version"] == "1.36"
+    assert listed(cloud, "nodegroups") == GROUPS
+    assert cluster.AGENT in listed(cloud, "addons")
+    entry = site.ledger.find("cluster", NAME)
+    assert entry
+    assert (entry.state, entry.facts) == ("made", {"arn": described(cloud)["arn"]})
+    assert commands(site) == ["create cluster --write-kubeconfig=false"]
+    cluster.make(site)
+    assert len(commands(site)) == 1
+    cluster.kubeconfig(site)
+    cluster.remove(site)
+    assert there(cloud) == ([], [])
+    assert site.ledger.entries() == []
+    assert not (site.folder / "kubeconfig").exists()
+    cluster.remove(site)
+
+
+def test_what_the_file_names_and_the_cluster_lacks_is_added(
+    cloud: Cloud, site: Site, tool: Path
+) -> None:
+    cloud.make_cluster(site, cluster.AGENT, tags=OURS)
+    cluster.make(site)
+    assert listed(cloud, "nodegroups") == GROUPS
+    assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
+    assert commands(site) == ["create nodegroup", "create addon"]
+
+
+def test_an_older_cluster_is_upgraded(cloud: Cloud, site: Site, tool: Path) -> None:
+    cloud.make_cluster(site, tags=OURS, version="1.35")
+    cluster.make(site)
+    assert commands(site)[0] == "upgrade cluster --approve"
+    assert described(cloud)["tags"]["upgraded-to"] == "1.36"
+
+
+def test_a_newer_cluster_is_not_taken_back(cloud: Cloud, site: Site, tool: Path) -> None:
+    cloud.make_cluster(site, tags=OURS, version="1.37")
+    with pytest.raises(PromotionError, match=r"has Kubernetes 1\.37.* asks for 1\.36"):
+        cluster.make(site)
+    assert commands(site) == []
+
+
+@pytest.mark.parametrize("moment", ["stack", "cluster", "groups"])
+def test_an_eksctl_that_failed_says_why_and_is_made_good(
+    cloud: Cloud, site: Site, tool: Path, moment: str
+) -> None:
+    """Half made: the network without a cluster, a cluster without nodes. The next apply ends it."""
+    (tool / "stop").write_text(moment)
+    with pytest.raises(LabError, match=f"stopped at {moment}") as caught:
+        cluster.make(site)
+    assert caught.value.log == site.folder / "eksctl.log"
+    entry = site.ledger.find("cluster", NAME)
+    assert entry
+    assert entry.state == "intended"
+    (tool / "stop").unlink()
+    cluster.make(site)
+    assert listed(cloud, "nodegroups") == GROUPS
+    assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
+    cluster.remove(site)
+    assert there(cloud) == ([], [])
+
+
+@pytest.mark.parametrize("moment", ["stack", "cluster", "groups"])
+def test_what_an_eksctl_that_failed_has_left_is_removed(
+    cloud: Cloud, site: Site, tool: Path, moment: str
+) -> None:
+    (tool / "stop").write_text(moment)
+    with pytest.raises(LabError):
+        cluster.make(site)
+    (tool / "stop").unlink()
+    cluster.remove(site)
+    assert there(cloud) == ([], [])
+    assert site.ledger.entries() == []
+
+
+VPCS = (
+    "Resource handler returned message: The maximum number of VPCs has been reached."
+    " (HandlerErrorCode: ServiceLimitExceeded)"
+)
+ROLES = (
+    "API: iam:CreateRole User: arn:aws:iam::1:user/x is not authorized to perform:"
+    " iam:CreateRole on resource: arn:aws:iam::1:role/y"
+)
+ZONES = (
+    "Cannot create cluster because eu-central-1c does not have sufficient capacity"
+    " (Service: AmazonEKS; Error Code: UnsupportedAvailabilityZoneException)"
+)
+REASONS: list[tuple[str, type[LabError], str]] = [
+    (VPCS, QuotaReached, "maximum number of VPCs"),
+    (ROLES, MissingPermission, "iam:CreateRole is not allowed"),
+    (ZONES, RegionLacks, "UnsupportedAvailabilityZone"),
+    ("Role with name x already exists.", NameTaken, "already exists"),
+    ("Nobody knows.", PromotionError, "Nobody knows"),
+]
+
+
+@pytest.mark.parametrize(("reason", "kind", "said"), REASONS)
+def test_cloudformation_says_why(
+    cloud: Cloud,
+    site: Site,
+    tool: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    kind: type[LabError],
+    said: str,
+) -> None:
+    eksctl.make_stack(
+        cloud.client, f"eksctl-{NAME}-cluster", {eksctl.OWNER: NAME, **OURS}, eksctl.NETWORK
+    )
+    state_of_stack(cloud, "ROLLBACK_COMPLETE", reason)
+    (tool / "eksctl").write_text('#!/bin/sh\n[ "$1" = version ] && echo 0.230.0 || exit 1\n')
+    monkeypatch.setattr(cluster, "clear", lambda _: None)
+    with pytest.raises(kind, match=said) as caught:
+        cluster.make(site)
+    assert type(caught.value) is kind
+
+
+def test_a_stack_on_its_way_is_waited_for(
+    cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """eksctl was killed; CloudFormation goes on."""
+    cloud.make_cluster(site, tags=OURS)
+    stack = state_of_stack(cloud, "CREATE_IN_PROGRESS")
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
+        cluster.make(site)
+    assert commands(site) == []
+    stack.status = "CREATE_COMPLETE"
+    cluster.make(site)
+    assert "create cluster" not in " ".join(commands(site))
+
+
+def test_a_cluster_on_its_way_is_waited_for(
+    cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.make_cluster(site, tags=OURS)
+    found = eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME]
+    found.status = "CREATING"
+    assert not cluster.exists(site)
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    with pytest.raises(CloudBusy, match="it is CREATING"):
+        cluster.make(site)
+    assert site.ledger.find("cluster", NAME)
+
+
+def test_a_cluster_that_failed(cloud: Cloud, site: Site, tool: Path) -> None:
+    cloud.make_cluster(site, tags=OURS)
+    eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME].status = "FAILED"
+    with pytest.raises(PromotionError, match=f"cluster {NAME} is FAILED") as caught:
+        cluster.make(site)
+    assert "destroy" in caught.value.fix
+
+
+def test_a_node_group_that_failed(cloud: Cloud, site: Site, tool: Path) -> None:
+    cluster.make(site)
+    groups = eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME].nodegroups
+    groups["training"].status = "CREATE_FAILED"
+    issue = "You've reached your quota: MaxSpotInstanceCountExceeded"
+    groups["training"].health = {"issues": [{"code": "x", "message": issue}]}
+    with pytest.raises(QuotaReached, match="node group training is CREATE_FAILED"):
+        cluster.make(site)
+
+
+@pytest.mark.parametrize("tags", [{}, {TAG: "production"}])
+def test_somebody_elses_cluster(cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]) -> None:
+    cloud.make_cluster(site, tags=tags)
+    with pytest.raises(NameTaken, match=f"cluster {NAME}"):
+        cluster.make(site)
+    assert site.ledger.entries() == []
+    cluster.remove(site)
+    assert there(cloud)[0] == [NAME]
+    assert commands(site) == []
+
+
+def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path) -> None:
+    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", {}, eksctl.NETWORK)
+    with pytest.raises(NameTaken, match=f"stack eksctl-{NAME}-cluster"):
+        cluster.make(site)
+    cluster.remove(site)
+    assert there(cloud)[1] == [f"eksctl-{NAME}-cluster"]
+
+
+def test_stacks_of_a_cluster_with_a_longer_name_stay(cloud: Cloud, site: Site, tool: Path) -> None:
+    cluster.make(site)
+    other = f"{NAME}-2"
+    eksctl.make_stack(
+        cloud.client, f"eksctl-{other}-cluster", {eksctl.OWNER: other, **OURS}, eksctl.NETWORK
+    )
+    cluster.remove(site)
+    assert there(cloud) == ([], [f"eksctl-{other}-cluster"])
+
+
+def test_without_the_ledger_the_tag_tells(cloud: Cloud, site: Site, tool: Path) -> None:
+    cluster.make(site)
+    site.ledger.path.unlink()
+    cluster.remove(site)
+    assert there(cloud) == ([], [])
+
+
+def by_eksctl(cloud: Cloud) -> Any:
+    """eksctl, in this process: it dies with it."""
+
+    def run(site: Site, *arguments: str) -> None:
+        told = cluster.wanted(site.environment, site.tree)
+        eksctl.run(site.aws.client, arguments[0], arguments[1], told, stop=lambda _: None)
+
+    return run
+
+
+def deaths(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, do: Any, between: Any
+) -> Iterator[tuple[int, str]]:
+    monkeypatch.setattr(cluster, "eksctl", by_eksctl(cloud))
+    yield from every_death(cloud, do, between)
+
+
+def test_killed_at_any_call_it_is_completed_and_removed(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the machine loses its power: eksctl dies with us, at each of its own calls, too."""
+    count = 0
+    for number, event in deaths(cloud, monkeypatch, cluster.make, lambda: None):
+        after = cloud.site()
+        assert after.ledger.find("cluster", NAME) or there(cloud) == ([], [])
+        cluster.make(after)
+        assert listed(cloud, "nodegroups") == GROUPS, f"after {event} {number}"
+        assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
+        cluster.remove(after)
+        assert there(cloud) == ([], [])
+        assert after.ledger.entries() == []
+        count += 1
+    assert count == 2 * (2 + 6 + 2 * 3)
+
+
+# --- One that is there already ------------------------------------------------------------------
+
+
+@pytest.fixture
+def theirs(cloud: Cloud) -> Site:
+    return cloud.site(make_cluster=False)
+
+
+def test_a_cluster_that_is_there_gets_the_agent(cloud: Cloud, theirs: Site) -> None:
+    cloud.make_cluster(theirs, cluster.DRIVER)
+    clouds.AGENT_STATES.extend(["CREATING", "CREATING", "DEGRADED"])
+    cluster.make(theirs)
+    assert cluster.AGENT in listed(cloud, "addons")
+    assert [entry.kind for entry in theirs.ledger.entries()] == ["add-on"]
+    cluster.make(theirs)
+    cluster.remove(theirs)
+    assert listed(cloud, "addons") == {cluster.DRIVER}
+    assert there(cloud)[0] == [NAME]
+    assert theirs.ledger.entries() == []
+
+
+def test_an_agent_that_was_there_stays(cloud: Cloud, theirs: Site) -> None:
+    cloud.make_cluster(theirs, cluster.DRIVER, cluster.AGENT)
+    cluster.make(theirs)
+    assert theirs.ledger.entries() == []
+    cluster.remove(theirs)
+    assert cluster.AGENT in listed(cloud, "addons")
+
+
+def test_an_agent_that_can_not_run(cloud: Cloud, theirs: Site) -> None:
+    cloud.make_cluster(theirs, cluster.DRIVER)
+    clouds.AGENT_STATES.append("CREATE_FAILED")
+    with pytest.raises(PromotionError, match="CREATE_FAILED"):
+        cluster.make(theirs)
+    assert theirs.ledger.find("add-on", f"{NAME}/{cluster.AGENT}")
+
+
+def test_a_cluster_that_will_not_do(cloud: Cloud, theirs: Site) -> None:
+    with pytest.raises(PromotionError, match=f"there is no cluster {NAME}"):
+        cluster.make(theirs)
+    cloud.make_cluster(theirs, version="1.35")
+    with pytest.raises(PromotionError, match=r"has Kubernetes 1\.35"):
+        cluster.make(theirs)
+    eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME].version = "1.36"
+    with pytest.raises(PromotionError, match=f"no add-on {cluster.DRIVER}"):
+        cluster.make(theirs)
+    assert theirs.ledger.entries() == []
+
+
+def test_a_cluster_that_we_once_made_and_now_keep(cloud: Cloud, site: Site, tool: Path) -> None:
+    cluster.make(site)
+    cluster.remove(cloud.site(make_cluster=False))
+    assert there(cloud)[0] == [NAME]
+
+
+# --- Its key ------------------------------------------------------------------------------------
+
+
+def test_kubectls_file(cloud: Cloud, site: Site) -> None:
+    with pytest.raises(NotRunningError):
+        cluster.kubeconfig(site)
+    cloud.make_cluster(site)
+    path = cluster.kubeconfig(site)
+    assert path == site.folder / "kubeconfig"
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = yaml.safe_load(path.read_text())
+    said = described(cloud)
+    assert found["clusters"][0]["cluster"] == {
+        "server": said["endpoint"],
+        "certificate-authority-data": said["certificateAuthority"]["data"],
+    }
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in path.read_text()
+
+
+def test_what_kubectl_calls_signs_in(cloud: Cloud, site: Site, tmp_path: Path) -> None:
+    """The command of the file, run elsewhere; STS takes the request that is in the token."""
+    cloud.make_cluster(site)
+    found = yaml.safe_load(cluster.kubeconfig(site).read_text())["users"][0]["user"]["exec"]
+    env = {**os.environ, **{entry["name"]: entry["value"] for entry in found["env"]}}
+    command = [found["command"], *found["args"]]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=True)
+    said = json.loads(done.stdout)
+    assert (said["apiVersion"], said["kind"]) == (found["apiVersion"], "ExecCredential")
+    url = urlsplit(decoded(said["status"]["token"]))
+    assert parse_qs(url.query)["X-Amz-Signature"] == [signature(url, NAME)]
+    assert signature(url, "another") != signature(url, NAME)
+
+
+def signature(url: SplitResult, name: str) -> str:
+    """What STS would compute of the request, sent with this cluster's name: Signature Version 4."""
+    pairs = [pair for pair in url.query.split("&") if not pair.startswith("X-Amz-Signature=")]
+    headers = f"host:{url.netloc}\nx-k8s-aws-id:{name}\n"
+    signed, empty = "host;x-k8s-aws-id", hashlib.sha256().hexdigest()
+    canonical = "\n".join(["GET", "/", "&".join(sorted(pairs)), headers, signed, empty])
+    query = parse_qs(url.query)
+    scope = query["X-Amz-Credential"][0].partition("/")[2]
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{os.environ['AWS_SECRET_ACCESS_KEY']}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = "\n".join(["AWS4-HMAC-SHA256", query["X-Amz-Date"][0], scope, hashed])
+    return hmac.digest(key, text.encode(), "sha256").hex()
+
+
+def decoded(text: str) -> str:
+    prefix, _, rest = text.partition(".")
+    assert prefix == "k8s-aws-v1"
+    assert "=" not in rest
+    return base64.urlsafe_b64decode(rest + "=" * (-len(rest) % 4)).decode()
+
+
+def test_a_token_is_for_one_cluster_and_a_minute(
+    monkeypatch: pytest.MonkeyPatch, cloud: Cloud
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    made = urlsplit(decoded(token.token(Aws(clouds.REGION), NAME)))
+    query = {key: values[0] for key, values in parse_qs(made.query).items()}
+    assert made.hostname == f"sts.{clouds.REGION}.amazonaws.com"
+    assert (query["Action"], query["X-Amz-Expires"]) == ("GetCallerIdentity", "60")
+    assert query["X-Amz-SignedHeaders"] == "host;x-k8s-aws-id"
+
+
+def test_without_credentials_kubectl_is_told_why(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    command = [sys.executable, "-m", "eks.token", clouds.REGION, NAME]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
+    assert done.returncode == 42
+    assert "Unable to locate credentials" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_eksctls_file_is_private(site: Site, tool: Path) -> None:
+    write_private(site.folder / "cluster.yaml", "of an earlier time")
+    cluster.make(site)
+    assert "of an earlier time" not in (site.folder / "cluster.yaml").read_text()
+    assert (site.folder / "cluster.yaml").stat().st_mode & 0o777 == 0o600

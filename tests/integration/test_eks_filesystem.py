@@ -1,0 +1,204 @@
+"""The shared file system, on moto's EFS and EC2: who reaches it, and that there is only one."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from eks import filesystem
+from eks.aws import settled
+from eks.environment import TAG
+from eks.site import Site
+from lab.errors import CloudBusy, NameTaken, NotRunningError
+from tests.integration.cloud import Cloud, every_death
+
+TOKEN, GROUP = "mlops-lab-staging", "mlops-lab-staging-efs"
+
+
+@pytest.fixture
+def nodes(cloud: Cloud, site: Site) -> dict[str, Any]:
+    """The network of a cluster that is there."""
+    return make_nodes(cloud, site)
+
+
+def make_nodes(cloud: Cloud, site: Site) -> dict[str, Any]:
+    cloud.make_cluster(site)
+    found = cloud.client("eks").describe_cluster(name=site.environment.cluster)["cluster"]
+    network: dict[str, Any] = found["resourcesVpcConfig"]
+    return network
+
+
+def systems(cloud: Cloud) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = cloud.client("efs").describe_file_systems()["FileSystems"]
+    return found
+
+
+def targets(cloud: Cloud, system: str) -> list[dict[str, Any]]:
+    said = cloud.client("efs").describe_mount_targets(FileSystemId=system)
+    found: list[dict[str, Any]] = said["MountTargets"]
+    return found
+
+
+def groups(cloud: Cloud) -> list[dict[str, Any]]:
+    wanted = [{"Name": "group-name", "Values": [GROUP]}]
+    said = cloud.client("ec2").describe_security_groups(Filters=wanted)
+    found: list[dict[str, Any]] = said["SecurityGroups"]
+    return found
+
+
+def shape(cloud: Cloud) -> Any:
+    """What there is, without the ids that AWS draws."""
+    (system,) = systems(cloud)
+    shown = ("Encrypted", "ThroughputMode", "PerformanceMode", "Tags", "CreationToken")
+    zones = sorted(t["AvailabilityZoneName"] for t in targets(cloud, system["FileSystemId"]))
+    (group,) = groups(cloud)
+    rules = [(r["FromPort"], len(r["UserIdGroupPairs"])) for r in group["IpPermissions"]]
+    return {key: system[key] for key in shown}, zones, rules, group["Tags"]
+
+
+def test_what_is_made(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
+    filesystem.make(site)
+    (system,) = systems(cloud)
+    assert (system["Encrypted"], system["ThroughputMode"]) == (True, "elastic")
+    assert {"Key": TAG, "Value": "staging"} in system["Tags"]
+    said = cloud.client("efs").describe_backup_policy(FileSystemId=system["FileSystemId"])
+    assert said["BackupPolicy"]["Status"] == "ENABLED"
+    assert filesystem.id_of(site) == system["FileSystemId"]
+
+
+def test_the_clusters_nodes_reach_it_and_nobody_else(
+    cloud: Cloud, site: Site, nodes: dict[str, Any]
+) -> None:
+    filesystem.make(site)
+    (group,) = groups(cloud)
+    (rule,) = group["IpPermissions"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 2049, 2049)
+    assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [
+        nodes["clusterSecurityGroupId"]
+    ]
+    assert not rule["IpRanges"] + rule["Ipv6Ranges"]
+    (system,) = systems(cloud)
+    for target in targets(cloud, system["FileSystemId"]):
+        asked = cloud.client("efs").describe_mount_target_security_groups(
+            MountTargetId=target["MountTargetId"]
+        )
+        assert asked["SecurityGroups"] == [group["GroupId"]]
+
+
+def test_each_zone_has_one_mount_target_in_a_private_subnet(
+    cloud: Cloud, site: Site, nodes: dict[str, Any]
+) -> None:
+    filesystem.make(site)
+    (system,) = systems(cloud)
+    chosen = {target["SubnetId"] for target in targets(cloud, system["FileSystemId"])}
+    said = cloud.client("ec2").describe_subnets(SubnetIds=nodes["subnetIds"])["Subnets"]
+    known = {subnet["SubnetId"]: subnet for subnet in said}
+    assert len({subnet["AvailabilityZone"] for subnet in said}) == len(chosen) == 2
+    assert len(said) == 4
+    assert not any(known[subnet]["MapPublicIpOnLaunch"] for subnet in chosen)
+
+
+def test_twice_is_once_even_without_the_ledger(
+    cloud: Cloud, site: Site, nodes: dict[str, Any]
+) -> None:
+    filesystem.make(site)
+    before = shape(cloud), filesystem.id_of(site)
+    filesystem.make(site)
+    site.ledger.path.unlink()
+    filesystem.make(site)
+    assert (shape(cloud), filesystem.id_of(site)) == before
+
+
+def test_the_id_is_known_without_the_ledger(
+    cloud: Cloud, site: Site, nodes: dict[str, Any]
+) -> None:
+    with pytest.raises(NotRunningError):
+        filesystem.id_of(site)
+    filesystem.make(site)
+    known = filesystem.id_of(site)
+    site.ledger.path.unlink()
+    assert filesystem.id_of(site) == known
+
+
+def test_without_a_cluster(cloud: Cloud, site: Site) -> None:
+    with pytest.raises(NotRunningError, match=site.environment.cluster):
+        filesystem.make(site)
+    assert site.ledger.entries() == []
+
+
+def test_a_file_system_that_never_gets_ready(
+    cloud: Cloud, site: Site, nodes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem, "READY_SECONDS", 0.1)
+    monkeypatch.setattr(filesystem, "AVAILABLE", "another state")
+    monkeypatch.setattr(filesystem, "settled", functools.partial(settled, interval=0.01))
+    with pytest.raises(CloudBusy, match=r"was not ready .* available"):
+        filesystem.make(site)
+    assert site.ledger.find("filesystem", TOKEN)
+
+
+@pytest.mark.parametrize("tags", [[], [{"Key": TAG, "Value": "production"}]])
+def test_somebody_elses_file_system(
+    cloud: Cloud, site: Site, nodes: dict[str, Any], tags: list[dict[str, str]]
+) -> None:
+    cloud.client("efs").create_file_system(CreationToken=TOKEN, Tags=tags)
+    with pytest.raises(NameTaken, match=TOKEN):
+        filesystem.make(site)
+    filesystem.remove(site)
+    assert len(systems(cloud)) == 1
+    assert groups(cloud) == []
+    assert site.ledger.entries() == []
+
+
+def test_somebody_elses_security_group(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
+    cloud.client("ec2").create_security_group(
+        GroupName=GROUP, Description="theirs", VpcId=nodes["vpcId"]
+    )
+    with pytest.raises(NameTaken, match=GROUP):
+        filesystem.make(site)
+    assert systems(cloud) == []
+    filesystem.remove(site)
+    assert len(groups(cloud)) == 1
+
+
+def test_it_is_removed_and_again(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
+    filesystem.make(site)
+    site.ledger.path.unlink()
+    filesystem.remove(site)
+    assert (systems(cloud), groups(cloud), site.ledger.entries()) == ([], [], [])
+    filesystem.remove(site)
+
+
+def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
+    make_nodes(cloud, site)
+    filesystem.make(site)
+    whole = shape(cloud)
+    deaths = 0
+    for number, event in every_death(
+        cloud, filesystem.make, lambda: make_nodes(cloud, cloud.site())
+    ):
+        after = cloud.site()
+        kinds = {entry.kind for entry in after.ledger.entries()}
+        assert not systems(cloud) or "filesystem" in kinds, f"unrecorded after {event} {number}"
+        assert not groups(cloud) or "security group" in kinds, f"unrecorded after {event} {number}"
+        filesystem.make(after)
+        assert shape(cloud) == whole
+        filesystem.remove(after)
+        assert (systems(cloud), groups(cloud), after.ledger.entries()) == ([], [], [])
+        deaths += 1
+    assert deaths == 2 * 5
+
+
+def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
+    def between() -> None:
+        make_nodes(cloud, cloud.site())
+        filesystem.make(cloud.site())
+
+    deaths = 0
+    for _ in every_death(cloud, filesystem.remove, between):
+        filesystem.remove(cloud.site())
+        assert (systems(cloud), groups(cloud), cloud.site().ledger.entries()) == ([], [], [])
+        deaths += 1
+    assert deaths == 2 * 4

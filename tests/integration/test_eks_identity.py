@@ -1,0 +1,446 @@
+"""Roles and associations, on moto's IAM and EKS: who gets which, and what one may do with it.
+
+moto looks at actions and resources of a policy, but not at its conditions: of those this looks at
+the text, and at what the steps' own code asks S3 for.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from botocore.exceptions import ClientError
+from moto.eks.responses import EKSResponse
+
+from eks import bucket, identity
+from eks.aws import settled
+from eks.environment import TAG
+from eks.site import Site
+from lab.errors import CloudBusy, NameTaken
+from tests.integration import cloud as clouds
+from tests.integration.cloud import Cloud, every_death, run_python
+
+CLUSTER = "mlops-lab-staging"
+STEPS, AIRFLOW = f"{CLUSTER}-steps", f"{CLUSTER}-airflow"
+BUCKET = "lab-staging"
+ARN = f"arn:aws:eks:{clouds.REGION}:{clouds.ACCOUNT}:cluster/{CLUSTER}"
+
+
+@pytest.fixture(autouse=True)
+def _cluster(cloud: Cloud, site: Site) -> None:
+    cloud.make_cluster(site)
+
+
+def associations(cloud: Cloud) -> dict[str, str]:
+    """Which role each service account's pods get."""
+    eks = cloud.client("eks")
+    listed = eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]
+    found = {}
+    for entry in listed:
+        which = {"clusterName": CLUSTER, "associationId": entry["associationId"]}
+        said = eks.describe_pod_identity_association(**which)["association"]
+        assert said["tags"] == {TAG: "staging"}
+        found[f"{said['namespace']}/{said['serviceAccount']}"] = said["roleArn"].split("/")[-1]
+    return found
+
+
+def roles(cloud: Cloud) -> dict[str, Any]:
+    """Each role of ours: whom it trusts, its policies."""
+    iam = cloud.client("iam")
+    found = {}
+    for role in iam.list_roles()["Roles"]:
+        if role["RoleName"].startswith(CLUSTER):
+            said = iam.list_attached_role_policies(RoleName=role["RoleName"])
+            attached = sorted(policy["PolicyName"] for policy in said["AttachedPolicies"])
+            found[role["RoleName"]] = (role["AssumeRolePolicyDocument"], attached)
+    return found
+
+
+def policies(cloud: Cloud) -> dict[str, Any]:
+    """What each policy of ours says."""
+    iam = cloud.client("iam")
+    found = {}
+    for policy in iam.list_policies(Scope="Local")["Policies"]:
+        which = {"PolicyArn": policy["Arn"], "VersionId": policy["DefaultVersionId"]}
+        found[policy["PolicyName"]] = iam.get_policy_version(**which)["PolicyVersion"]["Document"]
+    return found
+
+
+def everything(cloud: Cloud) -> Any:
+    return associations(cloud), roles(cloud), policies(cloud)
+
+
+ALL = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
+NOTHING: Any = ({}, {}, {})
+
+
+# --- What is made -------------------------------------------------------------------------------
+
+
+def test_each_service_account_has_its_role(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    assert associations(cloud) == {
+        "airflow/airflow-step": STEPS,
+        "airflow/airflow": AIRFLOW,
+        "airflow/airflow-scheduler": AIRFLOW,
+        "airflow/airflow-triggerer": AIRFLOW,
+        "airflow/airflow-worker": AIRFLOW,
+    }
+    assert set(identity.accounts(site.environment)) == {
+        name.removeprefix("airflow/") for name in associations(cloud)
+    }
+
+
+def test_a_role_trusts_these_pods_of_this_cluster(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    trust, attached = roles(cloud)[STEPS]
+    assert attached == [STEPS]
+    (statement,) = trust["Statement"]
+    assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    assert statement["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": clouds.ACCOUNT,
+            "aws:RequestTag/eks-cluster-arn": ARN,
+            "aws:RequestTag/kubernetes-namespace": "airflow",
+            "aws:RequestTag/kubernetes-service-account": ["airflow-step"],
+        }
+    }
+    trust, _ = roles(cloud)[AIRFLOW]
+    wanted = trust["Statement"][0]["Condition"]["StringEquals"]
+    assert wanted["aws:RequestTag/kubernetes-service-account"] == [
+        "airflow",
+        "airflow-scheduler",
+        "airflow-triggerer",
+        "airflow-worker",
+    ]
+
+
+def test_the_option_for_logs_and_its_end(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    without = everything(cloud)
+    identity.make(cloud.site(options=("remote-logs",)))
+    assert associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
+    assert roles(cloud)[AIRFLOW][1] == [AIRFLOW, f"{CLUSTER}-logs"]
+    identity.make(site)
+    assert everything(cloud) == without
+    assert not site.ledger.find("policy", f"{CLUSTER}-logs")
+
+
+def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    before = everything(cloud)
+    iam, eks = cloud.client("iam"), cloud.client("eks")
+    arn = identity.policy_arn(site, STEPS)
+    for _ in range(4):  # as many as IAM keeps
+        iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(ALL), SetAsDefault=True)
+    iam.detach_role_policy(RoleName=STEPS, PolicyArn=arn)
+    iam.attach_role_policy(RoleName=STEPS, PolicyArn=identity.policy_arn(site, AIRFLOW))
+    whoever = {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}
+    anybody = {**ALL, "Statement": [whoever]}
+    iam.update_assume_role_policy(RoleName=AIRFLOW, PolicyDocument=json.dumps(anybody))
+    (listed,) = eks.list_pod_identity_associations(
+        clusterName=CLUSTER, serviceAccount="airflow-step"
+    )["associations"]
+    eks.update_pod_identity_association(
+        clusterName=CLUSTER,
+        associationId=listed["associationId"],
+        roleArn=identity.role_arn(site, AIRFLOW),
+    )
+    identity.make(site)
+    assert everything(cloud) == before
+    identity.make(site)
+    assert everything(cloud) == before
+
+
+def test_a_role_that_eks_does_not_see_yet(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IAM tells the other services a while later."""
+    looks = iter(range(100))
+    as_it_is = EKSResponse.refuse_unknown_role
+
+    def late(answers: Any, role: str) -> None:
+        as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
+
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
+    fast = functools.partial(settled, interval=0.01)
+    monkeypatch.setattr(identity, "settled", fast)
+    identity.make(site)
+    assert len(associations(cloud)) == 5
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", lambda s, _: as_it_is(s, "x"))
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.05)
+    identity.remove(site)
+    with pytest.raises(CloudBusy, match=r"role mlops-lab-staging-steps .* does not exist"):
+        identity.make(site)
+
+
+# --- What one may do with a role ----------------------------------------------------------------
+
+MAY = {
+    STEPS: [
+        ("get_object", BUCKET, "store/files/md5/ab/cdef"),
+        ("put_object", BUCKET, "store/files/md5/ab/new"),
+        ("create_multipart_upload", BUCKET, "store/files/md5/ab/large"),
+        ("get_object", BUCKET, "results/etl_workflow/employee_summary.json"),
+        ("put_object", BUCKET, "results/etl_workflow/employee_summary.json"),
+    ],
+    AIRFLOW: [
+        ("get_object", BUCKET, "landing/sales/monday.csv"),
+        ("get_object", BUCKET, "store/files/md5/ab/cdef"),
+        ("put_object", BUCKET, "results/sales_pipeline/warehouse.csv"),
+        ("put_object", BUCKET, "notifications/critical_pipeline/x.json"),
+        ("delete_object", BUCKET, "results/sales_pipeline/runs/old/extract.json"),
+    ],
+}
+MAY_NOT = {
+    STEPS: [
+        ("delete_object", BUCKET, "store/files/md5/ab/cdef"),
+        ("delete_object", BUCKET, "results/sales_pipeline/runs/old/extract.json"),
+        ("put_object", BUCKET, "landing/sales/monday.csv"),
+        ("get_object", BUCKET, "landing/sales/monday.csv"),
+        ("put_object", BUCKET, "notifications/critical_pipeline/x.json"),
+        ("get_object", "somebody-else-s", "store/files/md5/ab/cdef"),
+        ("put_object", "somebody-else-s", "store/x"),
+    ],
+    AIRFLOW: [
+        ("put_object", BUCKET, "store/files/md5/ab/new"),
+        ("delete_object", BUCKET, "store/files/md5/ab/cdef"),
+        ("delete_object", BUCKET, "results/sales_pipeline/warehouse.csv"),
+        ("delete_object", BUCKET, "landing/sales/monday.csv"),
+        ("put_object", BUCKET, "landing/sales/monday.csv"),
+        ("get_object", BUCKET, "logs/x"),
+        ("get_object", "somebody-else-s", "results/x"),
+    ],
+}
+OBJECTS = sorted({key for tries in (*MAY.values(), *MAY_NOT.values()) for _, _, key in tries})
+
+
+@pytest.fixture
+def filled(cloud: Cloud, site: Site) -> Site:
+    """Roles, and two buckets with something under each key: only one of them is ours."""
+    bucket.make(site)
+    identity.make(site)
+    s3 = cloud.client("s3")
+    where = {"LocationConstraint": clouds.REGION}
+    s3.create_bucket(Bucket="somebody-else-s", CreateBucketConfiguration=where)
+    for name in (BUCKET, "somebody-else-s"):
+        for key in OBJECTS:
+            s3.put_object(Bucket=name, Key=key, Body=b"x")
+    return site
+
+
+def attempt(s3: Any, operation: str, name: str, key: str) -> str:
+    """How S3 answers."""
+    try:
+        getattr(s3, operation)(Bucket=name, Key=key)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return "done"
+
+
+@pytest.mark.parametrize("role", [STEPS, AIRFLOW])
+def test_a_pod_may_do_what_its_code_does_and_no_more(cloud: Cloud, filled: Site, role: str) -> None:
+    s3 = cloud.only(role)("s3")
+    allowed = {tried: attempt(s3, *tried) for tried in MAY[role]}
+    assert set(allowed.values()) == {"done"}, allowed
+    refused = {tried: attempt(s3, *tried) for tried in MAY_NOT[role]}
+    assert set(refused.values()) == {"AccessDenied"}, refused
+
+
+@pytest.mark.parametrize("role", [STEPS, AIRFLOW])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c("s3").delete_bucket_policy(Bucket=BUCKET),
+        lambda c: c("s3").put_bucket_versioning(
+            Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"}
+        ),
+        lambda c: c("s3").list_object_versions(Bucket=BUCKET),
+        lambda c: c("iam").attach_role_policy(
+            RoleName=STEPS, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+        ),
+        lambda c: c("ecr").describe_repositories(),
+        lambda c: c("ec2").describe_instances(),
+    ],
+)
+def test_a_pod_may_do_nothing_else_in_aws(
+    cloud: Cloud, filled: Site, role: str, call: Callable[[Any], object]
+) -> None:
+    with pytest.raises(ClientError, match=r"AccessDenied|UnauthorizedOperation|Forbidden"):
+        call(cloud.only(role))
+
+
+REAL_STEPS = """
+import hashlib, sys
+from pathlib import Path
+from dataset_steps.remote import Missing, Remote
+from dataset_steps.pointer import Pointer
+folder, content = Path(sys.argv[1]), sys.argv[2].encode()
+made = folder / "made.csv"
+made.write_bytes(content)
+pointer = Pointer(hashlib.md5(content).hexdigest(), len(content))
+remote = Remote(folder / "clone")
+assert not remote.proves(pointer)
+remote.store(pointer, made)
+(folder / "clone" / "datasets" / "x.csv.dvc").write_text(
+    f"outs:\\n- md5: {pointer.md5}\\n  size: {pointer.size}\\n  hash: md5\\n  path: x.csv\\n"
+)
+Remote(folder / "clone").download(pointer, "datasets/x.csv", folder / "got.csv")
+assert (folder / "got.csv").read_bytes() == content
+"""
+
+
+def test_the_steps_code_lives_with_the_steps_role(
+    cloud: Cloud,
+    filled: Site,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DVC and boto3, as in a step: what they ask for is allowed, and each prefix that they list."""
+    caplog.set_level(logging.INFO, "werkzeug")
+    clone = tmp_path / "clone"
+    (clone / ".dvc").mkdir(parents=True)
+    (clone / "datasets").mkdir()
+    (clone / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    remote = s3\n    analytics = false\n"
+        f"['remote \"s3\"']\n    url = s3://{BUCKET}/store\n"
+    )
+    without_conditions(cloud, filled, "steps")
+    cloud.only(STEPS)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", clouds.REGION)
+    caplog.clear()
+    done = run_python(REAL_STEPS, str(tmp_path), "a,b\n1,2\n")
+    assert done.returncode == 0, done.stderr
+    asked = [record.getMessage() for record in caplog.records]
+    assert any(f"PUT /{BUCKET}/store/files/md5/" in line for line in asked)
+    listed = [unquote(p) for line in asked for p in re.findall(r"[?&]prefix=([^& ]*)", line)]
+    patterns = prefixes(filled, "steps")
+    assert all(any(fnmatch.fnmatch(p, q) for q in patterns) for p in listed), listed
+
+
+def without_conditions(cloud: Cloud, site: Site, policy: str) -> None:
+    """moto refuses whatever has a condition."""
+    text = identity.document(site, policy)
+    for statement in text["Statement"]:
+        statement.pop("Condition", None)
+    cloud.client("iam").create_policy_version(
+        PolicyArn=identity.policy_arn(site, f"{CLUSTER}-{policy}"),
+        PolicyDocument=json.dumps(text),
+        SetAsDefault=True,
+    )
+
+
+def prefixes(site: Site, policy: str) -> list[str]:
+    """Under which prefixes a policy lets one list."""
+    for statement in identity.document(site, policy)["Statement"]:
+        if statement["Action"] == "s3:ListBucket":
+            found = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
+            return [found] if isinstance(found, str) else list(found)
+    return []
+
+
+@pytest.mark.parametrize("policy", ["steps", "airflow", "logs"])
+def test_one_lists_what_one_reads_and_nothing_else(site: Site, policy: str) -> None:
+    read = {
+        resource.partition(f"{BUCKET}/")[2]
+        for statement in identity.document(site, policy)["Statement"]
+        if "s3:GetObject" in statement["Action"]
+        for resource in as_list(statement["Resource"])
+    }
+    assert set(prefixes(site, policy)) == read
+
+
+def as_list(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else given
+
+
+# --- Whose it is, and the end -------------------------------------------------------------------
+
+
+def test_somebody_elses_policy_role_and_association(cloud: Cloud, site: Site) -> None:
+    iam, eks = cloud.client("iam"), cloud.client("eks")
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    role = iam.create_role(RoleName=STEPS, AssumeRolePolicyDocument=trust)["Role"]
+    eks.create_pod_identity_association(
+        clusterName=CLUSTER, namespace="airflow", serviceAccount="airflow", roleArn=role["Arn"]
+    )
+    with pytest.raises(NameTaken, match=f"role {STEPS}"):
+        identity.make(site)
+    iam.delete_role(RoleName=STEPS)
+    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=trust)
+    with pytest.raises(NameTaken, match="association mlops-lab-staging/airflow/airflow "):
+        identity.make(site)
+    identity.remove(site)
+    assert site.ledger.entries() == []
+    assert roles(cloud) == policies(cloud) == {}
+    assert len(eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]) == 1
+
+
+def test_all_goes_and_again(cloud: Cloud, site: Site) -> None:
+    identity.make(cloud.site(options=("remote-logs",)))
+    identity.remove(site)  # the option is off by now: the ledger knows
+    assert everything(cloud) == NOTHING
+    assert site.ledger.entries() == []
+    identity.remove(site)
+
+
+def test_all_goes_without_the_ledger(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    site.ledger.path.unlink()
+    identity.remove(site)
+    assert everything(cloud) == NOTHING
+
+
+def test_all_goes_when_the_cluster_went_first(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    cloud.client("eks").delete_cluster(name=CLUSTER)
+    identity.remove(site)
+    assert roles(cloud) == policies(cloud) == {}
+    assert site.ledger.entries() == []
+
+
+def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
+    identity.make(site)
+    whole = everything(cloud)
+    deaths = 0
+    for number, event in every_death(
+        cloud, identity.make, lambda: cloud.make_cluster(cloud.site())
+    ):
+        after = cloud.site()
+        recorded = {entry.name for entry in after.ledger.entries()}
+        there = {*roles(cloud), *policies(cloud), *(f"{CLUSTER}/{a}" for a in associations(cloud))}
+        assert there <= recorded, f"unrecorded after {event} {number}"
+        identity.make(after)
+        assert everything(cloud) == whole
+        identity.remove(after)
+        assert everything(cloud) == NOTHING
+        assert after.ledger.entries() == []
+        deaths += 1
+    assert deaths == 2 * 11
+
+
+def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
+    def between() -> None:
+        cloud.make_cluster(cloud.site())
+        identity.make(cloud.site())
+
+    deaths = 0
+    for _ in every_death(cloud, identity.remove, between):
+        identity.remove(cloud.site())
+        assert everything(cloud) == NOTHING
+        assert cloud.site().ledger.entries() == []
+        deaths += 1
+    assert deaths == 2 * 11

@@ -1,0 +1,111 @@
+"""What `eks` does in a cluster, tried in the lab's own on kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from eks import environment, keys, release, verify
+from lab.cluster import forward
+from lab.cluster.api import Cluster
+from lab.cluster.control import Pods
+from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
+from lab.config import FIRST_DAG
+from lab.errors import AccessError, StaticKey
+from lab.lab import Lab
+from lab.progress import silent
+
+
+@pytest.fixture
+def api(lab: Lab) -> Cluster:
+    """The API of the lab's cluster; a lab without one is not what this file is about."""
+    if not isinstance(lab.control, Pods):
+        pytest.skip("only a lab on kind has a cluster")
+    return lab.control.cluster
+
+
+def test_the_keys_that_a_lab_on_kind_needs_are_found(api: Cluster) -> None:
+    found = {str(place) for place in keys.static(api, AIRFLOW)}
+    assert "PodTemplate step: variable AWS_SECRET_ACCESS_KEY" in found
+    assert any(
+        place.startswith("airflow-scheduler-") and place.endswith("variable AWS_ACCESS_KEY_ID")
+        for place in found
+    )
+    with pytest.raises(StaticKey) as refused:
+        verify.refuse_keys(api)
+    held = api.secret(AIRFLOW, "s3-credentials") or {}
+    assert held["AWS_SECRET_ACCESS_KEY"] not in refused.value.what
+
+
+def test_pods_without_a_key_are_not_accused(api: Cluster) -> None:
+    assert keys.static(api, STORES) == []
+
+
+def test_pods_without_an_identity_are_named(api: Cluster) -> None:
+    found = keys.without_identity(api, AIRFLOW, ["airflow-triggerer"])
+    assert [name for name in found if name.startswith("airflow-triggerer-")] == found != []
+
+
+def test_random_secrets_of_a_cluster_stay_what_they_are(
+    api: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_SYNC_USERNAME", "me")
+    monkeypatch.setenv("GIT_SYNC_PASSWORD", "my-token")
+    staging = environment.load("staging")
+    wanted = release.wanted(staging, api)
+    names = ("airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key")
+    for name in names:
+        assert wanted[AIRFLOW, name] == api.secret(AIRFLOW, name)
+    assert wanted[STORES, "postgresql"] == api.secret(STORES, "postgresql")
+    assert wanted[AIRFLOW, "git-credentials"]["GIT_SYNC_PASSWORD"] == "my-token"
+    assert "my-token" in wanted[AIRFLOW, "pipelines-credentials"]["connection"]
+    assert (AIRFLOW, "s3-credentials") not in wanted
+
+
+def test_a_given_secret_is_kept_by_the_cluster(
+    api: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    held = api.secret(AIRFLOW, "git-credentials") or {}
+    wanted = release.wanted(environment.load("staging"), api)
+    assert wanted[AIRFLOW, "git-credentials"] == held
+
+
+def test_the_same_proof_runs_against_a_forwarded_airflow(
+    lab: Lab, api: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("forward") / "forward.log"
+    with (
+        forward.opened(api.kubeconfig, API_SERVER, log, 60) as url,
+        pytest.raises(StaticKey),  # as soon as the run's first line is shown: its steps have keys
+    ):
+        verify.run_and_prove(replace(lab, airflow_url=url), api, silent)
+    lab.follow(lab.runs_of(FIRST_DAG)[0])
+
+
+def test_where_no_key_is_found_the_proof_is_that_of_the_run(
+    lab: Lab,
+    api: Cluster,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[Cluster] = []
+    monkeypatch.setattr(verify, "refuse_keys", looked.append)
+    log = tmp_path_factory.mktemp("forward") / "forward.log"
+    with forward.opened(api.kubeconfig, API_SERVER, log, 60) as url:
+        proof = verify.run_and_prove(replace(lab, airflow_url=url), api, silent)
+    assert proof.run_id == lab.runs_of(FIRST_DAG)[0].id
+    assert len(looked) >= 3  # while each of its tasks ran
+
+
+def test_a_wrong_account_is_refused_through_the_forward(
+    lab: Lab, api: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("forward") / "forward.log"
+    with (
+        forward.opened(api.kubeconfig, API_SERVER, log, 60) as url,
+        pytest.raises(AccessError),
+    ):
+        verify.run_and_prove(replace(lab, airflow_url=url, airflow_password="no"), api, silent)

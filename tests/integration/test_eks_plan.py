@@ -1,0 +1,292 @@
+"""What `plan` prints and what it refuses, by the real kubectl, helm and chart; no network."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eks import difference, environment, plan, rendering, validation
+from eks.difference import Difference
+from eks.environment import OPTIONS, Environment
+from lab import attestation
+from lab.cluster import tools
+from lab.config import TREE, Config
+from lab.errors import EnvironmentFileError, MachineError, PromotionError
+from lab.progress import silent
+from tests import promoted
+from tests.integration.renderings import SETTINGS, chart_file, need_tool
+from tests.promoted import attested
+
+OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
+CHOICES = ("none", "staging", "another dataset", *OPTION_NAMES)
+EKS = Path("manifests", "overlays", "eks", "kustomization.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    need_tool("kubectl")
+    need_tool("helm")
+    chart_file()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A copy of this tree."""
+    return promoted.copied(tmp_path)
+
+
+@pytest.fixture
+def staging(config: Config) -> Environment:
+    return environment.load("staging", config.tree)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is made, and there are no credentials."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection was to be made")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def patched(config: Config, kind: str, *operations: dict[str, Any]) -> None:
+    """The overlay for EKS changes each object of a kind so."""
+    path = config.tree / EKS
+    content = yaml.safe_load(path.read_text())
+    patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
+    content.setdefault("patches", []).append(patch)
+    path.write_text(yaml.safe_dump(content))
+
+
+NOTED = {"op": "add", "path": "/metadata/annotations", "value": {"odd": "yes"}}
+
+
+# --- What a person reads ------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
+    config: Config, staging: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(tmp_path)
+    found = plan.show(staging, config, tmp_path / "home", silent)
+    after = contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert {path.relative_to(tmp_path).parts[0] for path in after.keys() - before} == {"home"}
+    shown = capsys.readouterr().out
+    for text in (staging.account, staging.region, staging.cluster, "NetworkPolicy/stores/minio"):
+        assert text in shown
+    for row in (row for module in plan.MADE for row in module.plan(staging)):
+        assert row.kind in shown and row.what.split()[0] in shown
+    for reason in {reason for _, reason in found.judged}:
+        assert f"{reason} (" in shown
+    assert "NOT ALLOWED" not in shown
+    assert f"{found.verdict.valid} objects are valid for Kubernetes 1.36" in shown
+    assert "there is no attestation" in shown
+    assert "earn one: nox -s e2e -- -k kind; then: nox -s eks -- apply -e staging" in shown
+
+
+def test_a_plan_says_whether_the_tree_was_tested(config: Config, staging: Environment) -> None:
+    attestation.write(attestation.place(config), attested(config))
+    said = str(plan.attested(staging, config))
+    assert "green on kind" in said and said.endswith("nox -s eks -- apply -e staging")
+    path = config.tree / "dags" / "steps.py"
+    path.write_text(path.read_text() + "\n")
+    assert "dags/steps.py was changed" in str(plan.attested(staging, config))
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def test_a_difference_that_nothing_allows(
+    config: Config, staging: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(config, "LimitRange", NOTED)
+    with pytest.raises(PromotionError) as refused:
+        plan.show(staging, config, tmp_path / "plan", silent)
+    assert refused.value.exit_code == 40
+    assert "LimitRange/airflow/airflow metadata.annotations.odd" in refused.value.what
+    shown = capsys.readouterr().out
+    titles = [line for line in shown.splitlines() if line.endswith(")") and line[0] != " "]
+    assert titles[0] == "NOT ALLOWED by eks/promotion.yaml (2)"  # of two namespaces
+    assert not any("NOT ALLOWED" in title for title in titles[1:])
+    assert "Next" in shown  # the rest is told all the same
+
+
+def test_a_difference_that_is_allowed_no_more(
+    config: Config, staging: Environment, tmp_path: Path
+) -> None:
+    path = config.tree / difference.PROMOTION
+    entries = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump([e for e in entries if e["field"] != "data.S3_BUCKET"]))
+    with pytest.raises(PromotionError, match=r"step-environment data\.S3_BUCKET"):
+        plan.show(staging, config, tmp_path / "plan", silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"op": "add", "path": "/spec/sizeLimit", "value": 1}, "'sizeLimit' was unexpected"),
+        ({"op": "replace", "path": "/spec/limits/0/type", "value": 7}, "7 is not of type"),
+    ],
+)
+def test_what_kubernetes_would_refuse(
+    config: Config, staging: Environment, tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    patched(config, "LimitRange", change)
+    with pytest.raises(PromotionError, match=why) as refused:
+        plan.show(staging, config, tmp_path / "plan", silent)
+    assert "Kubernetes would refuse" in refused.value.what
+
+
+def test_the_gate_refuses_the_same(config: Config, staging: Environment, tmp_path: Path) -> None:
+    attestation.write(attestation.place(config), attested(config))
+    plan.gate(staging, config, tmp_path / "plan")
+    patched(config, "LimitRange", NOTED)
+    with pytest.raises(PromotionError, match=r"metadata\.annotations\.odd"):
+        plan.gate(staging, config, tmp_path / "plan")
+
+
+def test_an_option_that_lacks_a_setting_names_it(
+    config: Config, staging: Environment, tmp_path: Path
+) -> None:
+    chosen = replace(staging, options=("ingress",), settings={})
+    with pytest.raises(EnvironmentFileError, match="which environment staging does not give"):
+        plan.show(chosen, config, tmp_path / "plan", silent)
+
+
+def test_a_machine_without_the_tools_is_told_so(
+    config: Config, staging: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> Path:
+        raise MachineError(f"there is no {name}", f"put {name} on PATH")
+
+    monkeypatch.setattr(tools, "find", absent)
+    with pytest.raises(MachineError, match="there is no kubectl"):
+        plan.show(staging, config, tmp_path / "plan", silent)
+    monkeypatch.undo()
+    lost = replace(config, chart=tmp_path / "lost.tgz")
+    with pytest.raises(MachineError, match=r"lost\.tgz"):
+        plan.show(staging, lost, tmp_path / "plan", silent)
+
+
+# --- promotion.yaml and the options ---------------------------------------------------------------
+
+
+def chosen(choice: str) -> Environment:
+    """Staging as it is or with another dataset; with one option and what it asks for, or none."""
+    found = environment.load("staging")
+    if choice == "another dataset":
+        return replace(found, dataset="datasets/another.csv")
+    if choice == "staging":
+        return found
+    return replace(found, options=() if choice == "none" else (choice,), settings=SETTINGS)
+
+
+@functools.cache
+def compared() -> dict[str, tuple[list[Difference], validation.Verdict]]:
+    """What differs from kind, and what Kubernetes says, for each choice."""
+    config = Config.from_environment({})
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
+        folder = Path(name)
+        kind = pool.submit(rendering.on_kind, config, folder / "kind")
+        every = {
+            choice: pool.submit(rendering.on_eks, chosen(choice), config, folder / choice)
+            for choice in CHOICES
+        }
+        base = kind.result().objects()
+        objects = {choice: found.result().objects() for choice, found in every.items()}
+    return {
+        choice: (difference.rows(base, found), validation.judge(found, "1.36"))
+        for choice, found in objects.items()
+    }
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_differs_as_it_is_allowed_to(choice: str) -> None:
+    rows, verdict = compared()[choice]
+    refused = [row for row, reason in difference.judge(rows, difference.allowed()) if not reason]
+    assert refused == []
+    assert (verdict.refused, verdict.valid > 40) == ((), True)
+
+
+def test_only_what_kubernetes_does_not_have_goes_unvalidated() -> None:
+    found = {
+        kind.partition("/")[0] for _, verdict in compared().values() for kind in verdict.unknown
+    }
+    assert found <= {"ExternalSecret", "SecretStore", "ClusterSecretStore"}
+
+
+def test_every_option_changes_something() -> None:
+    bare = compared()["none"][0]
+    assert [choice for choice in CHOICES[1:] if compared()[choice][0] == bare] == []
+
+
+def test_every_entry_of_the_list_is_of_use() -> None:
+    entries = difference.allowed()
+    rows = {row for found, _ in compared().values() for row in found}
+    unused = [entry for entry in entries if not any(entry.covers(row) for row in rows)]
+    assert unused == []
+    assert len(set(entries)) == len(entries)
+
+
+def test_no_entry_allows_what_any_entry_before_it_allows() -> None:
+    entries = difference.allowed()
+    rows = {row for found, _ in compared().values() for row in found}
+    first = {next(e for e in entries if e.covers(row)) for row in rows}
+    assert [entry for entry in entries if entry not in first] == []
+
+
+# --- What Kubernetes says -----------------------------------------------------------------------
+
+
+def test_custom_resources_are_named_and_no_more() -> None:
+    found = validation.judge(
+        [
+            {
+                "apiVersion": "external-secrets.io/v1",
+                "kind": "ExternalSecret",
+                "metadata": {"name": "x"},
+            }
+        ],
+        "1.36",
+    )
+    assert found == validation.Verdict(0, (), ("ExternalSecret/airflow/x",))
+
+
+def test_the_pod_that_airflow_makes_is_judged_too() -> None:
+    config_map: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "airflow-config"},
+        "data": {
+            "airflow.cfg": "",
+            "pod_template_file.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {}}",
+        },
+    }
+    found = validation.judge([config_map], "1.36")
+    assert found.valid == 1
+    assert found.refused == ("Pod/airflow/p spec: 'containers' is a required property",)
+
+
+@pytest.mark.parametrize(("asked", "used"), [("1.36", "1.36.0"), ("1.99", "1.37.0")])
+def test_the_schemas_are_those_of_the_environment_s_version(asked: str, used: str) -> None:
+    assert validation.nearest(asked) == used

@@ -1,0 +1,409 @@
+"""The registry: ECR's part on moto, and Docker's part against a real one, Gitea's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import requests
+
+from eks import registry
+from eks.environment import TAG
+from eks.registry import Login
+from eks.site import Site
+from lab import shell
+from lab.cluster import docker, gitea, images
+from lab.cluster.images import Image
+from lab.errors import CloudBusy, LabError, MachineError, NameTaken
+from lab.wait import until
+from tests.integration import cloud as clouds
+from tests.integration.cloud import Cloud, every_death
+from tests.integration.test_gitea import PORT, absent, settings
+
+WORKER, TRAINER = "mlops-lab-staging/worker", "mlops-lab-staging/trainer"
+SERVER = f"{clouds.ACCOUNT}.dkr.ecr.{clouds.REGION}.amazonaws.com"
+
+
+@dataclass
+class Docker:
+    """A docker that pushes into moto's ECR, and has every image."""
+
+    cloud: Cloud
+    pushed: list[str] = field(default_factory=list)
+    fails: bool = False
+    architecture: str = "amd64"
+
+    def send(self, image: str, target: str, env: Mapping[str, str]) -> str:
+        assert Path(env["DOCKER_CONFIG"]).is_dir()
+        if self.fails:
+            raise LabError("the network went away", "again")
+        self.pushed.append(target)
+        repository, _, tag = target.partition("/")[2].rpartition(":")
+        said = self.cloud.client("ecr").put_image(
+            repositoryName=repository,
+            imageTag=tag,
+            imageManifest=manifest(image),
+            imageDigest=f"sha256:{hashlib.sha256(manifest(image).encode()).hexdigest()}",
+        )
+        return str(said["image"]["imageId"]["imageDigest"])
+
+    def docker(self, *arguments: str, **_: object) -> str:
+        assert arguments[:2] == ("image", "inspect")
+        return f"{self.architecture}\n"
+
+
+def manifest(image: str) -> str:
+    """A manifest that differs from image to image."""
+    empty = {"mediaType": "application/x", "size": 1, "digest": "sha256:" + "0" * 64}
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    said = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": [], "of": image}
+    return json.dumps(said)
+
+
+@pytest.fixture
+def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    found = Docker(cloud)
+    monkeypatch.setattr(registry, "send", found.send)
+    monkeypatch.setattr(registry, "engine", dict)
+    monkeypatch.setattr(registry, "run", lambda *_, **__: "")
+    monkeypatch.setattr(docker, "docker", found.docker)
+    monkeypatch.setattr(images, "provide", lambda *_: None)
+    return found
+
+
+def repositories(cloud: Cloud) -> dict[str, Any]:
+    """Each repository: what it is like, its tags, its policy, the tags in it."""
+    ecr = cloud.client("ecr")
+    found = {}
+    for one in ecr.describe_repositories()["repositories"]:
+        name = one["repositoryName"]
+        try:
+            text = ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
+        except ecr.exceptions.LifecyclePolicyNotFoundException:
+            text = "null"
+        details = ecr.describe_images(repositoryName=name)["imageDetails"]
+        found[name] = (
+            one["imageTagMutability"],
+            one["imageScanningConfiguration"]["scanOnPush"],
+            one["encryptionConfiguration"]["encryptionType"],
+            ecr.list_tags_for_resource(resourceArn=one["repositoryArn"])["tags"],
+            json.loads(text),
+            sorted(tag for image in details for tag in image.get("imageTags", [])),
+        )
+    return found
+
+
+# --- ECR ----------------------------------------------------------------------------------------
+
+
+def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
+    registry.make(site)
+    known = images.locked(site.tree)
+    tags = [{"Key": TAG, "Value": "staging"}]
+    assert repositories(cloud) == {
+        name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
+        for key, name in (("worker", WORKER), ("trainer", TRAINER))
+    }
+    assert docker_here.pushed == [
+        f"{SERVER}/{WORKER}:{known['worker'].tag}",
+        f"{SERVER}/{TRAINER}:{known['trainer'].tag}",
+    ]
+
+
+def test_images_are_named_by_the_registrys_digests(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    assert registry.digests(site) == {}
+    registry.make(site)
+    found = registry.digests(site)
+    ecr = cloud.client("ecr")
+    for key, name in (("worker", WORKER), ("trainer", TRAINER)):
+        (held,) = ecr.describe_images(repositoryName=name)["imageDetails"]
+        assert found[key] == f"{SERVER}/{name}@{held['imageDigest']}"
+    site.ledger.path.unlink()
+    assert registry.digests(site) == found
+
+
+def test_what_the_registry_has_is_not_sent_again(
+    cloud: Cloud, site: Site, docker_here: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.make(site)
+    docker_here.pushed.clear()
+    asked: list[str] = []
+    monkeypatch.setattr(registry, "login", lambda _: asked.append("login"))
+    registry.make(site)
+    assert not docker_here.pushed + asked
+
+
+def test_changed_code_is_sent_beside_the_old(
+    cloud: Cloud, site: Site, docker_here: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.make(site)
+    before = registry.digests(site)
+    known = images.locked(site.tree)
+    newer = {**known, "worker": replace(known["worker"], name="mlops-lab/worker:newer")}
+    monkeypatch.setattr(images, "locked", lambda _: newer)
+    assert set(registry.digests(site)) == {"trainer"}
+    registry.make(site)
+    after = registry.digests(site)
+    assert after["worker"] != before["worker"]
+    assert after["trainer"] == before["trainer"]
+    assert repositories(cloud)[WORKER][-1] == sorted([known["worker"].tag, "newer"])
+
+
+def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site, docker_here: Docker) -> None:
+    registry.make(site)
+    before = repositories(cloud)
+    ecr = cloud.client("ecr")
+    ecr.put_image_tag_mutability(repositoryName=WORKER, imageTagMutability="MUTABLE")
+    ecr.put_image_scanning_configuration(
+        repositoryName=WORKER, imageScanningConfiguration={"scanOnPush": False}
+    )
+    ecr.delete_lifecycle_policy(repositoryName=WORKER)
+    registry.make(site)
+    assert repositories(cloud) == before
+
+
+def test_a_push_that_failed_leaves_no_login_and_is_done_again(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    docker_here.fails = True
+    with pytest.raises(LabError, match="the network went away"):
+        registry.make(site)
+    assert not (site.folder / "docker").exists()
+    docker_here.fails = False
+    registry.make(site)
+    assert len(registry.digests(site)) == 2
+
+
+def test_a_registry_that_lost_what_was_sent(
+    cloud: Cloud, site: Site, docker_here: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "send", lambda *_: "sha256:0")
+    with pytest.raises(CloudBusy, match="trainer, worker"):
+        registry.make(site)
+
+
+def test_an_image_for_other_machines(cloud: Cloud, site: Site, docker_here: Docker) -> None:
+    docker_here.architecture = "arm64"
+    with pytest.raises(MachineError, match="is for arm64") as caught:
+        registry.make(site)
+    assert "linux/amd64" in caught.value.fix
+    assert not docker_here.pushed
+
+
+def test_a_name_that_ecr_would_refuse(site: Site) -> None:
+    odd = replace(site.environment, cluster="My_Lab--of__2-")
+    assert registry.name(odd, "worker") == "my-lab-of-2/worker"
+
+
+def test_the_login_is_ecrs(cloud: Cloud, site: Site) -> None:
+    found = registry.login(site)
+    assert (found.server, found.user) == (SERVER, "AWS")
+    assert found.password not in repr(found)
+
+
+@pytest.mark.parametrize("tags", [[], [{"Key": TAG, "Value": "production"}]])
+def test_somebody_elses_repository(
+    cloud: Cloud, site: Site, docker_here: Docker, tags: list[dict[str, str]]
+) -> None:
+    cloud.client("ecr").create_repository(repositoryName=TRAINER, tags=tags)
+    with pytest.raises(NameTaken, match=f"repository {TRAINER}"):
+        registry.make(site)
+    assert not docker_here.pushed
+    registry.remove(site)
+    assert list(repositories(cloud)) == [TRAINER]
+    assert site.ledger.entries() == []
+
+
+def test_all_goes_with_the_images_and_again(cloud: Cloud, site: Site, docker_here: Docker) -> None:
+    registry.make(site)
+    site.ledger.path.unlink()
+    registry.remove(site)
+    assert repositories(cloud) == {}
+    registry.remove(site)
+
+
+def test_killed_at_any_call_it_is_completed_and_removed(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    registry.make(site)
+    whole = repositories(cloud)
+    deaths = 0
+    for number, event in every_death(cloud, registry.make):
+        after = cloud.site()
+        recorded = {entry.name for entry in after.ledger.entries()}
+        assert set(repositories(cloud)) <= recorded, f"unrecorded after {event} {number}"
+        registry.make(after)
+        assert repositories(cloud) == whole
+        registry.remove(after)
+        assert repositories(cloud) == {}
+        assert after.ledger.entries() == []
+        deaths += 1
+    assert deaths == 2 * 6
+
+
+def test_killed_at_any_call_a_removal_is_ended(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    for _ in every_death(cloud, registry.remove, lambda: registry.make(cloud.site())):
+        registry.remove(cloud.site())
+        assert repositories(cloud) == {}
+        assert cloud.site().ledger.entries() == []
+
+
+# --- Docker and a real registry -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Real:
+    """Gitea's registry, and its one user."""
+
+    server: str
+    login: Login
+
+    def digest(self, repository: str, tag: str) -> str | None:
+        """What the registry says; None when it has no such image."""
+        url = f"http://{self.server}/v2/{repository}/manifests/{tag}"
+        token = requests.get(
+            f"http://{self.server}/v2/token",
+            auth=(self.login.user, self.login.password),
+            timeout=10,
+        ).json()["token"]
+        kinds = [
+            "application/vnd.oci.image.manifest.v1+json",
+            "application/vnd.docker.distribution.manifest.v2+json",
+        ]
+        headers = {"Authorization": f"Bearer {token}", "Accept": ",".join(kinds)}
+        said = requests.head(url, headers=headers, timeout=10)
+        return said.headers.get("Docker-Content-Digest") if said.ok else None
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Real]:
+    """A fresh Gitea whose registry is open to one user. It must know its own address."""
+    image = images.locked()["gitea"].name
+    try:
+        docker.engine()
+        if not docker.image_id(image):
+            absent(f"Docker has no image {image}")
+    except LabError as error:
+        absent(error.what)
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True  # the block below ends the container
+    server = f"127.0.0.1:{free_port()}"
+    more = {
+        "packages__ENABLED": "true",
+        "server__ROOT_URL": f"http://{server}/",
+        "server__START_SSH_SERVER": "false",
+    }
+    container = DockerContainer(
+        image, env={**settings(), **{f"GITEA__{name}": value for name, value in more.items()}}
+    )
+    cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", server.split(":")[1])
+    with container:
+        until(lambda: gitea.healthy(f"http://{server}"), what="Gitea", timeout=60)
+        password = secrets.token_urlsafe(24)
+        words = ["--username", "pusher", "--password", password, "--email", "pusher@lab.invalid"]
+        create = ["gitea", "--config", "/etc/gitea/app.ini", "admin", "user", "create", *words]
+        name = container.get_container_id()
+        docker.docker("exec", name, *create, "--must-change-password=false")
+        yield Real(server, Login(server, "pusher", password))
+
+
+@pytest.fixture
+def image(real: Real, tmp_path: Path) -> Iterator[Image]:
+    """A small image that only this test has."""
+    tag = secrets.token_hex(8)
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
+    (folder / "file").write_text(tag)
+    name = f"mlops-lab/test:{tag}"
+    docker.build(folder, name, {})
+    yield Image("test", name, None, folder, {})
+    docker.docker("image", "rm", name)
+
+
+def local_names(image: Image) -> list[str]:
+    shown = docker.docker("image", "inspect", "--format", "{{json .RepoTags}}", image.name)
+    return list(json.loads(shown))
+
+
+def test_a_real_registry_gets_an_image_under_the_digest_that_it_says(
+    real: Real, image: Image, tmp_path: Path
+) -> None:
+    folder = tmp_path / "login"
+    target = f"{real.server}/pusher/worker"
+    with registry.signed_in(real.login, folder) as env:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        first = registry.send(image.name, f"{target}:{image.tag}", env)
+        assert registry.send(image.name, f"{target}:{image.tag}", env) == first
+    assert first == real.digest("pusher/worker", image.tag)
+    assert not folder.exists()
+    assert local_names(image) == [image.name]
+
+
+def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_path: Path) -> None:
+    folder = tmp_path / "login"
+    wrong = Login(real.server, "pusher", "wrong-" + real.login.password)
+
+    def push() -> None:
+        with registry.signed_in(wrong, folder) as env:
+            registry.send(image.name, f"{real.server}/pusher/refused:{image.tag}", env)
+
+    with pytest.raises(LabError, match="docker login") as caught:
+        push()
+    assert real.login.password not in caught.value.what
+    assert not folder.exists()
+    assert real.digest("pusher/refused", image.tag) is None
+
+
+def test_a_registry_that_is_not_there(real: Real, image: Image, tmp_path: Path) -> None:
+    """Of a push that failed no name is left behind."""
+    env = {**os.environ, **registry.engine(), "DOCKER_CONFIG": str(tmp_path)}
+    with pytest.raises(LabError, match="docker push"):
+        registry.send(image.name, f"127.0.0.1:{free_port()}/pusher/worker:{image.tag}", env)
+    assert local_names(image) == [image.name]
+
+
+def test_the_password_is_in_no_argument(
+    real: Real, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    as_it_is = shell.run
+
+    def observed(command: list[str], **named: Any) -> str:
+        commands.append([str(word) for word in command])
+        return as_it_is(command, **named)
+
+    monkeypatch.setattr(registry, "run", observed)
+    with registry.signed_in(real.login, tmp_path / "login"):
+        pass
+    assert commands
+    assert not any(real.login.password in word for command in commands for word in command)
+
+
+def test_a_login_that_a_killed_push_left_goes(real: Real, tmp_path: Path) -> None:
+    folder = tmp_path / "login"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"auths": {"elsewhere": {"auth": "b2xk"}}}')
+    with registry.signed_in(real.login, folder):
+        assert "elsewhere" not in (folder / "config.json").read_text()
+    assert not folder.exists()

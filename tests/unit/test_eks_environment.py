@@ -1,0 +1,131 @@
+"""An environment's file: what is refused before anything is asked of AWS."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eks import environment
+from lab.config import TREE
+from lab.errors import EnvironmentFileError
+
+LINES = {
+    "account": '"111122223333"',
+    "region": '"eu-central-1"',
+    "branch": '"main"',
+    "bucket": '"a-bucket"',
+    "dataset": '"datasets/employee_attrition.csv"',
+    "cluster": '"a-cluster"',
+    "make_cluster": "true",
+    "kubernetes": '"1.36"',
+    "pipelines": '"https://git.example.org/me/pipelines.git"',
+    "datasets": '"https://git.example.org/me/datasets.git"',
+    "attestation_key": '""',
+    "options": "[]",
+    "settings": "{}",
+}
+
+
+def tree_with(folder: Path, **changed: str | None) -> Path:
+    """A tree whose one environment, `mine`, has these lines; None leaves one out."""
+    given = {**LINES, **changed}
+    file = folder / environment.FOLDER / "mine.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(f"{k} = {v}" for k, v in given.items() if v is not None))
+    (folder / environment.OPTIONS / "spot").mkdir(parents=True)
+    return folder
+
+
+def test_a_file_becomes_an_environment(tmp_path: Path) -> None:
+    tree = tree_with(tmp_path, options='["spot"]', settings='{host = "a.example.org"}')
+    found = environment.load("mine", tree)
+    assert found.name == "mine"
+    assert found.options == ("spot",)
+    assert found.tags == {"mlops-lab:environment": "mine"}
+    assert found.fill("${bucket} in ${region}, ${host}", "x") == (
+        "a-bucket in eu-central-1, a.example.org"
+    )
+
+
+@pytest.mark.parametrize("name", environment.names())
+def test_the_environments_of_this_tree_can_be_read(name: str) -> None:
+    assert environment.load(name).name == name
+
+
+def test_staging_follows_main_and_production_follows_release() -> None:
+    staging, production = (environment.load(name) for name in ("staging", "production"))
+    assert (staging.branch, production.branch) == ("main", "release")
+    assert staging.pipelines == production.pipelines
+    assert staging.bucket != production.bucket
+    assert staging.cluster != production.cluster
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("account", '"1111"'),
+        ("account", "111122223333"),
+        ("account", None),
+        ("region", '"Frankfurt"'),
+        ("branch", '"--upload-pack=x"'),
+        ("branch", '"release/"'),
+        ("bucket", '"Capital"'),
+        ("bucket", '"ab"'),
+        ("bucket", '"two..dots"'),
+        ("dataset", '"/etc/passwd.csv"'),
+        ("dataset", '"../other.csv"'),
+        ("dataset", '"datasets/a.parquet"'),
+        ("cluster", '"-x"'),
+        ("cluster", f'"{"x" * 39}"'),
+        ("make_cluster", '"yes"'),
+        ("kubernetes", '"latest"'),
+        ("pipelines", '"http://git.example.org/x.git"'),
+        ("pipelines", '"https://me:secret@git.example.org/x.git"'),
+        ("datasets", '"file:///x.git"'),
+        ("options", '["nowhere"]'),
+        ("settings", '{Host = "x"}'),
+        ("settings", "{host = 1}"),
+        ("unknown_key", '"x"'),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(
+    tmp_path: Path, key: str, value: str | None
+) -> None:
+    tree = tree_with(tmp_path, **{key: value})
+    with pytest.raises(EnvironmentFileError) as refused:
+        environment.load("mine", tree)
+    named = {"options": "option", "settings": "settings"}.get(key, key)
+    assert named in refused.value.what
+    assert "mine.toml" in refused.value.fix
+    assert "secret" not in refused.value.what
+
+
+def test_an_environment_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(EnvironmentFileError) as refused:
+        environment.load("prod")
+    assert "production, staging" in refused.value.fix
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    tree = tree_with(tmp_path, account="]")
+    with pytest.raises(EnvironmentFileError, match="no TOML"):
+        environment.load("mine", tree)
+
+
+def test_a_word_that_nothing_gives_names_the_setting_and_the_file(tmp_path: Path) -> None:
+    found = environment.load("mine", tree_with(tmp_path))
+    with pytest.raises(EnvironmentFileError) as refused:
+        found.fill("host: ${rds_host}", "values.yaml")
+    assert "values.yaml needs rds_host" in refused.value.what
+    assert "[settings]" in refused.value.fix
+
+
+def test_every_option_of_this_tree_can_be_switched_on(tmp_path: Path) -> None:
+    shutil.copytree(TREE / environment.OPTIONS, tmp_path / environment.OPTIONS)
+    names = sorted(folder.name for folder in (TREE / environment.OPTIONS).glob("*/"))
+    assert names
+    shutil.rmtree(tmp_path / environment.OPTIONS / "spot")  # made again by tree_with
+    tree = tree_with(tmp_path, options=str(names).replace("'", '"'))
+    assert environment.load("mine", tree).options == tuple(names)

@@ -1,0 +1,49 @@
+"""What the chart is told for an environment, as far as no tool is needed to see it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from eks import environment, rendering
+from eks.environment import Environment
+from lab.config import TREE
+from tests import promoted
+
+
+def noted(chosen: Environment, folder: Path, tree: Path = TREE) -> str:
+    """What the pods of an environment are annotated with."""
+    file = rendering.values(chosen, tree, folder)[-1]
+    found = json.loads(file.read_text("utf-8"))
+    assert found["airflowPodAnnotations"] == found["pgbouncer"]["podAnnotations"]
+    (value,) = found["airflowPodAnnotations"].values()
+    return str(value)
+
+
+def test_pods_restart_when_what_they_read_as_they_start_changes(tmp_path: Path) -> None:
+    staging = environment.load("staging")
+    settings = {"rds_host": "a", "rds_user": "b", "rds_database": "c", "vpc_cidr": "10.0.0.0/16"}
+    with_rds = replace(staging, options=("rds",), settings=settings)
+    elsewhere = replace(with_rds, settings={**settings, "rds_host": "other"})
+    seen = [noted(chosen, tmp_path) for chosen in (staging, with_rds, elsewhere)]
+    assert len(set(seen)) == len(seen)
+    assert noted(staging, tmp_path) == seen[0]
+
+
+def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
+    tree = promoted.copied(tmp_path).tree
+    chosen = replace(environment.load("staging"), options=("high-availability",))
+    before = noted(chosen, tmp_path, tree)
+    file = tree / "manifests/options/high-availability/pgbouncer.ini"
+    file.write_text(file.read_text() + "; changed\n")
+    assert noted(chosen, tmp_path, tree) != before
+
+
+def test_the_strongest_values_are_last_and_filled_in(tmp_path: Path) -> None:
+    production = environment.load("production")
+    files = rendering.values(production, TREE, tmp_path)
+    assert files[0].name == "values.yaml"
+    text = "".join(file.read_text("utf-8") for file in files)
+    assert 'tracking_ref: "release"' in text
+    assert "${" not in "".join(file.read_text("utf-8") for file in files[1:])

@@ -192,7 +192,7 @@ def ask(doing: str, call: Callable[..., Any], **arguments: Any) -> Any:
     patient = Retrying(
         retry=retry_if_exception_type(CloudBusy),
         stop=stop_after_delay(PATIENCE),
-        wait=wait_exponential_jitter(FIRST_PAUSE, LONGEST_PAUSE, jitter=FIRST_PAUSE),
+        wait=wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE, jitter=FIRST_PAUSE),
         reraise=True,
     )
     return patient(attempt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eks import bucket, cluster, filesystem, identity, registry, release
+from eks import bucket, cluster, disks, filesystem, identity, registry, release
 from eks.aws import check_account
 from eks.site import Site
 from lab.progress import Report, phase
@@ -16,6 +16,7 @@ REMOVALS: tuple[tuple[str, Callable[[Site], None]], ...] = (
     ("Remove Airflow, its volumes and its namespaces", release.remove),
     ("Remove the shared file system", filesystem.remove),
     ("Remove the cluster, if an apply made it", cluster.remove),
+    ("Remove disks that the cluster has left", disks.remove),
     ("Remove the images from the registry", registry.remove),
 )
 

@@ -19,6 +19,7 @@ from eks import (
     bucket,
     cluster,
     difference,
+    disks,
     filesystem,
     identity,
     registry,
@@ -40,7 +41,7 @@ from lab.wait import together
 
 WIDTH = 160  # where no terminal says how wide it is
 # In the order in which they are made.
-MADE = (bucket, registry, cluster, filesystem, identity, repositories, release)
+MADE = (bucket, registry, cluster, filesystem, disks, identity, repositories, release)
 
 
 @dataclass(frozen=True)

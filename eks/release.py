@@ -13,14 +13,15 @@ from typing import Any
 
 from eks import cluster
 from eks.access import PASSWORD, USER
+from eks.aws import settled
 from eks.environment import Environment
 from eks.rendering import Made, made, overlay, values
 from eks.site import Row, Site
 from lab.cluster import chart, manifests, workloads
-from lab.cluster.api import Cluster
+from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
 from lab.cluster.workloads import AIRFLOW, STORES
 from lab.errors import LabError, PromotionError
-from lab.wait import together
+from lab.wait import NotYet, together
 
 KIND = "namespaces"
 START_SECONDS = 900  # nodes may have to be added first
@@ -49,10 +50,8 @@ GIVEN = (
     Given("OIDC_CLIENT_SECRET", "airflow-oidc", "client-secret", "oidc"),
     Given("PIPELINES_SSH_KEY", "pipelines-ssh", "key", "private-repository"),
 )
-# What the cluster makes in AWS by itself when it gets the overlay, or needs there, by option.
+# What the cluster makes in AWS by itself, or needs there, by option.
 BROUGHT = (
-    ("-rds", Row("EBS volume", "postgresql", "gp3, encrypted, one zone", "20 GB-months")),
-    ("rds", Row("RDS instance", "PostgreSQL", "yours: it is used, and not made", "its hours, GB")),
     (
         "ingress",
         Row("Load balancer", "airflow", "internal, HTTPS", "1 balancer's hours, its units"),
@@ -68,14 +67,9 @@ def plan(environment: Environment) -> list[Row]:
     return [
         Row("Secrets", AIRFLOW, secrets_in_words(environment)),
         Row("overlay", "manifests/overlays/eks", options),
-        *(row for option, row in BROUGHT if option_is(environment, option)),
+        *(row for option, row in BROUGHT if option in environment.options),
         Row("Helm release", f"{AIRFLOW}/{chart.RELEASE}", f"chart {chart.pinned()['version']}"),
     ]
-
-
-def option_is(environment: Environment, option: str) -> bool:
-    """Whether an option is switched on; or off, where its name begins with a minus."""
-    return (option.removeprefix("-") in environment.options) != option.startswith("-")
 
 
 def secrets_in_words(environment: Environment) -> str:
@@ -281,8 +275,18 @@ def clear(api: Cluster) -> None:
     """The cluster has none of our namespaces and storage classes."""
     uninstall = ("uninstall", chart.RELEASE, "--namespace", AIRFLOW, "--ignore-not-found", "--wait")
     chart.helm(*uninstall, "--kubeconfig", api.kubeconfig, timeout=REMOVE_SECONDS)
-    for kind in ("namespace", "storageclass"):
-        delete(api, kind)
+    delete(api, "namespace")
+    settled(partial(refuse_volumes, api), what="the removal of volumes", timeout=REMOVE_SECONDS)
+    delete(api, "storageclass")
+
+
+def refuse_volumes(api: Cluster) -> None:
+    """Raises NotYet while the cluster has volumes of ours: without it, nobody would delete them."""
+    with answers_known():
+        found = api.core.list_persistent_volume(_request_timeout=CALL_SECONDS).items
+    claims = [volume.spec.claim_ref for volume in found if volume.spec.claim_ref]
+    if left := [claim.name for claim in claims if claim.namespace in (AIRFLOW, STORES)]:
+        raise NotYet(f"there are volumes of {', '.join(left)}")
 
 
 def delete(api: Cluster, kind: str) -> None:

@@ -1,0 +1,55 @@
+"""Disks that a cluster has left in AWS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from eks import disks, environment
+from eks.environment import TAG
+from eks.site import Site
+from tests.integration.cloud import REGION, Cloud
+
+
+def disk(cloud: Cloud, **tags: str) -> str:
+    found = cloud.client("ec2").create_volume(
+        AvailabilityZone=f"{REGION}a",
+        Size=20,
+        TagSpecifications=[
+            {
+                "ResourceType": "volume",
+                "Tags": [{"Key": k.replace("_", ":"), "Value": v} for k, v in tags.items()],
+            }
+        ],
+    )
+    return str(found["VolumeId"])
+
+
+def in_aws(cloud: Cloud) -> set[str]:
+    return {volume["VolumeId"] for volume in cloud.client("ec2").describe_volumes()["Volumes"]}
+
+
+def test_only_the_environments_own_disks_go(cloud: Cloud, site: Site) -> None:
+    key = TAG.replace(":", "_")
+    mine = disk(cloud, **{key: site.environment.name})
+    others = {disk(cloud, **{key: "production"}), disk(cloud, Name="staging")}
+    assert disks.left(site) == [mine]
+    disks.remove(site)
+    assert in_aws(cloud) == others
+    disks.remove(site)
+
+
+def test_a_disk_that_a_machine_has_stays(cloud: Cloud, site: Site) -> None:
+    mine = disk(cloud, **{TAG.replace(":", "_"): site.environment.name})
+    ec2 = cloud.client("ec2")
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    machine = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)["Instances"][0]
+    ec2.attach_volume(Device="/dev/sdf", InstanceId=machine["InstanceId"], VolumeId=mine)
+    disks.remove(site)
+    assert mine in in_aws(cloud)
+
+
+def test_with_rds_no_disk_is_planned() -> None:
+    staging = environment.load("staging")
+    kinds = [row.kind for row in disks.plan(staging)]
+    with_rds = [row.kind for row in disks.plan(replace(staging, options=("rds",)))]
+    assert (kinds, with_rds) == (["EBS volume"], ["RDS instance"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from eks import environment, plan, site
 from eks import verify as proof
 from lab.__main__ import run_command, show_proof
 from lab.config import TREE
-from lab.errors import PromotionError
+from lab.errors import EnvironmentFileError, PromotionError
 
 app = typer.Typer(
     help="Promote what kind proved to a cluster on AWS.",
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Name = Annotated[
-    str, typer.Option("--environment", "-e", help="a file of eks/environments, without .toml")
+    str | None, typer.Option("--environment", "-e", help="a file of eks/environments [staging]")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="ask nothing")]
 STAGING = "staging"
@@ -32,49 +33,59 @@ STAGING = "staging"
 
 def main() -> None:
     """Runs one command of the promotion's."""
-    run_command(
-        app, "nox -s eks --", "interrupted: the same command again goes on where it stopped"
-    )
+    run_command(app, "nox -s eks --", "interrupted: the same command goes on where it stopped")
 
 
-def chosen(name: str) -> site.Site:
-    """The site of an environment, in this checkout."""
-    return site.at(environment.load(name), TREE / site.HOME)
+def chosen(context: typer.Context, name: str | None) -> site.Site:
+    """The site of the environment that was named, before the command or after it.
+
+    Raises EnvironmentFileError when that were two.
+    """
+    named = {one for one in (context.obj, name) if one} or {STAGING}
+    if len(named) > 1:
+        raise EnvironmentFileError(
+            f"two environments are named: {', '.join(sorted(named))}", "name the one that is meant"
+        )
+    return site.at(environment.load(named.pop()), TREE / site.HOME)
 
 
 @app.callback(invoke_without_command=True)
-def default(context: typer.Context, name: Name = STAGING) -> None:
-    """Without a command: plan."""
+def default(context: typer.Context, name: Name = None) -> None:
+    """Promote what kind proved to a cluster on AWS. Without a command: plan."""
+    context.obj = name
     if context.invoked_subcommand is None:
-        show(name)
+        show(context)
 
 
 @app.command("plan")
-def show(name: Name = STAGING) -> None:
+def show(context: typer.Context, name: Name = None) -> None:
     """Show what an apply would bring and make, and what it costs by the month. Changes nothing."""
-    found = chosen(name)
+    found = chosen(context, name)
     plan.show(found.environment, found.config, found.folder / "plan")
 
 
 @app.command()
-def apply(name: Name = STAGING, yes: Yes = False) -> None:
+def apply(context: typer.Context, name: Name = None, yes: Yes = False) -> None:
     """Make or complete the environment: AWS, the cluster, Airflow. Asks first."""
-    found = chosen(name)
-    promotion.apply(found, lambda: agree(f"make {name} what this checkout says", yes))
+    found = chosen(context, name)
+    called = found.environment.name
+    promotion.apply(found, lambda: agree(f"make {called} what this checkout says", yes))
     print(f"""
 open    kubectl --kubeconfig {found.folder / "kubeconfig"} -n airflow \\
           port-forward svc/airflow-api-server 8080:8080
         user lab; the password is in the Secret airflow-login
-next    nox -s eks -- verify -e {name}""")
+next    nox -s eks -- verify -e {called}""")
 
 
 @app.command()
 def verify(
-    name: Name = STAGING,
+    context: typer.Context,
+    name: Name = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Run the pipeline on the cluster and prove what it made; look for static keys."""
-    found = proof.prove(chosen(name))
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = proof.prove(chosen(context, name))
     if as_json:
         print(json.dumps(asdict(found)))
     else:
@@ -83,31 +94,44 @@ def verify(
 
 @app.command()
 def destroy(
-    name: Name = STAGING,
+    context: typer.Context,
+    name: Name = None,
     yes: Yes = False,
     erase: Annotated[
         str | None, typer.Option("--erase-bucket", help="the bucket's name: all its versions go")
     ] = None,
 ) -> None:
     """Remove what was made in AWS. The bucket stays unless it is named."""
-    found = chosen(name)
-    if not yes and erase is None:
-        erase = ask_for_bucket(found.environment.bucket)
-    removal.destroy(found, erase, lambda: agree(f"remove {name} from AWS", yes))
+    found = chosen(context, name)
+    chosen_bucket = found.environment.bucket
+    refuse_other_bucket(chosen_bucket, erase)
+
+    def decide() -> str | None:
+        agree(f"remove {found.environment.name} from AWS", yes)
+        return erase if yes or erase else ask_for_bucket(chosen_bucket)
+
+    removal.destroy(found, decide)
     left = found.ledger.entries()
-    print("".join(f"left: {entry.kind} {entry.name}\n" for entry in left) or "nothing is left")
+    print("\n".join(f"left: {entry.kind} {entry.name}" for entry in left) or "nothing is left")
 
 
 def ask_for_bucket(name: str) -> str | None:
     """The bucket's name when a person typed it: then all its versions may go."""
-    said = typer.prompt(
+    said: str = typer.prompt(
         f"Every version of every dataset is in {name}. To erase it, type its name; Enter keeps it",
         default="",
         show_default=False,
     )
-    if said not in ("", name):
-        raise PromotionError(f"{said!r} is not the bucket's name", "type it exactly, or only Enter")
+    refuse_other_bucket(name, said or None)
     return said or None
+
+
+def refuse_other_bucket(name: str, said: str | None) -> None:
+    """Raises PromotionError when what was said is not the bucket's name."""
+    if said not in (None, name):
+        raise PromotionError(
+            f"{said!r} is not the environment's bucket", f"name it exactly: {name}; or keep it"
+        )
 
 
 def agree(what: str, yes: bool) -> None:

@@ -21,19 +21,18 @@ REMOVALS: tuple[tuple[str, Callable[[Site], None]], ...] = (
 )
 
 
-def destroy(
-    site: Site, erase: str | None, agree: Callable[[], None], report: Report = phase
-) -> None:
-    """Nothing of the environment is in AWS, but for the bucket unless `erase` is its name.
+def destroy(site: Site, decide: Callable[[], str | None], report: Report = phase) -> None:
+    """Nothing of the environment is in AWS, but for the bucket unless `decide` returns its name.
 
-    What is gone already is no failure, and a second call ends what a first one could not. Raises
-    LabError's children.
+    `decide` is asked when the account is the right one, and before anything is removed. What is
+    gone already is no failure, and a second call ends what a first one could not. Raises LabError's
+    children.
     """
     make_home(site.config)
     with exclusive(site.config):
         with report("Check the account"):
             check_account(site.aws, site.environment)
-        agree()
+        erase = decide()
         for what, remove in REMOVALS:
             with report(what):
                 remove(site)

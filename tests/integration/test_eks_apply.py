@@ -155,10 +155,10 @@ def test_what_was_made_is_removed_and_the_bucket_only_by_its_name(
 ) -> None:
     before = made(cloud)
     apply.apply(ready, agreed, silent)
-    destroy.destroy(ready, None, agreed, silent)
+    destroy.destroy(ready, lambda: None, silent)
     assert made(cloud) == {**before, "buckets": [ready.environment.bucket]}
     assert [entry.kind for entry in ready.ledger.entries()] == ["bucket"]
-    destroy.destroy(ready, ready.environment.bucket, agreed, silent)
+    destroy.destroy(ready, lambda: ready.environment.bucket, silent)
     assert made(cloud) == before
     assert ready.ledger.entries() == []
     assert cloud.client("eks").list_clusters()["clusters"] == [ready.environment.cluster]

@@ -375,8 +375,8 @@ def test_a_quota_leaves_room_for_everything_at_work() -> None:
 # --- Beside kind ----------------------------------------------------------------------------------
 
 
-def test_kind_still_renders_what_it_did_before_eks_came() -> None:
-    """The database moved to a folder that both share: its objects are of one file."""
+def test_both_have_their_database_from_one_folder() -> None:
+    """So that the database on EKS is the one that kind has proved."""
     folders = [Path("manifests", "overlays", name) for name in ("kind", "eks")]
     for folder in folders:
         text = (TREE / folder / "kustomization.yaml").read_text("utf-8")

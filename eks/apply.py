@@ -8,6 +8,7 @@ from eks import access, bucket, cluster, filesystem, identity, plan, registry, r
 from eks.aws import check_account, region_offers
 from eks.rendering import Made
 from eks.site import Site
+from lab import attestation
 from lab.cluster import chart, docker, tools
 from lab.cluster.api import Cluster
 from lab.model import Access
@@ -35,6 +36,7 @@ def check(site: Site, report: Report) -> None:
     with report("Check what is to be promoted: differences, attestation"):
         plan.gate(site.environment, site.config, site.folder / "plan")
     with report("Check the account, the region and the tools"):
+        cluster.refuse_another(site)
         for line in machine(site):
             print(f"  {line}")
     with report("Check the git server and what the Secrets need"):
@@ -72,7 +74,8 @@ def make_bucket(site: Site) -> None:
 
 
 def push_images(site: Site) -> None:
-    """Push the images that kind ran to the registry."""
+    """Push the images, of the attested sources, to the registry."""
+    still_attested(site)
     registry.make(site)
 
 
@@ -96,8 +99,15 @@ def store_dataset(site: Site) -> None:
     repositories.make(site, reached(site, release.api_of(site)))
 
 
+def still_attested(site: Site) -> None:
+    """Raises PromotionError when the checkout was changed since `apply` began: a cluster takes
+    twenty minutes."""
+    attestation.check(site.config, plan.signer(site.environment, site.config))
+
+
 def install(site: Site) -> None:
     """Apply the Secrets and the overlay; install Airflow by its chart."""
+    still_attested(site)
     release.make(site, known(site))
 
 

@@ -23,7 +23,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from eks.environment import FOLDER, TAG, Environment
+from eks.environment import FOLDER, Environment
 from lab.errors import (
     AccountError,
     CloudBusy,
@@ -389,6 +389,12 @@ def unless_foreign(look: Callable[..., Any], *arguments: Any) -> Any:
 def foreign(kind: str, name: str, environment: Environment) -> NameTaken:
     """Something that is there already, and that no `apply` of this environment has made."""
     return NameTaken(
-        f"there is a {kind} {name} without the tag {TAG}={environment.name}: it is somebody else's",
+        f"there is a {kind} {name} without the tags {tags_shown(environment)}:"
+        " it is somebody else's",
         f"choose other names in {FOLDER / environment.name}.toml, or remove it",
     )
+
+
+def tags_shown(environment: Environment) -> str:
+    """The environment's tags, as a person reads them."""
+    return " and ".join(f"{key}={value}" for key, value in environment.tags.items())

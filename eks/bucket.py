@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eks.aws import ask, find, unless_foreign
-from eks.environment import FOLDER, TAG, Environment
-from eks.site import Row, Site
+from eks.aws import ask, find, tags_shown, unless_foreign
+from eks.environment import FOLDER, Environment
+from eks.site import Row, Site, is_ours, tags_of
 from lab.errors import NameTaken, PromotionError
 
 KIND = "bucket"
@@ -59,8 +59,8 @@ def look(site: Site) -> bool:
     region = head.get("BucketRegion", site.aws.region)
     if region != site.aws.region:
         raise taken(site, f"it is in {region}")
-    if not is_ours(site, tags(site)):
-        raise taken(site, f"it has no tag {TAG}={site.environment.name}")
+    if not is_made_for(site, tags(site)):
+        raise taken(site, f"it lacks the tags {tags_shown(site.environment)}")
     return True
 
 
@@ -85,10 +85,10 @@ def which(site: Site) -> dict[str, str]:
     return {"Bucket": site.environment.bucket, "ExpectedBucketOwner": site.environment.account}
 
 
-def is_ours(site: Site, found: dict[str, str]) -> bool:
-    """By its tag; or by the ledger, when `make` was killed before the bucket had one."""
-    if TAG in found:
-        return found[TAG] == site.environment.name
+def is_made_for(site: Site, found: dict[str, str]) -> bool:
+    """By its tags; or by the ledger, when `make` was killed before the bucket had them."""
+    if found.keys() & site.environment.tags.keys():
+        return is_ours(site.environment, found)
     return site.ledger.find(KIND, site.environment.bucket) is not None
 
 
@@ -100,8 +100,9 @@ def taken(site: Site, why: str) -> NameTaken:
 
 
 def tags(site: Site) -> dict[str, str]:
-    said = find("read the bucket's tags", site.aws.client("s3").get_bucket_tagging, **which(site))
-    return {tag["Key"]: tag["Value"] for tag in (said or {"TagSet": []})["TagSet"]}
+    read = site.aws.client("s3").get_bucket_tagging
+    found = find("read the bucket's tags", read, **which(site))
+    return tags_of(found["TagSet"]) if found else {}
 
 
 def create(site: Site) -> None:
@@ -165,17 +166,24 @@ def replaced(prefix: str) -> dict[str, Any]:
 def remove(site: Site, erase: str | None = None) -> None:
     """There is no bucket, if `erase` is its name; without it the bucket stays, and in the ledger.
 
-    Raises PromotionError when `erase` is another name.
+    Raises PromotionError when `erase` is another name, NameTaken when we may not ask for it.
     """
     name = site.environment.bucket
-    if unless_foreign(look_head, site) is None:
-        site.ledger.forget(KIND, name)
-    elif erase is not None:
+    if erase is None:
+        if unless_foreign(is_absent, site):
+            site.ledger.forget(KIND, name)
+        return
+    if not is_absent(site):
         refuse_other_name(name, erase)
         look(site)
         empty(site)
         find(f"delete bucket {name}", site.aws.client("s3").delete_bucket, **which(site))
-        site.ledger.forget(KIND, name)
+    site.ledger.forget(KIND, name)
+
+
+def is_absent(site: Site) -> bool:
+    """Whether S3 says that there is no such bucket. Raises NameTaken when it refuses to say."""
+    return look_head(site) is None
 
 
 def refuse_other_name(name: str, erase: str) -> None:

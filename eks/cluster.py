@@ -6,13 +6,15 @@ looks what there is, waits until nothing is on its way any more, and has eksctl 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from eks.aws import LATER, ask, described, find, foreign, meant, pages, settled
-from eks.environment import FOLDER, TAG, Environment
-from eks.site import Row, Site
+from eks.environment import FOLDER, Environment
+from eks.site import Row, Site, is_ours, tags_of
 from lab.config import TREE
-from lab.errors import LabError, MachineError, NotRunningError, PromotionError
+from lab.errors import BusyError, LabError, MachineError, NotRunningError, PromotionError
 from lab.shell import run, tail
 from lab.state import write_private
 from lab.wait import NotYet
@@ -32,6 +34,9 @@ KIND, ADDON = "cluster", "add-on"  # the ledger's kinds
 FILE = Path("eks", "cluster.yaml")
 AGENT = "eks-pod-identity-agent"
 DRIVER = "aws-efs-csi-driver"
+DISK_DRIVER = "aws-ebs-csi-driver"
+RDS = "rds"  # the option with which there is no database in the cluster, nor a disk for it
+LOGS = "/aws/eks/{cluster}/cluster"  # the control plane's, which outlive it
 ACCEPTS = SpecifierSet(">=0.217,<1")  # that know `upgradePolicy`, and ask EKS for its versions
 INSTALL = f"install eksctl {ACCEPTS}: https://eksctl.io/installation/"
 # eksctl's own tag of each of its stacks, and the end of the name of the one with the network.
@@ -122,22 +127,46 @@ def eksctl(site: Site, *arguments: str) -> None:
     """eksctl has done this with the environment's file. Raises LabError's children; see its log."""
     path, _ = program()
     file, log = site.folder / "cluster.yaml", site.folder / "eksctl.log"
-    # Written out: eksctl reads strictly, and may take a key that replaces a merged one for doubled.
-    write_private(file, json.dumps(wanted(site.environment, site.tree), indent=1))
     command = [str(path), *arguments, "--config-file", str(file)]
-    with log.open("a", encoding="utf-8") as out:
+    with alone(site) as lock, log.open("a", encoding="utf-8") as out:
+        # Written out: eksctl is strict, and may take a key that replaces a merged one for doubled.
+        write_private(file, json.dumps(wanted(site.environment, site.tree), indent=1))
         print(f"+ {shlex.join(command)}", file=out, flush=True)
         began = out.tell()
+        told: Any = {"stdout": out, "stderr": out, "pass_fds": [lock]}
         try:
-            done = subprocess.run(
-                command, stdout=out, stderr=out, timeout=EKSCTL_SECONDS, check=False
-            )
+            done = subprocess.run(command, timeout=EKSCTL_SECONDS, check=False, **told)
         except subprocess.TimeoutExpired:
             raise LabError(f"eksctl took over {EKSCTL_SECONDS} s", LATER, log) from None
     if done.returncode:
         with log.open(encoding="utf-8", errors="replace") as said:
             said.seek(began)
             raise failed(site, " ".join(arguments), said.read(), log)
+
+
+@contextmanager
+def alone(site: Site) -> Iterator[int]:
+    """No other eksctl is at work here while the block runs. Raises BusyError when one is.
+
+    Whoever is given the descriptor keeps the lock: an eksctl whose command was killed still has it.
+    """
+    with (site.folder / "eksctl.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                "an eksctl of an earlier command is still at work",
+                "wait until it has ended, and run the same command again; its log says how far"
+                " it is",
+                site.folder / "eksctl.log",
+            ) from None
+        yield file.fileno()
+
+
+def refuse_another(site: Site) -> None:
+    """Raises BusyError while an eksctl of an earlier command is at work."""
+    with alone(site):
+        pass
 
 
 def failed(site: Site, what: str, said: str, log: Path) -> LabError:
@@ -153,13 +182,13 @@ def stacks(site: Site) -> list[dict[str, Any]]:
     """eksctl's stacks of this cluster, the one with the network last: the others are in it."""
     client = site.aws.client("cloudformation")
     found = pages("list the stacks", client, "describe_stacks", "Stacks")
-    ours = {OWNER: site.environment.cluster, TAG: site.environment.name}
-    mine = [stack for stack in found if ours.items() <= tags(stack).items()]
+    name = site.environment.cluster
+    mine = [s for s in found if tags(s).get(OWNER) == name and is_ours(site.environment, tags(s))]
     return sorted(mine, key=lambda stack: stack["StackName"] == network_stack(site))
 
 
 def tags(stack: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
+    return tags_of(stack.get("Tags", []))
 
 
 def network_stack(site: Site) -> str:
@@ -229,6 +258,7 @@ def exists(site: Site) -> bool:
 
 def build(site: Site) -> None:
     """The cluster that eksctl makes of the file. What a killed `make` began is ended first."""
+    refuse_another(site)
     name = site.environment.cluster
     refuse_foreign(site)
     with site.ledger.making(KIND, name) as facts:
@@ -248,11 +278,11 @@ def refuse_foreign(site: Site) -> None:
     """Raises NameTaken when the cluster, or the stack it would be in, is not this environment's."""
     environment = site.environment
     found = described(site.aws, environment.cluster)
-    if found and found["tags"].get(TAG) != environment.name:
+    if found and not is_ours(environment, found["tags"]):
         raise foreign(KIND, environment.cluster, environment)
     client = site.aws.client("cloudformation")
     for stack in pages("list the stacks", client, "describe_stacks", "Stacks"):
-        other = tags(stack).get(TAG) != environment.name
+        other = not is_ours(environment, tags(stack))
         if stack["StackName"] == network_stack(site) and other:
             raise foreign("stack", stack["StackName"], environment)
 
@@ -276,12 +306,26 @@ def ready(site: Site) -> Any:
 
 
 def upgrade(site: Site, found: Mapping[str, Any]) -> None:
-    """The control plane has the environment's version. Raises PromotionError for a newer one."""
+    """The control plane has the environment's version.
+
+    Raises PromotionError when it has a newer one, or is more than one version behind.
+    """
     had, chosen = Version(found["version"]), Version(site.environment.kubernetes)
     if had > chosen:
         raise wrong_version(site, found)
+    if had.minor + 1 < chosen.minor:
+        raise too_far(site, had, chosen)
     if had < chosen:
         eksctl(site, "upgrade", "cluster", "--approve")
+
+
+def too_far(site: Site, had: Version, chosen: Version) -> PromotionError:
+    return PromotionError(
+        f"cluster {site.environment.cluster} has Kubernetes {had}, and can't go to {chosen} at"
+        " once: EKS upgrades by one version at a time",
+        f"one after the other: set kubernetes to {had.major}.{had.minor + 1} in"
+        f" {FOLDER / site.environment.name}.toml, apply, upgrade the nodes, and go on from there",
+    )
 
 
 def wrong_version(site: Site, found: Mapping[str, Any]) -> PromotionError:
@@ -294,9 +338,12 @@ def wrong_version(site: Site, found: Mapping[str, Any]) -> PromotionError:
 
 
 def complete(site: Site) -> None:
-    """The cluster has every node group and add-on of the file; eksctl leaves those there alone."""
+    """The cluster has every add-on and node group of the file; eksctl leaves those there alone.
+
+    Add-ons come first: no node gets ready without vpc-cni. eksctl does not wait for their pods.
+    """
     chosen = wanted(site.environment, site.tree)
-    for what, kind in (("nodegroup", "managedNodeGroups"), ("addon", "addons")):
+    for what, kind in (("addon", "addons"), ("nodegroup", "managedNodeGroups")):
         if lacking := named(chosen[kind]) - listed(site, f"{what}s"):
             drop_stacks(site, what, lacking)
             eksctl(site, "create", what)
@@ -364,14 +411,22 @@ def adopt(site: Site) -> None:
         )
     if found["version"] != environment.kubernetes:
         raise wrong_version(site, found)
-    if DRIVER not in listed(site, "addons"):
+    make_agent(site)  # what the drivers' identities need, too
+    refuse_without(site, DRIVER, "the steps share a volume")
+    if RDS not in environment.options:
+        refuse_without(site, DISK_DRIVER, "the database has a disk")
+
+
+def refuse_without(site: Site, driver: str, why: str) -> None:
+    """Raises PromotionError when the cluster lacks the driver's add-on."""
+    environment = site.environment
+    if driver not in listed(site, "addons"):
         raise PromotionError(
-            f"cluster {environment.cluster} has no add-on {DRIVER}, and the steps share a volume",
-            f"add it, with its Pod Identity association: eksctl create addon --name {DRIVER}"
+            f"cluster {environment.cluster} has no add-on {driver}, and {why}",
+            f"add it, with its Pod Identity association: eksctl create addon --name {driver}"
             f" --cluster {environment.cluster} --region {environment.region}"
             " --auto-apply-pod-identity-associations",
         )
-    make_agent(site)
 
 
 def make_agent(site: Site) -> None:
@@ -414,6 +469,7 @@ def active_agent(site: Site) -> str:
 
 def remove(site: Site) -> None:
     """There is no cluster, if an `apply` made it; of another's, what an `apply` added is gone."""
+    refuse_another(site)
     name = site.environment.cluster
     if not site.environment.make_cluster:
         remove_agent(site)
@@ -423,6 +479,7 @@ def remove(site: Site) -> None:
         if is_tagged(site):
             eksctl(site, "delete", "cluster", "--wait", "--disable-nodegroup-eviction")
         clear(site)
+        delete_logs(site)
     site.ledger.forget(KIND, name)
     (site.folder / "kubeconfig").unlink(missing_ok=True)
 
@@ -430,20 +487,35 @@ def remove(site: Site) -> None:
 def is_tagged(site: Site) -> bool:
     """Whether there is a cluster that was made for this environment."""
     found = described(site.aws, site.environment.cluster)
-    return bool(found) and found["tags"].get(TAG) == site.environment.name
+    return bool(found) and is_ours(site.environment, found["tags"])
+
+
+def delete_logs(site: Site) -> None:
+    """What the control plane logged is gone, unless another cluster has its name by now."""
+    if described(site.aws, site.environment.cluster):
+        return
+    group = LOGS.format(cluster=site.environment.cluster)
+    delete = site.aws.client("logs").delete_log_group
+    find(f"delete log group {group}", delete, logGroupName=group)
 
 
 def remove_agent(site: Site) -> None:
-    """The cluster has no agent of ours."""
-    name = addon_name(site)
+    """The cluster has no agent of ours, unless it serves others by now: then it is theirs."""
+    cluster, name = site.environment.cluster, addon_name(site)
     if site.ledger.find(ADDON, name):
-        find(
-            f"remove {AGENT}",
-            site.aws.client("eks").delete_addon,
-            clusterName=site.environment.cluster,
-            addonName=AGENT,
-        )
+        if is_used(site):
+            print(f"  {AGENT} stays in {cluster}: others there get their identities from it")
+        else:
+            delete = site.aws.client("eks").delete_addon
+            find(f"remove {AGENT}", delete, clusterName=cluster, addonName=AGENT)
     site.ledger.forget(ADDON, name)
+
+
+def is_used(site: Site) -> bool:
+    """Whether any pod of the cluster is given an identity. Ours are not any more."""
+    eks, cluster = site.aws.client("eks"), site.environment.cluster
+    doing, key = f"list the associations of {cluster}", "associations"
+    return bool(pages(doing, eks, "list_pod_identity_associations", key, clusterName=cluster))
 
 
 # --- Its key ------------------------------------------------------------------------------------

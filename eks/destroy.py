@@ -7,18 +7,38 @@ from collections.abc import Callable
 from eks import bucket, cluster, disks, filesystem, identity, registry, release
 from eks.aws import check_account
 from eks.site import Site
-from lab.progress import Report, phase
+from lab.progress import Report, phase, title
 from lab.state import exclusive, make_home
 
+
+def revoke(site: Site) -> None:
+    """Remove the associations, the roles and their policies."""
+    identity.remove(site)
+
+
+def clear_cluster(site: Site) -> None:
+    """Remove Airflow, its volumes and its namespaces."""
+    release.remove(site)
+
+
+def remove_filesystem(site: Site) -> None:
+    """Remove the shared file system."""
+    filesystem.remove(site)
+
+
+def remove_cluster(site: Site) -> None:
+    """Remove the cluster, if an apply made it, and disks that it has left."""
+    cluster.remove(site)
+    disks.remove(site)
+
+
+def remove_images(site: Site) -> None:
+    """Remove the images from the registry."""
+    registry.remove(site)
+
+
 # The reverse of `apply.STEPS`, but that nobody may use the bucket any more before all else.
-REMOVALS: tuple[tuple[str, Callable[[Site], None]], ...] = (
-    ("Remove the associations, the roles and their policies", identity.remove),
-    ("Remove Airflow, its volumes and its namespaces", release.remove),
-    ("Remove the shared file system", filesystem.remove),
-    ("Remove the cluster, if an apply made it", cluster.remove),
-    ("Remove disks that the cluster has left", disks.remove),
-    ("Remove the images from the registry", registry.remove),
-)
+REMOVALS = (revoke, clear_cluster, remove_filesystem, remove_cluster, remove_images)
 
 
 def destroy(site: Site, decide: Callable[[], str | None], report: Report = phase) -> None:
@@ -32,9 +52,10 @@ def destroy(site: Site, decide: Callable[[], str | None], report: Report = phase
     with exclusive(site.config):
         with report("Check the account"):
             check_account(site.aws, site.environment)
+            cluster.refuse_another(site)
         erase = decide()
-        for what, remove in REMOVALS:
-            with report(what):
-                remove(site)
+        for removal in REMOVALS:
+            with report(title(removal)):
+                removal(site)
         with report("Remove the bucket" if erase else "Keep the bucket and every version in it"):
             bucket.remove(site, erase)

@@ -6,7 +6,7 @@ A namespace that is deleted takes its volumes along, as long as there is a clust
 from __future__ import annotations
 
 from eks.aws import find, pages
-from eks.environment import TAG, Environment
+from eks.environment import Environment
 from eks.site import Row, Site
 
 OPTION = "rds"  # with it there is no database in the cluster
@@ -23,7 +23,7 @@ def plan(environment: Environment) -> list[Row]:
 
 
 def remove(site: Site) -> None:
-    """No disk that bears the environment's tag is left, but for those that a machine still has."""
+    """No disk that bears the environment's tags is left, but for those that a machine still has."""
     delete = site.aws.client("ec2").delete_volume
     for volume in left(site):
         find(f"delete volume {volume}", delete, VolumeId=volume)
@@ -31,7 +31,8 @@ def remove(site: Site) -> None:
 
 def left(site: Site) -> list[str]:
     """The disks of the environment that no machine has."""
-    wanted = {f"tag:{TAG}": site.environment.name, "status": FREE}
+    ours = {f"tag:{key}": value for key, value in site.environment.tags.items()}
+    wanted = {**ours, "status": FREE}
     found = pages(
         "look for disks",
         site.aws.client("ec2"),

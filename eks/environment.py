@@ -16,10 +16,12 @@ from lab.errors import EnvironmentFileError
 FOLDER = Path("eks", "environments")
 OPTIONS = Path("manifests", "options")
 TAG = "mlops-lab:environment"
+CLUSTER_TAG = "mlops-lab:cluster"  # two checkouts may each have a `staging`, in one account
 BLANK = re.compile(r"\$\{([a-z_]+)\}")
 SETTING = re.compile("[a-z][a-z_]*")
 # The rules are AWS's own: of the IAM, S3 and EKS documentation.
 RULES = {
+    "name": re.compile("[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"),  # a label and a tag have it
     "account": re.compile(r"\d{12}"),
     "region": re.compile(r"[a-z]{2}(-[a-z]+)+-\d"),
     "branch": re.compile(r"(?![-/.])[A-Za-z0-9._/-]{1,100}(?<![/.])"),
@@ -54,7 +56,7 @@ class Environment:
     @property
     def tags(self) -> dict[str, str]:
         """What everything made in AWS carries."""
-        return {TAG: self.name}
+        return {TAG: self.name, CLUSTER_TAG: self.cluster}
 
     @property
     def words(self) -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from eks.aws import ask, described, find, foreign, pages, settled, unless_foreign
-from eks.environment import TAG, Environment
-from eks.site import Row, Site, tagged
+from eks.environment import Environment
+from eks.site import Row, Site, is_ours, tagged, tags_of
 from lab.errors import LabError, NotRunningError
 from lab.wait import NotYet
 
@@ -16,6 +16,7 @@ NFS = 2049
 AVAILABLE = "available"
 READY_SECONDS = 600
 GONE_SECONDS = 600
+TOKEN_LENGTH = 64  # that EFS takes
 
 
 def plan(environment: Environment) -> list[Row]:
@@ -24,8 +25,8 @@ def plan(environment: Environment) -> list[Row]:
         Row(
             "EFS file system",
             token(environment),
-            "encrypted, backed up, one mount target per zone",
-            "GB-months stored and backed up, GB read and written",
+            "encrypted, no backups, one mount target per zone",
+            "GB-months stored, GB read and written",
         ),
         Row("Security group", group_name(environment), "NFS from the cluster's nodes alone"),
     ]
@@ -33,7 +34,7 @@ def plan(environment: Environment) -> list[Row]:
 
 def token(environment: Environment) -> str:
     """What EFS makes one file system for, however often it is asked."""
-    return f"mlops-lab-{environment.name}"
+    return f"{environment.cluster}/{environment.name}"[:TOKEN_LENGTH]
 
 
 def group_name(environment: Environment) -> str:
@@ -90,12 +91,13 @@ def look(site: Site) -> Any:
     found = pages("look for the file system", efs, "describe_file_systems", "FileSystems", **told)
     if not found:
         return None
-    if {"Key": TAG, "Value": environment.name} not in found[0]["Tags"]:
+    if not is_ours(environment, tags_of(found[0]["Tags"])):
         raise foreign("file system", token(environment), environment)
     return found[0]
 
 
 def create(site: Site) -> Any:
+    """The new file system. It holds what runs share and logs, and nothing that outlives them."""
     return ask(
         "make the file system",
         site.aws.client("efs").create_file_system,
@@ -103,7 +105,7 @@ def create(site: Site) -> Any:
         PerformanceMode="generalPurpose",
         ThroughputMode="elastic",
         Encrypted=True,
-        Backup=True,
+        Backup=False,  # backups would outlive it for 35 days, and cost
         Tags=[*tagged(site.environment), {"Key": "Name", "Value": token(site.environment)}],
     )
 
@@ -167,7 +169,7 @@ def make_group(site: Site, network: Mapping[str, Any]) -> str:
     """The id of the group that lets the cluster's nodes, and nobody else, reach NFS."""
     name = group_name(site.environment)
     there = next(iter(groups(site, network["vpcId"])), None)
-    if there and not is_ours(site, there):
+    if there and not is_our_group(site, there):
         raise foreign(GROUP_KIND, name, site.environment)
     with site.ledger.making(GROUP_KIND, name) as facts:
         facts["id"] = there["GroupId"] if there else create_group(site, network["vpcId"])
@@ -185,8 +187,8 @@ def groups(site: Site, network: str | None = None) -> list[dict[str, Any]]:
     return pages(doing, ec2, "describe_security_groups", "SecurityGroups", Filters=wanted)
 
 
-def is_ours(site: Site, group: Mapping[str, Any]) -> bool:
-    return {"Key": TAG, "Value": site.environment.name} in group.get("Tags", [])
+def is_our_group(site: Site, group: Mapping[str, Any]) -> bool:
+    return is_ours(site.environment, tags_of(group.get("Tags", [])))
 
 
 def create_group(site: Site, network: str) -> str:
@@ -232,7 +234,7 @@ def remove(site: Site) -> None:
         settled(lambda: refuse_system(site), what="the file system's end", timeout=GONE_SECONDS)
     site.ledger.forget(KIND, token(site.environment))
     for group in groups(site):
-        if is_ours(site, group):
+        if is_our_group(site, group):
             delete_group(site, group["GroupId"])
     site.ledger.forget(GROUP_KIND, group_name(site.environment))
 

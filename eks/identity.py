@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eks.aws import ask, find, foreign, pages, settled, unless_foreign
-from eks.environment import TAG, Environment
-from eks.site import Row, Site, tagged
+from eks.environment import Environment
+from eks.site import Row, Site, is_ours, tagged, tags_of
 from lab.cluster.workloads import AIRFLOW
 from lab.errors import LabError
 from lab.wait import NotYet
@@ -126,8 +126,8 @@ def look_policy(site: Site, name: str) -> Any:
 
 
 def refuse_foreign(site: Site, kind: str, name: str, found: Any) -> Any:
-    """The same. Raises NameTaken when it does not bear this environment's tag."""
-    if {"Key": TAG, "Value": site.environment.name} not in found.get("Tags", []):
+    """The same. Raises NameTaken when it does not bear this environment's tags."""
+    if not is_ours(site.environment, tags_of(found.get("Tags", []))):
         raise foreign(kind, name, site.environment)
     return found
 
@@ -279,7 +279,7 @@ def look_association(site: Site, account: str) -> Any:
         return None
     which = {"clusterName": cluster, "associationId": listed[0]["associationId"]}
     said = find(doing, eks.describe_pod_identity_association, **which)
-    if said and said["association"].get("tags", {}).get(TAG) != site.environment.name:
+    if said and not is_ours(site.environment, said["association"].get("tags", {})):
         raise foreign(ASSOCIATION, association_name(site, account), site.environment)
     return said and said["association"]
 

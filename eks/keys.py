@@ -22,6 +22,11 @@ VARIABLES = {
 }
 WORDS = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|(?i:aws_secret_access_key)\s*=\s*[\w/+]{20}")
 NAMES = "tr '\\0' '\\n' < /proc/1/environ | cut -d = -f 1"  # of its variables, not their values
+# What kubectl says of an image without a shell, and of a pod or container that is gone.
+BLIND = re.compile(
+    "executable file not found|no such file|not found|completed pod|not running|is terminated",
+    re.IGNORECASE,
+)
 IDENTITY = "AWS_CONTAINER_CREDENTIALS_FULL_URI"  # what EKS gives a pod that has an identity
 
 
@@ -43,7 +48,9 @@ def static(api: Cluster, namespace: str) -> list[Found]:
     for name, spec in specs(api, namespace):
         found.update(Found(name, where) for where in places(spec, stored))
     for pod in running(api, namespace):
-        found.update(Found(pod.metadata.name, f"variable {v}") for v in live(api, pod) & VARIABLES)
+        for container in pod.spec.containers:
+            known = live(api, pod, container.name) & VARIABLES
+            found.update(Found(pod.metadata.name, f"variable {name}") for name in known)
     return sorted(found, key=str)
 
 
@@ -77,7 +84,7 @@ def places(spec: dict[str, Any], stored: dict[str, dict[str, str]]) -> Iterator[
     """Where a pod of this description could read a key, in words."""
     for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
         for variable in container.get("env") or []:
-            if variable["name"] in VARIABLES or WORDS.search(variable.get("value") or ""):
+            if variable["name"] in VARIABLES or WORDS.search(value_of(variable, stored)):
                 yield f"variable {variable['name']}"
         for source in container.get("envFrom") or []:
             yield from of_source(source, stored)
@@ -85,12 +92,21 @@ def places(spec: dict[str, Any], stored: dict[str, dict[str, str]]) -> Iterator[
         yield from of_volume(volume, stored)
 
 
+def value_of(variable: dict[str, Any], stored: dict[str, dict[str, str]]) -> str:
+    """What a variable holds: a value, or a key's of a Secret or ConfigMap."""
+    said = variable.get("valueFrom") or {}
+    for kind, reference in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
+        if inner := said.get(reference):
+            return stored.get(f"{kind}/{inner.get('name')}", {}).get(str(inner.get("key")), "")
+    return variable.get("value") or ""
+
+
 def of_source(source: dict[str, Any], stored: dict[str, dict[str, str]]) -> Iterator[str]:
     """Keys among the variables that a whole ConfigMap or Secret becomes."""
     for kind, reference in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
         name = (source.get(reference) or {}).get("name")
-        for key in stored.get(f"{kind}/{name}", {}):
-            if source.get("prefix", "") + key in VARIABLES:
+        for key, text in stored.get(f"{kind}/{name}", {}).items():
+            if source.get("prefix", "") + key in VARIABLES or WORDS.search(text):
                 yield f"{kind} {name}, as variable {key}"
 
 
@@ -110,15 +126,19 @@ def running(api: Cluster, namespace: str) -> Iterable[Any]:
     return [pod for pod in api.pods(namespace) if pod.status.phase == "Running"]
 
 
-def live(api: Cluster, pod: Any) -> set[str]:
-    """The names of the variables that the pod's first container began with.
+def live(api: Cluster, pod: Any, container: str) -> set[str]:
+    """The names of the variables that a container began with.
 
-    None for an image without a shell, or a pod that has just ended.
+    None for an image without a shell, or a pod that has ended by now. Raises LabError when the
+    cluster does not let us look.
     """
+    where = ("--namespace", pod.metadata.namespace, pod.metadata.name, "--container", container)
     try:
-        said = api.execute(pod.metadata.namespace, pod.metadata.name, ["sh", "-c", NAMES])
-    except LabError:
-        return set()
+        said = api.kubectl("exec", *where, "--", "sh", "-c", NAMES, timeout=CALL_SECONDS)
+    except LabError as error:
+        if BLIND.search(error.what):
+            return set()
+        raise
     return set(said.split())
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from eks.aws import ask, find, foreign, unless_foreign
-from eks.environment import TAG, Environment
+from eks.environment import Environment
 from eks.rendering import PUSHED
-from eks.site import Row, Site, tagged
+from eks.site import Row, Site, is_ours, tagged, tags_of
 from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, MachineError, PromotionError
@@ -101,7 +101,7 @@ def look(site: Site, repository: str) -> Any:
         return None
     found = said["repositories"][0]
     tags = ask(doing, ecr.list_tags_for_resource, resourceArn=found["repositoryArn"])["tags"]
-    if {"Key": TAG, "Value": site.environment.name} not in tags:
+    if not is_ours(site.environment, tags_of(tags)):
         raise foreign(KIND, repository, site.environment)
     return found
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,19 +16,25 @@ from eks import cluster
 from eks.access import PASSWORD, USER
 from eks.aws import settled
 from eks.environment import Environment
-from eks.rendering import Made, made, overlay, values
+from eks.rendering import Made, made, objects, overlay, values
 from eks.site import Row, Site
 from lab.cluster import chart, manifests, workloads
 from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
 from lab.cluster.workloads import AIRFLOW, STORES
-from lab.errors import LabError, PromotionError
+from lab.errors import AccountError, LabError, NameTaken, PromotionError
+from lab.shell import tail
 from lab.wait import NotYet, together
 
 KIND = "namespaces"
+LABEL = "mlops-lab/environment"  # of every object of the overlay
+OWNED = "namespace,storageclass"  # what holds the rest, or is there for all
+# What an option brings and takes away again by itself, and what a person has to look at first.
+CLOSED = "networkpolicy"
+KEPT = "statefulset,persistentvolumeclaim,service,configmap"
+HOPELESS = ("InvalidImageName", "ErrImageNeverPull")  # a pull that fails is tried again
 START_SECONDS = 900  # nodes may have to be added first
 REMOVE_SECONDS = 600
 OWNER = "lab"
-PART_OF = "app.kubernetes.io/part-of=mlops-lab"
 SSH_FOLDER = "/opt/airflow/pipelines-ssh"
 LONG = 32  # random bytes
 EXTERNAL = "external-secrets"
@@ -87,13 +94,29 @@ def asked_for(environment: Environment) -> list[Given]:
 
 
 def api_of(site: Site) -> Cluster:
-    """The cluster's API, as the person who runs the command. The cluster has to be there."""
-    return Cluster(cluster.kubeconfig(site))
+    """The cluster's API, as the person who runs the command. The cluster has to be there.
+
+    Raises AccountError when it does not let that person in.
+    """
+    api = Cluster(cluster.kubeconfig(site))
+    try:
+        api.kubectl("get", "namespace", "default", "--output", "name")
+    except LabError as error:
+        if re.search("Unauthorized|Forbidden|must be logged in|exec: .*failed", error.what):
+            raise AccountError(
+                f"cluster {site.environment.cluster} does not let you in: {tail(error.what, 1)}",
+                "sign in again (aws sso login), or have its maker give you an EKS access entry",
+            ) from error
+        raise
+    return api
 
 
 def check(site: Site, api: Cluster | None) -> None:
     """Raises PromotionError when nobody has given a value that a Secret needs: neither a variable
-    nor the cluster has it. `api` is None while there is no cluster."""
+    nor the cluster has it; NameTaken when something in the cluster is somebody else's. `api` is
+    None while there is no cluster."""
+    if api:
+        refuse_foreign(site, api)
     lacking = [
         one.variable
         for one in asked_for(site.environment)
@@ -112,6 +135,30 @@ def held(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
     return (api.secret(namespace, secret) or {}).get(key)
 
 
+def refuse_foreign(site: Site, api: Cluster) -> None:
+    """Raises NameTaken when a namespace or storage class of our names is not this environment's."""
+    rendered = overlay(site.environment, site.tree, made(site.folder / "overlay"), Made())
+    ours = {f"{e['kind']}/{e['metadata']['name']}" for e in objects(rendered)}
+    for name, owner in there(api, OWNED).items():
+        if name in ours and owner != site.environment.name:
+            raise NameTaken(
+                f"the cluster has {name} without the label {LABEL}={site.environment.name}:"
+                " it is somebody else's",
+                "use a cluster of its own, or have them remove it",
+            )
+
+
+def there(api: Cluster, kinds: str, *where: str) -> dict[str, str | None]:
+    """Whose label each object of these kinds has, by its kind and name."""
+    shown = json.loads(api.kubectl("get", kinds, *where, "--output", "json"))["items"]
+    return {
+        f"{entry['kind']}/{entry['metadata']['name']}": entry["metadata"]
+        .get("labels", {})
+        .get(LABEL)
+        for entry in shown
+    }
+
+
 def make(site: Site, known: Made) -> None:
     """The cluster has the overlay's objects, their Secrets, and Airflow of this checkout, serving.
 
@@ -120,9 +167,11 @@ def make(site: Site, known: Made) -> None:
     api = api_of(site)
     rendered = render(site, known)
     with site.ledger.making(KIND, site.environment.cluster):
+        refuse_foreign(site, api)
         api.apply(manifests.namespaces(rendered))
         write_secrets(site, api)
         api.apply(rendered)
+        prune(site, api, rendered)
     install(site, api)
 
 
@@ -133,12 +182,26 @@ def render(site: Site, known: Made) -> str:
     return rendered
 
 
+def prune(site: Site, api: Cluster, rendered: str) -> None:
+    """No way is open any more that only an option needed which is now off. What else such an option
+    has left is named: it may hold data."""
+    wanted = {f"{e['kind']}/{e['metadata']['name']}" for e in objects(rendered)}
+    ours = ("--selector", f"{LABEL}={site.environment.name}")
+    for namespace in (AIRFLOW, STORES):
+        where = ("--namespace", namespace)
+        for name in there(api, CLOSED, *where, *ours).keys() - wanted:
+            api.kubectl("delete", name.lower(), *where, "--ignore-not-found")
+        for name in sorted(there(api, KEPT, *where, *ours).keys() - wanted):
+            print(f"  {namespace}: {name} is of an option that is off: yours to remove")
+
+
 def install(site: Site, api: Cluster) -> None:
     """Airflow's release is made of this checkout's values, and its components serve."""
     files = values(site.environment, site.tree, made(site.folder / "values"))
     chart.install(site.config, api, files)
     parts = workloads.AIRFLOW_COMPONENTS
-    together(*(partial(workloads.await_ready, api, part, START_SECONDS) for part in parts))
+    ready = partial(workloads.await_ready, timeout=START_SECONDS, hopeless=HOPELESS)
+    together(*(partial(ready, api, part) for part in parts))
 
 
 # --- Secrets ------------------------------------------------------------------------------------
@@ -240,8 +303,9 @@ def optional(environment: Environment, api: Cluster) -> Values:
     for one in asked_for(environment):
         if one.option in {"oidc", "private-repository"}:
             found.setdefault((AIRFLOW, one.secret), {})[one.key] = given(api, one)
-    if (AIRFLOW, "pipelines-ssh") in found:
-        found[AIRFLOW, "pipelines-ssh"] |= ssh_client(environment)
+    if client := found.get((AIRFLOW, "pipelines-ssh")):
+        client["key"] = client["key"].rstrip("\n") + "\n"  # $(cat key) has none; ssh wants one
+        client |= ssh_client(environment)
     return found
 
 
@@ -262,36 +326,51 @@ def ssh_client(environment: Environment) -> dict[str, str]:
 def remove(site: Site) -> None:
     """Nothing of the environment is in the cluster: neither Airflow, nor volumes, nor namespaces.
 
-    A cluster that is gone has nothing either.
+    A cluster that is gone has nothing either. One that an apply made and that does not let go goes
+    as a whole afterwards; of any other, the failure is raised.
     """
-    if not site.ledger.find(KIND, site.environment.cluster):
-        return
     if cluster.exists(site):
-        clear(api_of(site))
+        try:
+            clear(site, api_of(site))
+        except LabError as error:
+            if not site.environment.make_cluster:
+                raise
+            print(f"  not removed one by one, since the cluster goes: {first_line(error)}")
     site.ledger.forget(KIND, site.environment.cluster)
 
 
-def clear(api: Cluster) -> None:
-    """The cluster has none of our namespaces and storage classes."""
-    uninstall = ("uninstall", chart.RELEASE, "--namespace", AIRFLOW, "--ignore-not-found", "--wait")
-    chart.helm(*uninstall, "--kubeconfig", api.kubeconfig, timeout=REMOVE_SECONDS)
-    delete(api, "namespace")
-    settled(partial(refuse_volumes, api), what="the removal of volumes", timeout=REMOVE_SECONDS)
-    delete(api, "storageclass")
+def first_line(error: LabError) -> str:
+    return error.what.splitlines()[0]
 
 
-def refuse_volumes(api: Cluster) -> None:
-    """Raises NotYet while the cluster has volumes of ours: without it, nobody would delete them."""
+def clear(site: Site, api: Cluster) -> None:
+    """The cluster has none of this environment's namespaces, volumes and storage classes."""
+    mine = there(api, OWNED, "--selector", f"{LABEL}={site.environment.name}")
+    if f"Namespace/{AIRFLOW}" in mine:
+        flags = ("--namespace", AIRFLOW, "--ignore-not-found", "--wait")
+        where = ("--kubeconfig", api.kubeconfig)
+        chart.helm("uninstall", chart.RELEASE, *flags, *where, timeout=REMOVE_SECONDS)
+    delete(site, api, "namespace")
+    namespaces = {name.partition("/")[2] for name in mine if name.startswith("Namespace/")}
+    gone = partial(refuse_volumes, api, namespaces)
+    settled(gone, what="the removal of volumes", timeout=REMOVE_SECONDS)
+    delete(site, api, "storageclass")
+
+
+def refuse_volumes(api: Cluster, namespaces: Collection[str]) -> None:
+    """Raises NotYet while the cluster has volumes of these namespaces: without the cluster, nobody
+    would delete them."""
     with answers_known():
         found = api.core.list_persistent_volume(_request_timeout=CALL_SECONDS).items
     claims = [volume.spec.claim_ref for volume in found if volume.spec.claim_ref]
-    if left := [claim.name for claim in claims if claim.namespace in (AIRFLOW, STORES)]:
+    if left := [claim.name for claim in claims if claim.namespace in namespaces]:
         raise NotYet(f"there are volumes of {', '.join(left)}")
 
 
-def delete(api: Cluster, kind: str) -> None:
-    """No object of this kind that carries our label is left. Raises LabError."""
-    words = ("delete", kind, "--selector", PART_OF, "--ignore-not-found", "--wait")
+def delete(site: Site, api: Cluster, kind: str) -> None:
+    """No object of this kind that is this environment's is left. Raises LabError."""
+    mine = f"{LABEL}={site.environment.name}"
+    words = ("delete", kind, "--selector", mine, "--ignore-not-found", "--wait")
     try:
         api.kubectl(*words, f"--timeout={REMOVE_SECONDS}s", timeout=REMOVE_SECONDS + 30)
     except LabError as error:

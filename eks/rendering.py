@@ -18,6 +18,7 @@ from lab.state import write_private
 OVERLAY = Path("manifests", "overlays", "eks")
 VALUES = Path("manifests", "airflow")
 LATER = "to-be-pushed.invalid"  # the registry's name
+PINNED = ("postgresql",)  # public ones that the overlay has
 PUSHED = ("worker", "trainer")  # the images that are built here; the others are public
 
 
@@ -74,14 +75,20 @@ def overlay(environment: Environment, tree: Path, folder: Path, known: Made) -> 
     """The overlay with the environment's options, its words filled in."""
     images_here = images.locked(tree)
     later = {key: f"{LATER}/{images_here[key].name}" for key in PUSHED}
+    pinned = {key: by_digest(images_here[key]) for key in PINNED}
     rendered = manifests.render(
         tree / OVERLAY,
         made(folder),
         images_here.values(),
         components=components(environment, tree),
-        moved={**later, **known.pushed},
+        moved={**later, **pinned, **known.pushed},
     )
     return environment.fill(rendered, OVERLAY, filesystem=known.filesystem)
+
+
+def by_digest(image: Image) -> str:
+    """A public image as the lock has it: its tag may be moved, its digest may not."""
+    return f"{image.repository}@{image.digest}" if image.digest else image.name
 
 
 def components(environment: Environment, tree: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from eks.site import Row, Site
 from lab import first_version, publish, versions
 from lab.config import Config
 from lab.dataset import EMPLOYEES_NAME
-from lab.errors import CommitError, LabError, PromotionError
+from lab.errors import AccessError, AccountError, CommitError, LabError, PromotionError
 from lab.git import git
 from lab.model import Access
 from lab.state import State
@@ -31,7 +31,7 @@ def plan(environment: Environment) -> list[Row]:
 def check(site: Site, access: Access) -> None:
     """Raises PromotionError unless the branch that the environment follows holds the checkout's
     DAGs, and LabError when a repository can't be read. Changes nothing."""
-    published(access)
+    refuse_stranger(access)
     if site.environment.pipelines.startswith("ssh:"):
         print("  not checked: the pipelines' branch, which is read by an SSH key of the cluster's")
         return
@@ -42,6 +42,17 @@ def check(site: Site, access: Access) -> None:
             f" checkout, which are the attested ones: {', '.join(odd)}",
             f"push this checkout's dags/ there; to production: git push origin main:{branch}",
         )
+
+
+def refuse_stranger(access: Access) -> None:
+    """Raises AccountError when the git server does not take our account."""
+    try:
+        published(access)
+    except AccessError as error:
+        raise AccountError(
+            f"the git server of {access.git_url} refused {access.git_user!r}",
+            "correct GIT_SYNC_USERNAME and GIT_SYNC_PASSWORD: a token that may write there",
+        ) from error
 
 
 def different(site: Site, access: Access) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,11 @@ def tagged(environment: Environment) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in environment.tags.items()]
 
 
-def title(name: str) -> str:
-    """A name for what takes no other letters than these."""
-    return re.sub("[^A-Za-z0-9-]", "-", name)
+def tags_of(listed: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Tags that AWS gives in that form, by their keys."""
+    return {tag["Key"]: tag["Value"] for tag in listed}
+
+
+def is_ours(environment: Environment, tags: Mapping[str, str]) -> bool:
+    """Whether what bears these tags was made for this very environment, by whichever checkout."""
+    return environment.tags.items() <= tags.items()

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ def opened(kubeconfig: Path, workload: Workload, log: Path, timeout: float) -> I
         raise ValueError(f"{workload.name} has no door")
     local = ports.choose([workload.name], {}, 0)[workload.name]
     url = f"http://127.0.0.1:{local}"
-    words = command(kubeconfig, workload, workload.door, local)
+    words = (*command(kubeconfig, workload, workload.door, local), str(os.getpid()))
     with (
         log.open("ab") as out,
         subprocess.Popen(
@@ -84,29 +84,39 @@ def answers(url: str) -> None:
 
 
 def main() -> None:
-    """Forwards until it is ended."""
-    kubectl, kubeconfig, namespace, service, local, remote, path = sys.argv[1:]
+    """Forwards until it is ended; or, where a parent is named, until that has ended."""
+    kubectl, kubeconfig, namespace, service, local, remote, path, *parent = sys.argv[1:]
     command = [
         *(kubectl, "--kubeconfig", kubeconfig, "port-forward", "--address", "127.0.0.1"),
         *("--namespace", namespace, f"service/{service}", f"{local}:{remote}"),
     ]
     pause = Event()
-    while Path(kubeconfig).exists():
+    wanted = partial(is_wanted, Path(kubeconfig), *map(int, parent))
+    while wanted():
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            follow(process, f"http://127.0.0.1:{local}{path}")
+            follow(process, f"http://127.0.0.1:{local}{path}", wanted)
         pause.wait(PAUSE_SECONDS)
 
 
-def follow(process: subprocess.Popen[bytes], url: str) -> None:
-    """Returns when the forward has ended, or has been ended since nothing answers through it."""
+def is_wanted(kubeconfig: Path, parent: int | None = None) -> bool:
+    """Whether there is a cluster to reach, and somebody who asked for it."""
+    return kubeconfig.exists() and parent in (None, os.getppid())
+
+
+def follow(
+    process: subprocess.Popen[bytes], url: str, wanted: Callable[[], bool] = lambda: True
+) -> None:
+    """Returns when the forward has ended, or has been ended: nothing answers through it, or nobody
+    wants it any more."""
     silent = 0
-    while silent < PATIENCE:
+    while silent < PATIENCE and wanted():
         try:
             process.wait(LOOK_SECONDS)
             return
         except subprocess.TimeoutExpired:
             silent = 0 if serves(url) else silent + 1
-    print(f"nothing answers at {url}: forwarding anew", flush=True)
+    if wanted():
+        print(f"nothing answers at {url}: forwarding anew", flush=True)
     process.kill()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +72,18 @@ def serves(cluster: Cluster, workload: Workload) -> bool:
     return any(map(ready, pods(cluster, workload)))
 
 
-def await_ready(cluster: Cluster, workload: Workload, timeout: float) -> None:
-    """A pod of the workload is ready. Raises ServiceError, at once for an image that is missing."""
+def await_ready(
+    cluster: Cluster, workload: Workload, timeout: float, hopeless: Sequence[str] = HOPELESS
+) -> None:
+    """A pod of the workload is ready. Raises ServiceError, at once for what waiting won't mend:
+    where images are loaded beforehand, one that is missing."""
 
     def look() -> None:
         found = pods(cluster, workload)
         newest = revision(cluster, workload)
         current = [pod for pod in found if newest is None or newest in revisions(pod)]
         if not any(map(ready, current)):
-            refuse_hopeless(current)
+            refuse_hopeless(current, hopeless)
             remove_stuck(cluster, found, current)
             raise NotYet(" ".join(map(describe, found)) or "it has no pod")
 
@@ -112,11 +116,11 @@ def remove_stuck(cluster: Cluster, found: list[Any], current: list[Any]) -> None
             cluster.kill_pod(pod.metadata.namespace, pod.metadata.name)
 
 
-def refuse_hopeless(found: list[Any]) -> None:
+def refuse_hopeless(found: list[Any], hopeless: Sequence[str]) -> None:
     """Raises ServiceError when a pod can't get its image."""
     for pod in found:
         for reason, message in waiting(pod):
-            if reason in HOPELESS:
+            if reason in hopeless:
                 raise ServiceError(
                     f"{pod.metadata.name} has no image: {message}",
                     "lab doctor says which images are missing; then lab up again",

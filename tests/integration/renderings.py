@@ -105,6 +105,13 @@ def need_tool(name: str) -> None:
         absent(f"there is no {name} on this machine, and no test downloads one")
 
 
+def need_renderers() -> None:
+    """Skips where kubectl, helm or the chart is missing."""
+    for tool in ("kubectl", "helm"):
+        need_tool(tool)
+    chart_file()
+
+
 def chart_file() -> Path:
     """The chart's file, which is on this machine; the test skips where it is not."""
     config, pin = Config.from_environment(), chart.pinned()

@@ -28,18 +28,16 @@ from lab.progress import silent
 from lab.services import gitserver
 from tests.integration.cloud import ACCOUNT, Cloud
 from tests.integration.conftest import Project, new_project
-from tests.integration.renderings import absent, chart_file, need_tool
+from tests.integration.renderings import absent, need_renderers
 from tests.promoted import attested
 
 DATASET = "datasets/employee_attrition.csv"
-ADDONS = ("aws-efs-csi-driver", "eks-pod-identity-agent")
+ADDONS = ("aws-ebs-csi-driver", "aws-efs-csi-driver", "eks-pod-identity-agent")
 
 
 @pytest.fixture(autouse=True)
 def _able() -> None:
-    for tool in ("kubectl", "helm"):
-        need_tool(tool)
-    chart_file()
+    need_renderers()
     try:
         docker.engine()
     except MachineError as error:
@@ -65,6 +63,7 @@ def lab(empty: Project) -> Lab:
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     """What would have been brought to the cluster, which moto does not have."""
     seen: list[Made] = []
+    monkeypatch.setattr(release, "api_of", lambda _: None)
     monkeypatch.setattr(release, "make", lambda _, known: seen.append(known))
     monkeypatch.setattr(release, "remove", lambda _: None)
     return seen

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from eks import bucket
-from eks.environment import TAG
-from eks.site import Site
+from eks.environment import CLUSTER_TAG, TAG
+from eks.site import Site, tagged
 from lab.errors import NameTaken, PromotionError
 from tests.integration.cloud import Cloud, every_death
 
 NAME = "lab-staging"
+CLUSTER = "mlops-lab-staging"
 DETAILS = {
     "tagging": "TagSet",
     "encryption": "ServerSideEncryptionConfiguration",
@@ -54,7 +56,10 @@ def test_what_is_made(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
     found = details(cloud)
     assert found
-    assert found["tagging"] == [{"Key": TAG, "Value": "staging"}]
+    assert found["tagging"] == [
+        {"Key": TAG, "Value": "staging"},
+        {"Key": CLUSTER_TAG, "Value": CLUSTER},
+    ]
     assert set(found["block"].values()) == {True}
     assert len(found["block"]) == 4
     assert found["versioning"] == "Enabled"
@@ -114,12 +119,12 @@ def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
 
 def test_tags_of_others_stay(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    both = [{"Key": "team", "Value": "a"}, {"Key": TAG, "Value": "staging"}]
-    cloud.client("s3").put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": both})
+    all_tags = [{"Key": "team", "Value": "a"}, *tagged(site.environment)]
+    cloud.client("s3").put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": all_tags})
     bucket.make(site)
     found = details(cloud)
     assert found
-    assert found["tagging"] == both
+    assert found["tagging"] == all_tags
 
 
 def test_the_region_without_a_name(cloud: Cloud) -> None:
@@ -133,15 +138,24 @@ def test_the_region_without_a_name(cloud: Cloud) -> None:
 # --- Names that are taken -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tag", [None, "production"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {TAG: "staging"},
+        {TAG: "staging", CLUSTER_TAG: "another"},
+        {TAG: "production", CLUSTER_TAG: CLUSTER},
+    ],
+)
 def test_a_bucket_that_no_apply_made_is_left_alone(
-    cloud: Cloud, site: Site, tag: str | None
+    cloud: Cloud, site: Site, tags: dict[str, str]
 ) -> None:
     s3 = cloud.client("s3")
     where = {"LocationConstraint": site.aws.region}
     s3.create_bucket(Bucket=NAME, CreateBucketConfiguration=where)
-    if tag:
-        s3.put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": [{"Key": TAG, "Value": tag}]})
+    if tags:
+        tag_set = [{"Key": key, "Value": value} for key, value in tags.items()]
+        s3.put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": tag_set})
     with pytest.raises(NameTaken, match=NAME):
         bucket.make(site)
     assert site.ledger.entries() == []
@@ -180,6 +194,21 @@ def test_it_stays_unless_it_is_named(cloud: Cloud, site: Site) -> None:
     versions = cloud.client("s3").list_object_versions(Bucket=NAME)
     assert (len(versions["Versions"]), len(versions["DeleteMarkers"])) == (9, 1)
     assert site.ledger.find("bucket", NAME)
+
+
+def test_a_bucket_that_s3_says_nothing_of_is_not_gone(cloud: Cloud, site: Site) -> None:
+    """A person without s3:ListBucket gets a 403, whether there is a bucket or not."""
+    bucket.make(site)
+    allowed = {"Effect": "Allow", "Action": "iam:*", "Resource": "*"}
+    with cloud.somebody([allowed]) as person:
+        theirs = replace(site, aws=person)
+        bucket.remove(theirs)
+        assert site.ledger.find("bucket", NAME)
+        with pytest.raises(NameTaken, match="lack s3:ListBucket"):
+            bucket.remove(theirs, NAME)
+    assert site.ledger.find("bucket", NAME)
+    bucket.remove(site, NAME)
+    assert site.ledger.entries() == []
 
 
 def test_named_it_goes_with_every_version_page_by_page(cloud: Cloud, site: Site) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,10 +27,11 @@ from moto.eks.models import eks_backends
 
 from eks import cluster, environment, token
 from eks.aws import Aws
-from eks.environment import TAG
+from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
 from lab.config import TREE
 from lab.errors import (
+    BusyError,
     CloudBusy,
     LabError,
     MachineError,
@@ -41,6 +43,7 @@ from lab.errors import (
     RegionLacks,
 )
 from lab.state import write_private
+from lab.wait import NotYet, until
 from tests.integration import cloud as clouds
 from tests.integration import eksctl
 from tests.integration.cloud import Cloud, every_death
@@ -48,7 +51,8 @@ from tests.integration.cloud import Cloud, every_death
 NAME = "mlops-lab-staging"
 SCHEMA = TREE.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
 GROUPS = {"airflow", "steps", "training"}
-OURS = {TAG: "staging"}
+OURS = {TAG: "staging", CLUSTER_TAG: NAME}
+DRIVERS = (cluster.DRIVER, cluster.DISK_DRIVER)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +127,7 @@ def test_the_cluster_is_the_environments() -> None:
         "name": "mlops-lab-production",
         "region": "eu-central-1",
         "version": "1.36",
-        "tags": {TAG: "production"},
+        "tags": {TAG: "production", CLUSTER_TAG: "mlops-lab-production"},
     }
 
 
@@ -153,6 +157,11 @@ def test_which_pods_the_groups_are_for() -> None:
     ]
     assert (groups["training"]["minSize"], groups["training"]["desiredCapacity"]) == (0, 0)
     assert len(groups["steps"]["instanceTypes"]) > 2
+
+
+def test_airflow_has_a_node_in_each_of_the_three_zones() -> None:
+    (airflow,) = [group for group in config()["managedNodeGroups"] if group["name"] == "airflow"]
+    assert (airflow["minSize"], airflow["desiredCapacity"], airflow["maxSize"]) == (3, 3, 4)
 
 
 def test_the_add_ons() -> None:
@@ -237,7 +246,7 @@ def test_what_the_file_names_and_the_cluster_lacks_is_added(
     cluster.make(site)
     assert listed(cloud, "nodegroups") == GROUPS
     assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
-    assert commands(site) == ["create nodegroup", "create addon"]
+    assert commands(site) == ["create addon", "create nodegroup"]  # and neither waits for pods
 
 
 def test_an_older_cluster_is_upgraded(cloud: Cloud, site: Site, tool: Path) -> None:
@@ -251,6 +260,18 @@ def test_a_newer_cluster_is_not_taken_back(cloud: Cloud, site: Site, tool: Path)
     cloud.make_cluster(site, tags=OURS, version="1.37")
     with pytest.raises(PromotionError, match=r"has Kubernetes 1\.37.* asks for 1\.36"):
         cluster.make(site)
+    assert commands(site) == []
+
+
+def test_a_cluster_of_long_ago_is_upgraded_step_by_step(
+    cloud: Cloud, site: Site, tool: Path
+) -> None:
+    cloud.make_cluster(site, tags=OURS, version="1.34")
+    with pytest.raises(
+        PromotionError, match=r"has Kubernetes 1\.34, and can't go to 1\.36"
+    ) as error:
+        cluster.make(site)
+    assert "set kubernetes to 1.35 in eks/environments/staging.toml" in error.value.fix
     assert commands(site) == []
 
 
@@ -375,7 +396,10 @@ def test_a_node_group_that_failed(cloud: Cloud, site: Site, tool: Path) -> None:
         cluster.make(site)
 
 
-@pytest.mark.parametrize("tags", [{}, {TAG: "production"}])
+OTHERS = [{}, {TAG: "staging"}, {**OURS, TAG: "production"}, {**OURS, CLUSTER_TAG: "another"}]
+
+
+@pytest.mark.parametrize("tags", OTHERS)
 def test_somebody_elses_cluster(cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]) -> None:
     cloud.make_cluster(site, tags=tags)
     with pytest.raises(NameTaken, match=f"cluster {NAME}"):
@@ -386,8 +410,10 @@ def test_somebody_elses_cluster(cloud: Cloud, site: Site, tool: Path, tags: dict
     assert commands(site) == []
 
 
-def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path) -> None:
-    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", {}, eksctl.NETWORK)
+@pytest.mark.parametrize("tags", OTHERS)
+def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]) -> None:
+    tags = {eksctl.OWNER: NAME, **tags}
+    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
     with pytest.raises(NameTaken, match=f"stack eksctl-{NAME}-cluster"):
         cluster.make(site)
     cluster.remove(site)
@@ -409,6 +435,82 @@ def test_without_the_ledger_the_tag_tells(cloud: Cloud, site: Site, tool: Path) 
     site.ledger.path.unlink()
     cluster.remove(site)
     assert there(cloud) == ([], [])
+
+
+HANGS = """#!/bin/sh
+[ "$1" = version ] && echo 0.230.0 && exit
+echo $$ > "$0.pid.part" && mv "$0.pid.part" "$0.pid"
+exec sleep 300
+"""
+MAKES = """
+import sys
+from pathlib import Path
+from eks import cluster, environment, site
+cluster.eksctl(site.at(environment.load("staging"), Path(sys.argv[1])), "create", "cluster")
+"""
+
+
+def test_an_eksctl_whose_command_was_killed_is_left_to_end(
+    cloud: Cloud, site: Site, tool: Path
+) -> None:
+    """It goes on without us: no other may start, and nothing may be removed beneath it."""
+    as_it_is = (tool / "eksctl").read_text()
+    (tool / "eksctl").write_text(HANGS)
+    command = subprocess.Popen([sys.executable, "-c", MAKES, str(site.folder.parent)], cwd=TREE)
+    pid = tool / "eksctl.pid"
+    until(lambda: still(not pid.exists()), timeout=60, what="eksctl")
+    command.kill()
+    command.wait()
+    (tool / "eksctl").write_text(as_it_is)
+    try:
+        for do in (cluster.make, cluster.remove):
+            with pytest.raises(BusyError, match="still at work") as error:
+                do(site)
+            assert error.value.log == site.folder / "eksctl.log"
+        assert there(cloud) == ([], [])
+        assert site.ledger.entries() == []
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    until(lambda: still(is_held(site)), timeout=60, what="the end of eksctl")
+    cluster.make(site)
+    assert there(cloud)[0] == [NAME]
+
+
+def still(so: bool) -> None:
+    if so:
+        raise NotYet("it is not so yet")
+
+
+def is_held(site: Site) -> bool:
+    try:
+        cluster.refuse_another(site)
+    except BusyError:
+        return True
+    return False
+
+
+def log_groups(cloud: Cloud) -> list[str]:
+    return [one["logGroupName"] for one in cloud.client("logs").describe_log_groups()["logGroups"]]
+
+
+def test_what_the_control_plane_logged_goes_with_it(cloud: Cloud, site: Site, tool: Path) -> None:
+    ours, other = f"/aws/eks/{NAME}/cluster", f"/aws/eks/{NAME}-2/cluster"
+    cluster.make(site)
+    for group in (ours, other):
+        cloud.client("logs").create_log_group(logGroupName=group)
+    cluster.remove(site)
+    assert log_groups(cloud) == [other]
+
+
+def test_logs_of_somebody_elses_cluster_stay(cloud: Cloud, site: Site, tool: Path) -> None:
+    """Ours was deleted by hand, and another one has its name by now."""
+    cluster.make(site)
+    eksctl.delete(cloud.client, config())
+    cloud.make_cluster(site)
+    cloud.client("logs").create_log_group(logGroupName=f"/aws/eks/{NAME}/cluster")
+    cluster.remove(site)
+    assert log_groups(cloud) == [f"/aws/eks/{NAME}/cluster"]
+    assert there(cloud)[0] == [NAME]
 
 
 def by_eksctl(cloud: Cloud) -> Any:
@@ -455,20 +557,20 @@ def theirs(cloud: Cloud) -> Site:
 
 
 def test_a_cluster_that_is_there_gets_the_agent(cloud: Cloud, theirs: Site) -> None:
-    cloud.make_cluster(theirs, cluster.DRIVER)
+    cloud.make_cluster(theirs, *DRIVERS)
     clouds.AGENT_STATES.extend(["CREATING", "CREATING", "DEGRADED"])
     cluster.make(theirs)
     assert cluster.AGENT in listed(cloud, "addons")
     assert [entry.kind for entry in theirs.ledger.entries()] == ["add-on"]
     cluster.make(theirs)
     cluster.remove(theirs)
-    assert listed(cloud, "addons") == {cluster.DRIVER}
+    assert listed(cloud, "addons") == {*DRIVERS}
     assert there(cloud)[0] == [NAME]
     assert theirs.ledger.entries() == []
 
 
 def test_an_agent_that_was_there_stays(cloud: Cloud, theirs: Site) -> None:
-    cloud.make_cluster(theirs, cluster.DRIVER, cluster.AGENT)
+    cloud.make_cluster(theirs, *DRIVERS, cluster.AGENT)
     cluster.make(theirs)
     assert theirs.ledger.entries() == []
     cluster.remove(theirs)
@@ -476,7 +578,7 @@ def test_an_agent_that_was_there_stays(cloud: Cloud, theirs: Site) -> None:
 
 
 def test_an_agent_that_can_not_run(cloud: Cloud, theirs: Site) -> None:
-    cloud.make_cluster(theirs, cluster.DRIVER)
+    cloud.make_cluster(theirs, *DRIVERS)
     clouds.AGENT_STATES.append("CREATE_FAILED")
     with pytest.raises(PromotionError, match="CREATE_FAILED"):
         cluster.make(theirs)
@@ -489,10 +591,39 @@ def test_a_cluster_that_will_not_do(cloud: Cloud, theirs: Site) -> None:
     cloud.make_cluster(theirs, version="1.35")
     with pytest.raises(PromotionError, match=r"has Kubernetes 1\.35"):
         cluster.make(theirs)
-    eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME].version = "1.36"
-    with pytest.raises(PromotionError, match=f"no add-on {cluster.DRIVER}"):
-        cluster.make(theirs)
     assert theirs.ledger.entries() == []
+    assert listed(cloud, "addons") == set()
+
+
+def test_drivers_that_a_cluster_must_have(cloud: Cloud, theirs: Site) -> None:
+    """The agent comes first: what adds a driver gives it its identity through it."""
+    cloud.make_cluster(theirs)
+    with pytest.raises(PromotionError, match=f"no add-on {cluster.DRIVER}") as error:
+        cluster.make(theirs)
+    assert f"--name {cluster.DRIVER} " in error.value.fix
+    assert listed(cloud, "addons") == {cluster.AGENT}
+    cloud.client("eks").create_addon(clusterName=NAME, addonName=cluster.DRIVER)
+    with pytest.raises(PromotionError, match=f"no add-on {cluster.DISK_DRIVER}"):
+        cluster.make(theirs)
+    cluster.make(cloud.site(make_cluster=False, options=("rds",)))
+    cluster.remove(theirs)
+    assert listed(cloud, "addons") == {cluster.DRIVER}
+    assert theirs.ledger.entries() == []
+
+
+def test_our_agent_stays_when_others_use_it(
+    cloud: Cloud, theirs: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.make_cluster(theirs, *DRIVERS)
+    cluster.make(theirs)
+    role = cloud.client("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")
+    cloud.client("eks").create_pod_identity_association(
+        clusterName=NAME, namespace="theirs", serviceAccount="x", roleArn=role["Role"]["Arn"]
+    )
+    cluster.remove(theirs)
+    assert cluster.AGENT in listed(cloud, "addons")
+    assert theirs.ledger.entries() == []
+    assert f"{cluster.AGENT} stays in {NAME}" in capsys.readouterr().out
 
 
 def test_a_cluster_that_we_once_made_and_now_keep(cloud: Cloud, site: Site, tool: Path) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from eks import disks, environment
-from eks.environment import TAG
+from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
 from tests.integration.cloud import REGION, Cloud
 
 
-def disk(cloud: Cloud, **tags: str) -> str:
+def disk(cloud: Cloud, tags: dict[str, str]) -> str:
     found = cloud.client("ec2").create_volume(
         AvailabilityZone=f"{REGION}a",
         Size=20,
         TagSpecifications=[
             {
                 "ResourceType": "volume",
-                "Tags": [{"Key": k.replace("_", ":"), "Value": v} for k, v in tags.items()],
+                "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
             }
         ],
     )
@@ -29,9 +29,10 @@ def in_aws(cloud: Cloud) -> set[str]:
 
 
 def test_only_the_environments_own_disks_go(cloud: Cloud, site: Site) -> None:
-    key = TAG.replace(":", "_")
-    mine = disk(cloud, **{key: site.environment.name})
-    others = {disk(cloud, **{key: "production"}), disk(cloud, Name="staging")}
+    ours = site.environment.tags
+    mine = disk(cloud, ours)
+    theirs = ({**ours, TAG: "production"}, {**ours, CLUSTER_TAG: "another"}, {TAG: "staging"})
+    others = {disk(cloud, tags) for tags in (*theirs, {"Name": "staging"})}
     assert disks.left(site) == [mine]
     disks.remove(site)
     assert in_aws(cloud) == others
@@ -39,7 +40,7 @@ def test_only_the_environments_own_disks_go(cloud: Cloud, site: Site) -> None:
 
 
 def test_a_disk_that_a_machine_has_stays(cloud: Cloud, site: Site) -> None:
-    mine = disk(cloud, **{TAG.replace(":", "_"): site.environment.name})
+    mine = disk(cloud, site.environment.tags)
     ec2 = cloud.client("ec2")
     image = ec2.describe_images()["Images"][0]["ImageId"]
     machine = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)["Instances"][0]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from eks import filesystem
 from eks.aws import settled
-from eks.environment import TAG
-from eks.site import Site
+from eks.environment import CLUSTER_TAG, TAG
+from eks.ledger import Ledger
+from eks.site import Site, tagged
 from lab.errors import CloudBusy, NameTaken, NotRunningError
 from tests.integration.cloud import Cloud, every_death
 
-TOKEN, GROUP = "mlops-lab-staging", "mlops-lab-staging-efs"
+TOKEN, GROUP = "mlops-lab-staging/staging", "mlops-lab-staging-efs"
 
 
 @pytest.fixture
@@ -62,9 +64,10 @@ def test_what_is_made(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
     filesystem.make(site)
     (system,) = systems(cloud)
     assert (system["Encrypted"], system["ThroughputMode"]) == (True, "elastic")
-    assert {"Key": TAG, "Value": "staging"} in system["Tags"]
-    said = cloud.client("efs").describe_backup_policy(FileSystemId=system["FileSystemId"])
-    assert said["BackupPolicy"]["Status"] == "ENABLED"
+    assert [tag for tag in system["Tags"] if tag["Key"] != "Name"] == tagged(site.environment)
+    efs = cloud.client("efs")
+    with pytest.raises(efs.exceptions.PolicyNotFound):  # backups would outlive it
+        efs.describe_backup_policy(FileSystemId=system["FileSystemId"])
     assert filesystem.id_of(site) == system["FileSystemId"]
 
 
@@ -139,11 +142,38 @@ def test_a_file_system_that_never_gets_ready(
     assert site.ledger.find("filesystem", TOKEN)
 
 
-@pytest.mark.parametrize("tags", [[], [{"Key": TAG, "Value": "production"}]])
-def test_somebody_elses_file_system(
-    cloud: Cloud, site: Site, nodes: dict[str, Any], tags: list[dict[str, str]]
+OTHERS = [
+    {},
+    {TAG: "staging"},
+    {TAG: "staging", CLUSTER_TAG: "another"},
+    {TAG: "production", CLUSTER_TAG: "mlops-lab-staging"},
+]
+
+
+def listed(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def test_two_labs_of_one_name_have_a_file_system_each(
+    cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
-    cloud.client("efs").create_file_system(CreationToken=TOKEN, Tags=tags)
+    """Two checkouts, each with a `staging`, in one account: of another cluster each."""
+    other = cloud.site(cluster="another")
+    other = replace(other, ledger=Ledger(other.folder / "another.json"))
+    make_nodes(cloud, other)
+    for one in (site, other):
+        filesystem.make(one)
+    assert filesystem.id_of(site) != filesystem.id_of(other)
+    other.ledger.path.unlink()
+    filesystem.remove(other)
+    assert [system["FileSystemId"] for system in systems(cloud)] == [filesystem.id_of(site)]
+
+
+@pytest.mark.parametrize("tags", OTHERS)
+def test_somebody_elses_file_system(
+    cloud: Cloud, site: Site, nodes: dict[str, Any], tags: dict[str, str]
+) -> None:
+    cloud.client("efs").create_file_system(CreationToken=TOKEN, Tags=listed(tags))
     with pytest.raises(NameTaken, match=TOKEN):
         filesystem.make(site)
     filesystem.remove(site)
@@ -152,10 +182,14 @@ def test_somebody_elses_file_system(
     assert site.ledger.entries() == []
 
 
-def test_somebody_elses_security_group(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
-    cloud.client("ec2").create_security_group(
-        GroupName=GROUP, Description="theirs", VpcId=nodes["vpcId"]
-    )
+@pytest.mark.parametrize("tags", OTHERS)
+def test_somebody_elses_security_group(
+    cloud: Cloud, site: Site, nodes: dict[str, Any], tags: dict[str, str]
+) -> None:
+    ec2 = cloud.client("ec2")
+    made = ec2.create_security_group(GroupName=GROUP, Description="theirs", VpcId=nodes["vpcId"])
+    if tags:
+        ec2.create_tags(Resources=[made["GroupId"]], Tags=listed(tags))
     with pytest.raises(NameTaken, match=GROUP):
         filesystem.make(site)
     assert systems(cloud) == []

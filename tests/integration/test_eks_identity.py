@@ -12,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,8 +23,8 @@ from moto.eks.responses import EKSResponse
 
 from eks import bucket, identity
 from eks.aws import settled
-from eks.environment import TAG
-from eks.site import Site
+from eks.environment import CLUSTER_TAG, TAG
+from eks.site import Site, tagged
 from lab.errors import CloudBusy, NameTaken
 from tests.integration import cloud as clouds
 from tests.integration.cloud import Cloud, every_death, run_python
@@ -47,7 +48,7 @@ def associations(cloud: Cloud) -> dict[str, str]:
     for entry in listed:
         which = {"clusterName": CLUSTER, "associationId": entry["associationId"]}
         said = eks.describe_pod_identity_association(**which)["association"]
-        assert said["tags"] == {TAG: "staging"}
+        assert said["tags"] == {TAG: "staging", CLUSTER_TAG: CLUSTER}
         found[f"{said['namespace']}/{said['serviceAccount']}"] = said["roleArn"].split("/")[-1]
     return found
 
@@ -387,6 +388,33 @@ def test_somebody_elses_policy_role_and_association(cloud: Cloud, site: Site) ->
     assert site.ledger.entries() == []
     assert roles(cloud) == policies(cloud) == {}
     assert len(eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]) == 1
+
+
+@pytest.mark.parametrize("service", ["iam", "eks"])
+def test_what_another_lab_of_the_same_name_has(cloud: Cloud, site: Site, service: str) -> None:
+    """Another checkout's `staging`, of another cluster: neither taken over nor removed."""
+    iam, eks = cloud.client("iam"), cloud.client("eks")
+    theirs = replace(site.environment, cluster="another")
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    if service == "iam":
+        iam.create_role(RoleName=STEPS, AssumeRolePolicyDocument=trust, Tags=tagged(theirs))
+        iam.create_policy(PolicyName=AIRFLOW, PolicyDocument=json.dumps(ALL), Tags=tagged(theirs))
+    else:
+        role = iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=trust)["Role"]
+        eks.create_pod_identity_association(
+            clusterName=CLUSTER,
+            namespace="airflow",
+            serviceAccount="airflow-step",
+            roleArn=role["Arn"],
+            tags=theirs.tags,
+        )
+    with pytest.raises(NameTaken, match=f"{CLUSTER_TAG}={CLUSTER}"):
+        identity.make(site)
+    identity.remove(site)
+    left = eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]
+    assert (set(roles(cloud)), set(policies(cloud)), len(left)) == (
+        ({STEPS}, {AIRFLOW}, 0) if service == "iam" else (set(), set(), 1)
+    )
 
 
 def test_all_goes_and_again(cloud: Cloud, site: Site) -> None:

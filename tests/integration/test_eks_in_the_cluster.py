@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from eks import environment, keys, release, verify
-from lab.cluster import forward
+from eks import environment, keys, release, site, verify
+from eks.site import Site
+from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.control import Pods
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
 from lab.config import FIRST_DAG
-from lab.errors import AccessError, StaticKey
+from lab.errors import AccessError, NameTaken, StaticKey
 from lab.lab import Lab
 from lab.progress import silent
+
+OF_AN_OPTION = f"""
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: of-an-option
+  namespace: {AIRFLOW}
+  labels:
+    {release.LABEL}: staging
+spec:
+  podSelector:
+    matchLabels: {{nobody: has-this}}
+  policyTypes: [Egress]
+"""
 
 
 @pytest.fixture
@@ -45,6 +61,34 @@ def test_pods_without_a_key_are_not_accused(api: Cluster) -> None:
 def test_pods_without_an_identity_are_named(api: Cluster) -> None:
     found = keys.without_identity(api, AIRFLOW, ["airflow-triggerer"])
     assert [name for name in found if name.startswith("airflow-triggerer-")] == found != []
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Site:
+    return site.at(environment.load("staging"), tmp_path)
+
+
+def test_namespaces_of_somebody_elses_are_not_taken_over(api: Cluster, staging: Site) -> None:
+    with pytest.raises(NameTaken) as refused:
+        release.refuse_foreign(staging, api)
+    assert "Namespace/airflow" in refused.value.what
+
+
+def test_nothing_of_somebody_elses_is_removed(api: Cluster, staging: Site) -> None:
+    before = release.there(api, "namespace,storageclass")
+    release.clear(staging, api)
+    assert release.there(api, "namespace,storageclass") == before
+    assert workloads.serves(api, API_SERVER)
+
+
+def test_a_way_that_only_an_option_needed_is_closed_again(api: Cluster, staging: Site) -> None:
+    before = release.there(api, "networkpolicy", "--namespace", AIRFLOW)
+    api.apply(OF_AN_OPTION)
+    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) != before
+    release.prune(staging, api, OF_AN_OPTION)
+    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) != before
+    release.prune(staging, api, "")
+    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) == before
 
 
 def test_random_secrets_of_a_cluster_stay_what_they_are(

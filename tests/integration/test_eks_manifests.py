@@ -18,12 +18,14 @@ import pytest
 import yaml
 
 from eks import difference, environment, rendering
+from lab.cluster import images
 from lab.config import TREE
 from tests.integration.renderings import (
     POD_FILE,
     Object,
     Pod,
     home_of_a_lab,
+    need_renderers,
     objects,
     of_kind,
     pods,
@@ -153,8 +155,9 @@ def test_the_database_is_on_an_encrypted_disk_where_its_pod_is() -> None:
     assert disk["parameters"]["encrypted"] == "true"
     assert disk["parameters"]["type"] == "gp3"
     assert disk["volumeBindingMode"] == "WaitForFirstConsumer"
-    (tag,) = staging().tags.items()
-    assert disk["parameters"]["tagSpecification_1"] == "=".join(tag)
+    given = disk["parameters"].items()
+    tags = dict(text.split("=") for key, text in given if key.startswith("tagSpecification_"))
+    assert tags == staging().tags
 
 
 def test_no_claim_is_of_a_class_that_is_not_there() -> None:
@@ -305,6 +308,7 @@ def configuration(found: Iterable[Object]) -> configparser.RawConfigParser:
 
 @pytest.mark.parametrize(("name", "branch"), [("staging", "main"), ("production", "release")])
 def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
+    need_renderers()
     chosen = environment.load(name)
     with home_of_a_lab() as config:
         found = rendering.on_eks(replace(chosen, options=()), config, config.run)
@@ -381,5 +385,15 @@ def test_both_have_their_database_from_one_folder() -> None:
     for folder in folders:
         text = (TREE / folder / "kustomization.yaml").read_text("utf-8")
         assert "../../stores" in yaml.safe_load(text)["resources"]
-    ours = the("Service", "postgresql", "overlay")
-    assert the("Service", "postgresql", "eks") == ours
+    ours, there = (the("Service", "postgresql", name) for name in ("overlay", "eks"))
+    assert there["spec"] == ours["spec"]
+
+
+def test_every_object_says_whose_it_is() -> None:
+    owners = {o["metadata"]["labels"].get("mlops-lab/environment") for o in objects("eks")}
+    assert owners == {staging().name}
+
+
+def test_the_database_is_the_locks_own_image() -> None:
+    (container,) = the("StatefulSet", "postgresql", "eks")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"postgres@{images.locked()['postgresql'].digest}"

@@ -27,6 +27,7 @@ from tests.integration.renderings import (
     Pod,
     home_of_a_lab,
     namespace_of,
+    need_renderers,
     promote,
     promoted,
     promoted_pods,
@@ -237,6 +238,7 @@ def needs(option: str) -> set[str]:
 
 @pytest.mark.parametrize("option", ["ingress", "oidc", "rds"])
 def test_a_setting_that_is_missing_is_named(option: str) -> None:
+    need_renderers()
     for missing in needs(option):
         less = {key: value for key, value in SETTINGS.items() if key != missing}
         with home_of_a_lab() as config, pytest.raises(EnvironmentFileError, match=missing):

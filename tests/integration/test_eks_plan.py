@@ -22,7 +22,7 @@ from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
 from lab.progress import silent
 from tests import promoted
-from tests.integration.renderings import SETTINGS, chart_file, need_tool
+from tests.integration.renderings import SETTINGS, need_renderers
 from tests.promoted import attested
 
 OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
@@ -32,9 +32,7 @@ EKS = Path("manifests", "overlays", "eks", "kustomization.yaml")
 
 @pytest.fixture(autouse=True)
 def _able() -> None:
-    need_tool("kubectl")
-    need_tool("helm")
-    chart_file()
+    need_renderers()
 
 
 @pytest.fixture

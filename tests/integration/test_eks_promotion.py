@@ -10,11 +10,16 @@ import pytest
 
 from eks import difference, rendering
 from eks.difference import Difference
-from tests.integration.renderings import Object, home_of_a_lab, objects, promoted
+from tests.integration.renderings import Object, home_of_a_lab, need_renderers, objects, promoted
 from tests.integration.test_eks_manifests import ALL, EKS
 from tests.integration.test_manifests import change
 
 SETS = ((), *((name,) for name in ALL), ALL)  # of options
+
+
+@pytest.fixture(autouse=True)
+def _able() -> None:
+    need_renderers()
 
 
 @functools.cache

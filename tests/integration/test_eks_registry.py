@@ -16,9 +16,9 @@ import pytest
 import requests
 
 from eks import registry
-from eks.environment import TAG
+from eks.environment import CLUSTER_TAG, TAG
 from eks.registry import Login
-from eks.site import Site
+from eks.site import Site, tagged
 from lab import shell
 from lab.cluster import docker, gitea, images
 from lab.cluster.images import Image
@@ -107,7 +107,7 @@ def repositories(cloud: Cloud) -> dict[str, Any]:
 def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     registry.make(site)
     known = images.locked(site.tree)
-    tags = [{"Key": TAG, "Value": "staging"}]
+    tags = tagged(site.environment)
     assert repositories(cloud) == {
         name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
         for key, name in (("worker", WORKER), ("trainer", TRAINER))
@@ -211,11 +211,20 @@ def test_the_login_is_ecrs(cloud: Cloud, site: Site) -> None:
     assert found.password not in repr(found)
 
 
-@pytest.mark.parametrize("tags", [[], [{"Key": TAG, "Value": "production"}]])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {TAG: "staging"},
+        {TAG: "staging", CLUSTER_TAG: "another"},
+        {TAG: "production", CLUSTER_TAG: "mlops-lab-staging"},
+    ],
+)
 def test_somebody_elses_repository(
-    cloud: Cloud, site: Site, docker_here: Docker, tags: list[dict[str, str]]
+    cloud: Cloud, site: Site, docker_here: Docker, tags: dict[str, str]
 ) -> None:
-    cloud.client("ecr").create_repository(repositoryName=TRAINER, tags=tags)
+    listed = [{"Key": key, "Value": value} for key, value in tags.items()]
+    cloud.client("ecr").create_repository(repositoryName=TRAINER, tags=listed)
     with pytest.raises(NameTaken, match=f"repository {TRAINER}"):
         registry.make(site)
     assert not docker_here.pushed

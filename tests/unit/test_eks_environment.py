@@ -43,7 +43,7 @@ def test_a_file_becomes_an_environment(tmp_path: Path) -> None:
     found = environment.load("mine", tree)
     assert found.name == "mine"
     assert found.options == ("spot",)
-    assert found.tags == {"mlops-lab:environment": "mine"}
+    assert found.tags == {"mlops-lab:environment": "mine", "mlops-lab:cluster": "a-cluster"}
     assert found.fill("${bucket} in ${region}, ${host}", "x") == (
         "a-bucket in eu-central-1, a.example.org"
     )
@@ -100,6 +100,14 @@ def test_what_makes_no_sense_is_refused_by_name(
     assert named in refused.value.what
     assert "mine.toml" in refused.value.fix
     assert "secret" not in refused.value.what
+
+
+def test_a_name_that_no_label_can_have_is_refused(tmp_path: Path) -> None:
+    tree = tree_with(tmp_path)
+    file = tree / environment.FOLDER / "mine.toml"
+    file.rename(file.with_name("My_own.toml"))
+    with pytest.raises(EnvironmentFileError, match="name"):
+        environment.load("My_own", tree)
 
 
 def test_an_environment_that_is_not_there_is_refused_with_those_that_are() -> None:

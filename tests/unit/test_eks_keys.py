@@ -23,6 +23,10 @@ def spec(**given: Any) -> dict[str, Any]:
     return {"containers": [{"name": "base", **given}], "volumes": volumes}
 
 
+def reference(variable: str, kind: str, name: str, key: str) -> dict[str, Any]:
+    return {"name": variable, "valueFrom": {kind: {"name": name, "key": key}}}
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -31,6 +35,9 @@ def spec(**given: Any) -> dict[str, Any]:
         spec(env=[{"name": "AWS_SHARED_CREDENTIALS_FILE", "value": "/x"}]),
         spec(env=[{"name": "NOTE", "value": "ASIAIOSFODNN7EXAMPLE"}]),
         spec(envFrom=[{"secretRef": {"name": "s3-credentials", "optional": True}}]),
+        spec(envFrom=[{"configMapRef": {"name": "with-key"}}]),
+        spec(env=[reference("AIRFLOW_CONN_AWS", "secretKeyRef", "files", "credentials")]),
+        spec(env=[reference("NOTE", "configMapKeyRef", "with-key", "note")]),
         spec(volumes=[{"name": "a", "secret": {"secretName": "files"}}]),
         spec(volumes=[{"name": "a", "secret": {"secretName": "s3-credentials"}}]),
         spec(volumes=[{"name": "a", "configMap": {"name": "with-key"}}]),
@@ -50,6 +57,8 @@ def test_a_key_within_reach_is_found(found: dict[str, Any]) -> None:
         spec(envFrom=[{"configMapRef": {"name": "environment"}}]),
         spec(envFrom=[{"secretRef": {"name": "s3-credentials-of-nobody", "optional": True}}]),
         spec(envFrom=[{"secretRef": {"name": "login"}}]),
+        spec(env=[reference("PASSWORD", "secretKeyRef", "login", "password")]),
+        spec(env=[reference("PASSWORD", "secretKeyRef", "nowhere", "password")]),
         spec(volumes=[{"name": "a", "secret": {"secretName": "login"}}]),
         spec(volumes=[{"name": "a", "configMap": {"name": "code"}}, {"name": "b", "emptyDir": {}}]),
     ],

@@ -16,8 +16,10 @@ from eks import cluster
 from eks.access import PASSWORD, USER
 from eks.aws import settled
 from eks.environment import Environment
-from eks.rendering import Made, made, objects, overlay, values
+from eks.rendering import Made, made, overlay, values
 from eks.site import Row, Site
+from lab import ssh
+from lab.backends.kind import git_connection, git_sync
 from lab.cluster import chart, manifests, workloads
 from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
 from lab.cluster.workloads import AIRFLOW, STORES
@@ -116,7 +118,7 @@ def check(site: Site, api: Cluster | None) -> None:
     nor the cluster has it; NameTaken when something in the cluster is somebody else's. `api` is
     None while there is no cluster."""
     if api:
-        refuse_foreign(site, api)
+        refuse_foreign(site, api, render(site, Made()))
     lacking = [
         one.variable
         for one in asked_for(site.environment)
@@ -135,10 +137,9 @@ def held(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
     return (api.secret(namespace, secret) or {}).get(key)
 
 
-def refuse_foreign(site: Site, api: Cluster) -> None:
+def refuse_foreign(site: Site, api: Cluster, rendered: str) -> None:
     """Raises NameTaken when a namespace or storage class of our names is not this environment's."""
-    rendered = overlay(site.environment, site.tree, made(site.folder / "overlay"), Made())
-    ours = {f"{e['kind']}/{e['metadata']['name']}" for e in objects(rendered)}
+    ours = {named(entry) for entry in manifests.objects(rendered)}
     for name, owner in there(api, OWNED).items():
         if name in ours and owner != site.environment.name:
             raise NameTaken(
@@ -151,12 +152,12 @@ def refuse_foreign(site: Site, api: Cluster) -> None:
 def there(api: Cluster, kinds: str, *where: str) -> dict[str, str | None]:
     """Whose label each object of these kinds has, by its kind and name."""
     shown = json.loads(api.kubectl("get", kinds, *where, "--output", "json"))["items"]
-    return {
-        f"{entry['kind']}/{entry['metadata']['name']}": entry["metadata"]
-        .get("labels", {})
-        .get(LABEL)
-        for entry in shown
-    }
+    return {named(entry): entry["metadata"].get("labels", {}).get(LABEL) for entry in shown}
+
+
+def named(entry: Mapping[str, Any]) -> str:
+    """An object by its kind and name."""
+    return f"{entry['kind']}/{entry['metadata']['name']}"
 
 
 def make(site: Site, known: Made) -> None:
@@ -167,7 +168,7 @@ def make(site: Site, known: Made) -> None:
     api = api_of(site)
     rendered = render(site, known)
     with site.ledger.making(KIND, site.environment.cluster):
-        refuse_foreign(site, api)
+        refuse_foreign(site, api, rendered)
         api.apply(manifests.namespaces(rendered))
         write_secrets(site, api)
         api.apply(rendered)
@@ -185,7 +186,7 @@ def render(site: Site, known: Made) -> str:
 def prune(site: Site, api: Cluster, rendered: str) -> None:
     """No way is open any more that only an option needed which is now off. What else such an option
     has left is named: it may hold data."""
-    wanted = {f"{e['kind']}/{e['metadata']['name']}" for e in objects(rendered)}
+    wanted = {named(entry) for entry in manifests.objects(rendered)}
     ours = ("--selector", f"{LABEL}={site.environment.name}")
     for namespace in (AIRFLOW, STORES):
         where = ("--namespace", namespace)
@@ -226,7 +227,7 @@ def wanted(environment: Environment, api: Cluster) -> Values:
 
     database = database_of(environment, api, kept)
     git = {one.variable: given(api, one) for one in GIVEN if one.secret == "git-credentials"}  # noqa: S105
-    both = git | {"GITSYNC_USERNAME": git[USER], "GITSYNC_PASSWORD": git[PASSWORD]}
+    both = git_sync(git[USER], git[PASSWORD])
     return {
         **database,
         (AIRFLOW, "airflow-fernet-key"): {"fernet-key": fernet(api)},
@@ -242,8 +243,7 @@ def wanted(environment: Environment, api: Cluster) -> Values:
             "password": kept(AIRFLOW, "airflow-login", "password"),
         },
         (AIRFLOW, "git-credentials"): both,
-        (AIRFLOW, "pipelines-credentials"): both
-        | {"connection": json.dumps(connection(environment, git))},
+        (AIRFLOW, "pipelines-credentials"): both | {"connection": connection(environment, git)},
         **optional(environment, api),
     }
 
@@ -283,18 +283,12 @@ IN_CLUSTER = "postgresql://airflow@postgresql.stores.svc.cluster.local:5432/airf
 RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
 
 
-def connection(environment: Environment, git: Mapping[str, str]) -> dict[str, object]:
+def connection(environment: Environment, git: Mapping[str, str]) -> str:
     """Airflow's connection to the pipelines' repository."""
     if "private-repository" in environment.options:
-        from lab import ssh
-
-        return ssh.connection(environment.pipelines, f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
-    return {
-        "conn_type": "git",
-        "host": environment.pipelines,
-        "login": git[USER],
-        "password": git[PASSWORD],
-    }
+        files = (f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
+        return json.dumps(ssh.connection(environment.pipelines, *files))
+    return git_connection(environment.pipelines, git[USER], git[PASSWORD])
 
 
 def optional(environment: Environment, api: Cluster) -> Values:
@@ -311,8 +305,6 @@ def optional(environment: Environment, api: Cluster) -> Values:
 
 def ssh_client(environment: Environment) -> dict[str, str]:
     """What SSH has to be told beside its key: the one server that it may trust."""
-    from lab import ssh
-
     hosts = environment.fill("${pipelines_host_key}", "option private-repository")
     return {
         "known-hosts": f"{ssh.SERVER} {hosts}\n",

@@ -39,15 +39,7 @@ class Rendering:
 
     def objects(self) -> list[dict[str, Any]]:
         """All objects, the overlay's first."""
-        return [*objects(self.overlay), *objects(self.chart)]
-
-
-def objects(rendered: str) -> list[dict[str, Any]]:
-    """The objects of a rendering: `manifests.objects` by libyaml, ten times as fast."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [found for found in yaml.load_all(rendered, Loader=loader) if found]
+        return [*manifests.objects(self.overlay), *manifests.objects(self.chart)]
 
 
 def on_kind(config: Config, folder: Path) -> Rendering:
@@ -116,11 +108,8 @@ def filled(environment: Environment, source: Path, folder: Path) -> Path:
 
 
 def generated(tree: Path, folder: Path, known: dict[str, Image]) -> Path:
-    """The file of values that images and plugins decide, on every cluster."""
-    file = made(folder) / "values-images.yaml"
-    text = json.dumps(manifests.values(tree, known), indent=1, sort_keys=True)
-    write_private(file, text)
-    return file
+    """The file of values that images and plugins decide, in `folder`."""
+    return manifests.write_values(tree, known, made(folder) / "values-images.yaml")
 
 
 def restarting(environment: Environment, tree: Path, folder: Path) -> Path:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import filecmp
-import os
 from pathlib import Path
 
 from eks.environment import Environment
 from eks.site import Row, Site
 from lab import first_version, publish, versions
-from lab.config import Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.errors import AccessError, AccountError, CommitError, LabError, PromotionError
 from lab.git import git
@@ -109,21 +107,4 @@ def make(site: Site, access: Access) -> None:
     config = site.config
     known = State(access.backend, "postgresql", GENERATED, None, {})
     first_version.prepare(config, known)
-    first_version.publish(config, known, import_environment(access, config))
-
-
-def import_environment(access: Access, config: Config) -> dict[str, str]:
-    """What the import sees: the contract, with the person's own keys."""
-    from lab import s3
-
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(config.shared),  # no ~/.aws, no ~/.gitconfig
-        **s3.environment(access),
-        "S3_BUCKET": access.s3_bucket,
-        "GIT_URL": access.git_url,
-        "GIT_SYNC_USERNAME": access.git_user,
-        "GIT_SYNC_PASSWORD": access.git_password,
-        "DATASET_PATH": access.dataset_path,
-        "SHARED_DIR": str(config.shared),
-    }
+    first_version.publish(config, known, first_version.environment(config, access))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab import dataset, processes
+from lab import dataset, processes, s3
 from lab.config import Config
+from lab.model import Access
 from lab.shell import run
 from lab.state import State
 
@@ -35,6 +37,21 @@ def prepare(config: Config, known: State) -> None:
     if not known.dataset_source:
         generated(config).parent.mkdir(mode=0o700, exist_ok=True)
         dataset.write_employees(generated(config))
+
+
+def environment(config: Config, access: Access) -> dict[str, str]:
+    """What the import sees of servers that this machine reaches: the contract, by this access."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(config.shared),  # no ~/.aws, no ~/.gitconfig
+        **s3.environment(access),
+        "S3_BUCKET": access.s3_bucket,
+        "GIT_URL": access.git_url,
+        "GIT_SYNC_USERNAME": access.git_user,
+        "GIT_SYNC_PASSWORD": access.git_password,
+        "DATASET_PATH": access.dataset_path,
+        "SHARED_DIR": str(config.shared),
+    }
 
 
 def publish(config: Config, known: State, environment: Mapping[str, str]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -297,13 +296,14 @@ def prepare_git(site: Site) -> None:
         gitea.Listener(RECEIVER, pushes.secret(site.secrets)),
         ssh.public(ssh.private(ssh_door.deploy_key(site.config))),
     )
+    url = f"http://{GIT_HOST}:3000/{PIPELINES}.git"
     site.cluster.write_secret(AIRFLOW, "git-credentials", git_sync(STEPS, tokens[STEPS]))
     site.cluster.write_secret(
         AIRFLOW,
         "pipelines-credentials",
         {
             **git_sync(READER, tokens[READER]),
-            "connection": git_connection(tokens[READER]),
+            "connection": git_connection(url, READER, tokens[READER]),
         },
     )
 
@@ -323,10 +323,9 @@ def git_sync(user: str, password: str) -> dict[str, str]:
     }
 
 
-def git_connection(password: str) -> str:
-    """Airflow's connection to the pipelines' repository."""
-    url = f"http://{GIT_HOST}:3000/{PIPELINES}.git"
-    return json.dumps({"conn_type": "git", "host": url, "login": READER, "password": password})
+def git_connection(url: str, user: str, password: str) -> str:
+    """Airflow's connection to a repository by HTTP."""
+    return json.dumps({"conn_type": "git", "host": url, "login": user, "password": password})
 
 
 def gitea_command(site: Site, arguments: list[str]) -> str:
@@ -385,10 +384,9 @@ def install_chart(site: Site) -> None:
 
 def values(site: Site) -> list[Path]:
     """The files of values that the chart is installed with, the strongest last."""
-    own = site.config.run / "values-images.yaml"
-    text = json.dumps(manifests.values(site.config.tree, site.images), indent=1, sort_keys=True)
-    own.write_text(text, "utf-8")
-    return [*(site.config.tree / name for name in VALUES), own]
+    tree, file = site.config.tree, site.config.run / "values-images.yaml"
+    own = manifests.write_values(tree, site.images, file)
+    return [*(tree / name for name in VALUES), own]
 
 
 def publish_dataset(site: Site) -> None:
@@ -409,19 +407,14 @@ def published(site: Site) -> bool:
 
 def import_environment(site: Site) -> dict[str, str]:
     """What the import sees: the contract, with the addresses that this machine reaches."""
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(site.config.shared),  # no ~/.aws, no ~/.gitconfig
-        **s3.environment(site.lab),
-        "AWS_SECRET_ACCESS_KEY": site.secrets.get("s3_steps_secret_key"),
-        "AWS_ACCESS_KEY_ID": STEPS_KEY,
-        "S3_BUCKET": BUCKET,
-        "GIT_URL": site.lab.git_url,
-        "GIT_SYNC_USERNAME": STEPS,
-        "GIT_SYNC_PASSWORD": site.password(STEPS),
-        "DATASET_PATH": site.state.dataset_path,
-        "SHARED_DIR": str(site.config.shared),
-    }
+    steps = replace(
+        site.lab,
+        s3_access_key=STEPS_KEY,
+        s3_secret_key=site.secrets.get("s3_steps_secret_key"),
+        git_user=STEPS,
+        git_password=site.password(STEPS),
+    )
+    return first_version.environment(site.config, steps)
 
 
 def await_airflow(site: Site) -> None:

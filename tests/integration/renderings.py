@@ -27,8 +27,9 @@ from eks import environment
 from eks.environment import Environment
 from eks.rendering import Rendering, on_eks
 from lab.backends import kind
-from lab.cluster import cache, chart, images, manifests, tools
+from lab.cluster import cache, chart, docker, images, manifests, tools
 from lab.config import TREE, Config
+from lab.errors import LabError
 from lab.state import Secrets, State
 
 NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh", "eks", "eks-chart")
@@ -103,6 +104,18 @@ def absent(why: str) -> None:
 def need_tool(name: str) -> None:
     if not tools.here(name):
         absent(f"there is no {name} on this machine, and no test downloads one")
+
+
+def need_image(key: str) -> str:
+    """The name of an image that Docker holds. Skips where it does not, or there is no Docker."""
+    name = images.locked()[key].name
+    try:
+        docker.engine()
+        if not docker.image_id(name):
+            absent(f"Docker has no image {name}")
+    except LabError as error:
+        absent(error.what)
+    return name
 
 
 def need_renderers() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from eks import environment, keys, release, site, verify
+from eks.rendering import Made
 from eks.site import Site
 from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
@@ -70,7 +71,7 @@ def staging(tmp_path: Path) -> Site:
 
 def test_namespaces_of_somebody_elses_are_not_taken_over(api: Cluster, staging: Site) -> None:
     with pytest.raises(NameTaken) as refused:
-        release.refuse_foreign(staging, api)
+        release.refuse_foreign(staging, api, release.render(staging, Made()))
     assert "Namespace/airflow" in refused.value.what
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from eks import difference, environment, rendering
-from lab.cluster import images
+from lab.cluster import images, manifests
 from lab.config import TREE
 from tests.integration.renderings import (
     POD_FILE,
@@ -313,7 +313,7 @@ def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
     with home_of_a_lab() as config:
         found = rendering.on_eks(replace(chosen, options=()), config, config.run)
     (bundle,) = json.loads(
-        configuration(rendering.objects(found.chart))["dag_processor"]["dag_bundle_config_list"]
+        configuration(manifests.objects(found.chart))["dag_processor"]["dag_bundle_config_list"]
     )
     assert bundle["name"] == "pipelines"  # whose DAGs have no prefix: dags/steps.py
     assert bundle["kwargs"]["tracking_ref"] == chosen.branch == branch

@@ -26,7 +26,8 @@ from lab.errors import CloudBusy, LabError, MachineError, NameTaken
 from lab.wait import until
 from tests.integration import cloud as clouds
 from tests.integration.cloud import Cloud, every_death
-from tests.integration.test_gitea import PORT, absent, settings
+from tests.integration.renderings import need_image
+from tests.integration.test_gitea import PORT, settings
 
 WORKER, TRAINER = "mlops-lab-staging/worker", "mlops-lab-staging/trainer"
 SERVER = f"{clouds.ACCOUNT}.dkr.ecr.{clouds.REGION}.amazonaws.com"
@@ -305,13 +306,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def real() -> Iterator[Real]:
     """A fresh Gitea whose registry is open to one user. It must know its own address."""
-    image = images.locked()["gitea"].name
-    try:
-        docker.engine()
-        if not docker.image_id(image):
-            absent(f"Docker has no image {image}")
-    except LabError as error:
-        absent(error.what)
+    image = need_image("gitea")
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 

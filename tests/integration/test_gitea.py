@@ -22,7 +22,7 @@ import yaml
 from lab import ssh
 from lab.backends import kind
 from lab.cluster import docker, gitea, images
-from lab.config import TREE, Config
+from lab.config import TREE
 from lab.errors import AccessError, LabError, ServiceError
 from lab.git import git
 from lab.model import Access
@@ -38,6 +38,7 @@ from lab.services.gitserver import (
     WRITE,
 )
 from lab.wait import NotYet, until
+from tests.integration.renderings import need_image
 
 MANIFEST = TREE / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
 PORT, SSH_PORT = 3000, 2222
@@ -220,13 +221,6 @@ class Clone:
         return self.git("ls-remote", "origin", "refs/heads/main").partition("\t")[0]
 
 
-def absent(why: str) -> None:
-    """Skips, and fails instead where the lab on kind is required."""
-    if Config.from_environment().require == "kind":
-        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
-    pytest.skip(why)
-
-
 def settings() -> dict[str, str]:
     """Gitea's environment in the cluster."""
     documents = yaml.safe_load_all(MANIFEST.read_text("utf-8"))
@@ -237,13 +231,7 @@ def settings() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A fresh Gitea, nothing prepared."""
-    image = images.locked()["gitea"].name
-    try:
-        docker.engine()
-        if not docker.image_id(image):
-            absent(f"Docker has no image {image}")
-    except LabError as error:
-        absent(error.what)
+    image = need_image("gitea")
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 

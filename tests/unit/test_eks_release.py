@@ -135,6 +135,7 @@ def test_what_nobody_gives_is_refused_by_name(
 
     monkeypatch.delenv(variable)
     monkeypatch.setattr(release, "refuse_foreign", lambda *_: None)  # tried on kind
+    monkeypatch.setattr(release, "render", lambda *_: "")
     site: Any = SimpleNamespace(environment=with_options(*options))
     for api in (None, Held().api):
         with pytest.raises(PromotionError) as refused:

@@ -6,12 +6,15 @@ can't follow an empty repository, and what has a common beginning can be promote
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import runs
+from lab.config import FIRST_DAG
 from lab.git import CONFIG, git
 from lab.model import Access
 
@@ -28,6 +31,8 @@ PROMOTED = f"""\
 `{STAGING}` is staging. To production: `git push origin {STAGING}:{PRODUCTION}`
 """
 IGNORED = "# Files that hold no DAG, by their names.\n"
+DECLARED = re.compile(r"\bDAG\(|@dag\b")  # in a file that declares DAGs
+PARSE_SECONDS = 60  # for all files, once the first is parsed
 NOT_DAGS = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # but .airflowignore
 
 
@@ -49,6 +54,25 @@ def dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> str | Non
             git(lab, "commit", "--quiet", "--message", MESSAGE, cwd=clone)
         git(lab, "push", "--quiet", "origin", f"HEAD:refs/heads/{STAGING}", cwd=clone)
         return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
+
+
+def await_parsed(lab: Access, source: Path, commit: str, timeout: float) -> None:
+    """Airflow has parsed the files of `source` at this commit, of which the first DAG's is one.
+
+    Raises ServiceError when the first DAG is not there after `timeout` seconds, DagError when it
+    can't be. Of the other files it is said which has no DAG; `lab status` says which are broken.
+    """
+    runs.await_dag(lab, FIRST_DAG, commit, timeout)
+    if silent := runs.await_files(lab, dag_files(source), commit, PARSE_SECONDS):
+        print(f"  Airflow has found no DAG in {', '.join(silent)}: lab logs airflow-dag-processor")
+
+
+def dag_files(source: Path) -> list[str]:
+    """The files of `source` that declare DAGs, by their paths in it."""
+    found = (
+        path for path in source.rglob("*.py") if DECLARED.search(path.read_text("utf-8", "replace"))
+    )
+    return sorted(path.relative_to(source).as_posix() for path in found)
 
 
 def empty(lab: Access, url: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -24,7 +24,7 @@ CALL_SECONDS = 30
 LOG_LINES = 60
 RETURNED = "return_value"  # the XCom that holds what a task returned
 MENDED_SECONDS = 10  # after a push, a file's error may still be the one of before
-STAGING = "pipelines"  # the bundle whose DAGs have no prefix
+STAGING_BUNDLE = "pipelines"  # the bundle whose DAGs have no prefix
 PAGE = 100  # entries that Airflow gives at once
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
 
@@ -131,7 +131,14 @@ def dags(client: ApiClient) -> list[DAGResponse]:
     """What Airflow says of each DAG that can be run."""
     from airflow_client.client import DAGApi
 
-    return list(DAGApi(client).get_dags(limit=PAGE, _request_timeout=CALL_SECONDS).dags)
+    found: list[DAGResponse] = []
+    while True:
+        page = DAGApi(client).get_dags(
+            limit=PAGE, offset=len(found), order_by=["dag_id"], _request_timeout=CALL_SECONDS
+        )
+        found += page.dags
+        if not page.dags or len(found) >= page.total_entries:
+            return found
 
 
 def known_dags(lab: Access) -> dict[str, list[str]]:
@@ -172,6 +179,31 @@ def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
     until(known, what=dag_id, timeout=timeout, interval=0.2)
 
 
+def await_files(lab: Access, files: Collection[str], version: str, timeout: float) -> list[str]:
+    """Airflow has the DAGs of these files at this commit, or says why it can't parse them.
+
+    The files of which it says nothing after `timeout` seconds: it may find no DAG in them.
+    """
+    silent = sorted(files)
+
+    def parsed() -> None:
+        silent[:] = sorted(set(files) - files_at(lab, version))
+        if silent:
+            raise NotYet(f"Airflow has yet to parse {', '.join(silent)}")
+
+    with suppress(ServiceError):
+        until(parsed, what="the DAGs", timeout=timeout, interval=0.3)
+    return silent
+
+
+def files_at(lab: Access, version: str) -> set[str]:
+    """The files without a prefix whose DAGs are of this commit, and those that can't be parsed."""
+    with calling(lab) as client:
+        found = [dag for dag in dags(client) if dag.bundle_name == STAGING_BUNDLE]
+    broken = {each.file for each in broken_files(lab) if each.bundle == STAGING_BUNDLE}
+    return broken | {str(dag.relative_fileloc) for dag in found if dag.bundle_version == version}
+
+
 def dag_version(lab: Access, dag_id: str) -> str | None:
     """The commit that a run of the DAG would be of now, or None where there is no such DAG."""
     from airflow_client.client import DAGApi
@@ -189,7 +221,7 @@ def refuse_broken(lab: Access, dag_id: str) -> None:
     """Raises DagError when Airflow could not parse the DAG's file, which is called after it."""
     bundle, _, name = dag_id.rpartition(".")
     for broken in broken_files(lab):
-        if (broken.bundle, broken.file) == (bundle or STAGING, f"{name}.py"):
+        if (broken.bundle, broken.file) == (bundle or STAGING_BUNDLE, f"{name}.py"):
             raise DagError(str(broken), "mend the file")
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, state
-from lab.config import FIRST_DAG, Config
+from lab import choices, doctor, first_version, ports, processes, publish, s3, state
+from lab.config import Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
 from lab.errors import PortError
@@ -347,12 +347,12 @@ def publish_dataset(site: Site) -> None:
 
 
 def await_airflow(site: Site) -> None:
-    """Wait until Airflow is healthy and knows the pipeline."""
+    """Wait until Airflow is healthy and knows the pipelines."""
     for service in site.airflow:
         processes.await_ready(site.config, service, START_SECONDS)
     airflow.warm_up(site.ports[airflow.API_SERVER])
     if commit := published_commit(site):
-        runs.await_dag(site.lab, FIRST_DAG, commit, START_SECONDS)
+        publish.await_parsed(site.lab, site.config.tree / "dags", commit, START_SECONDS)
     gitserver.tell_the_untold(site.config, site.secrets, site.ports)
 
 

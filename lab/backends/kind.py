@@ -17,7 +17,7 @@ from lab.cluster.doctor import LOOKS
 from lab.cluster.images import Image
 from lab.cluster.manifests import Setting
 from lab.cluster.workloads import AIRFLOW, STORES, Workload
-from lab.config import FIRST_DAG, Config
+from lab.config import Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
 from lab.errors import LabError
@@ -418,10 +418,10 @@ def import_environment(site: Site) -> dict[str, str]:
 
 
 def await_airflow(site: Site) -> None:
-    """Wait until Airflow is healthy and knows the pipeline."""
+    """Wait until Airflow is healthy and knows the pipelines."""
     together(*(partial(await_component, site, w) for w in workloads.AIRFLOW_COMPONENTS))
     if commit := published_commit(site):
-        runs.await_dag(site.lab, FIRST_DAG, commit, START_SECONDS)
+        publish.await_parsed(site.lab, site.config.tree / "dags", commit, START_SECONDS)
 
 
 def await_component(site: Site, workload: Workload) -> None:

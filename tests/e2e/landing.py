@@ -97,6 +97,8 @@ class Landing:
         wanted = {e["Key"]: e["ETag"].strip('"') for e in self.listed(PREFIX) if e["Key"] in keys}
 
         def loaded() -> dict[str, Any]:
+            if not self.listed(LINEAGE):
+                raise NotYet("no run has loaded anything")
             found = self.lineage()
             sources = {source["key"]: source["etag"] for source in found["sources"]}
             if not wanted.items() <= sources.items():

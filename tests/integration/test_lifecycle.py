@@ -16,6 +16,8 @@ import pytest
 
 from lab import ports, processes, state
 from lab.config import Config
+from lab.publish import dag_files
+from lab.runs import STAGING_BUNDLE
 from lab.services.seaweedfs import SOCKET_FOLDERS
 
 ENV_KEYS = {
@@ -88,6 +90,14 @@ def test_up_killed_at_any_moment_is_completed_by_the_next(config: Config, tmp_pa
         assert "Traceback" not in errors
     done = lab(config, "up", "--dataset", str(csv))
     assert done.returncode == 0, done.stderr
+    knows_every_dag(config)
+
+
+def knows_every_dag(config: Config) -> None:
+    """What `up` has published can be run as soon as it has ended."""
+    lines = [line.split(maxsplit=1) for line in lab(config, "status").stdout.splitlines()]
+    (names,) = (words[1] for words in lines if words[0] == STAGING_BUNDLE)
+    assert [f"{name}.py" for name in names.split(", ")] == dag_files(config.tree / "dags")
 
 
 def test_up_again_changes_nothing(config: Config) -> None:

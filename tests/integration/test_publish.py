@@ -236,3 +236,12 @@ def test_what_was_pushed_meanwhile_is_not_overwritten(
     with pytest.raises(LabError, match=r"rejected|fetch first"):
         pipelines.publish()
     assert "theirs.txt" in pipelines.files(STAGING)
+
+
+def test_the_files_that_declare_dags_are_found_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    (tmp_path / "one.py").write_text("with DAG('one'):\n    pass\n")
+    (tmp_path / "team" / "two.py").write_text("@dag\ndef two() -> None: ...\n")
+    (tmp_path / "latin.py").write_bytes(b"# caf\xe9\nwith DAG('latin'): pass\n")
+    (tmp_path / "assets.py").write_text("from airflow.sdk import Asset\n")
+    assert publish.dag_files(tmp_path) == ["latin.py", "one.py", "team/two.py"]

@@ -152,3 +152,22 @@ def test_a_log_says_why_a_task_failed() -> None:
         "AirflowFailException: no such column",
         "ValueError: Job Role",
     ]
+
+
+# --- What Airflow has parsed ----------------------------------------------------------------------
+
+
+def test_files_are_waited_for_until_airflow_knows_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([set(), {"one.py"}, {"one.py", "two.py", "other.py"}])
+    monkeypatch.setattr(runs, "files_at", lambda *_: next(asked))
+    assert runs.await_files(a_lab("http://127.0.0.1:9"), ["one.py", "two.py"], "c0", 30) == []
+
+
+def test_files_that_airflow_says_nothing_of_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "files_at", lambda *_: {"one.py"})
+    left = runs.await_files(a_lab("http://127.0.0.1:9"), ["two.py", "one.py"], "c0", 0)
+    assert left == ["two.py"]
+
+
+def test_nothing_is_known_of_files_while_airflow_does_not_answer() -> None:
+    assert runs.await_files(a_lab("http://127.0.0.1:9"), ["one.py"], "c0", 0) == ["one.py"]

@@ -12,6 +12,12 @@ LOCKS = TREE / "requirements"
 STEPS = (TREE / "images" / "worker", TREE / "images" / "trainer")
 HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
 PYTHONS = ((3, 11), (3, 14))
+# By the names of tests and of their files.
+ON_KIND = (
+    "(kind or gitea or minio or manifests or values or worker or trainer or attestation or eks_api"
+    " or eks_apply or eks_in or eks_options or eks_plan or eks_promotion or eks_registry)"
+    " and not embedded"
+)
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lab"]
@@ -97,6 +103,15 @@ def e2e(session: nox.Session) -> None:
     """A fresh lab per backend, the pipelines, the assertions; `-- -k kind --keep-cluster`."""
     install(session, "lab", "check")
     session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def kind(session: nox.Session) -> None:
+    """What CI runs where Docker is: all of kind, and each part that needs a cluster's tools."""
+    install(session, "lab", "check")
+    folders = ("tests/e2e", "tests/faults", "tests/integration")
+    required = {"LAB_REQUIRE": "kind"}
+    session.run("pytest", *folders, "-k", ON_KIND, *session.posargs, env=required)
 
 
 @nox.session

@@ -16,10 +16,12 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[2]
 CODE = ("lab", "eks", "dags", "images/worker/dataset_steps", "images/trainer/model_steps")
+MAPPED = ("cluster", "gitserver", "services")
 MEDIAN_LINES, MOST_LINES = 8, 50
 NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
 CHOICE = re.compile(r"LAB_[A-Z_]*")
-SESSIONS_READ = {"LAB_HOME", "LAB_DATABASE"}  # noxfile.py runs before the kit is installed
+# noxfile.py runs before the kit is installed; LAB_REQUIRE it sets.
+SESSIONS_READ = {"LAB_HOME", "LAB_DATABASE", "LAB_REQUIRE"}
 LOCKS = sorted((TREE / "requirements").glob("*.txt"))
 HOSTS = (
     "py" + "pi.org",
@@ -122,6 +124,14 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 # --- Choices and exits --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["lab", "eks", *(f"lab/{name}" for name in MAPPED)])
+def test_a_package_that_is_a_map_names_all_its_parts(folder: str) -> None:
+    told = re.findall(r"\w+", ast.get_docstring(parsed(TREE / folder / "__init__.py")) or "")
+    modules_here = {path.stem for path in (TREE / folder).glob("*.py")} - {"__init__", "__main__"}
+    packages = {path.parent.name for path in (TREE / folder).glob("*/__init__.py")}
+    assert sorted((modules_here | packages) - set(told)) == []
 
 
 def test_one_module_reads_choices() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from eks import apply as promotion
+from eks import bucket, environment, plan, site
 from eks import destroy as removal
-from eks import environment, plan, site
 from eks import verify as proof
+from eks.errors import translated
+from eks.ledger import Entry
 from lab.__main__ import run_command, show_proof
 from lab.config import TREE
 from lab.errors import EnvironmentFileError, PromotionError
@@ -49,6 +52,19 @@ def chosen(context: typer.Context, name: str | None) -> site.Site:
     return site.at(environment.load(named.pop()), TREE / site.HOME)
 
 
+@contextmanager
+def at_work(context: typer.Context, name: str | None) -> Iterator[site.Site]:
+    """The site that was chosen, when its file names the place where what it has was made; what
+    fails is told in its words.
+
+    Raises EnvironmentFileError otherwise.
+    """
+    found = chosen(context, name)
+    found.ledger.entries()
+    with translated(found):
+        yield found
+
+
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context, name: Name = None) -> None:
     """Promote what kind proved to a cluster on AWS. Without a command: plan."""
@@ -67,9 +83,9 @@ def show(context: typer.Context, name: Name = None) -> None:
 @app.command()
 def apply(context: typer.Context, name: Name = None, yes: Yes = False) -> None:
     """Make or complete the environment: AWS, the cluster, Airflow. Asks first."""
-    found = chosen(context, name)
-    called = found.environment.name
-    promotion.apply(found, lambda: agree(f"make {called} what this checkout says", yes))
+    with at_work(context, name) as found:
+        called = found.environment.name
+        promotion.apply(found, lambda: agree(f"make {called} what this checkout says", yes))
     print(f"""
 open    kubectl --kubeconfig {found.folder / "kubeconfig"} -n airflow \\
           port-forward svc/airflow-api-server 8080:8080
@@ -84,12 +100,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Run the pipeline on the cluster and prove what it made; look for static keys."""
-    with redirect_stdout(sys.stderr if as_json else sys.stdout):
-        found = proof.prove(chosen(context, name))
+    with redirect_stdout(sys.stderr if as_json else sys.stdout), at_work(context, name) as found:
+        proved = proof.prove(found)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(proved)))
     else:
-        show_proof(found)
+        show_proof(proved)
 
 
 @app.command()
@@ -102,17 +118,24 @@ def destroy(
     ] = None,
 ) -> None:
     """Remove what was made in AWS. The bucket stays unless it is named."""
-    found = chosen(context, name)
-    chosen_bucket = found.environment.bucket
-    refuse_other_bucket(chosen_bucket, erase)
+    with at_work(context, name) as found:
+        chosen_bucket = found.environment.bucket
+        refuse_other_bucket(chosen_bucket, erase)
 
-    def decide() -> str | None:
-        agree(f"remove {found.environment.name} from AWS", yes)
-        return erase if yes or erase else ask_for_bucket(chosen_bucket)
+        def decide() -> str | None:
+            agree(f"remove {found.environment.name} from AWS", yes)
+            return erase if yes or erase else ask_for_bucket(chosen_bucket)
 
-    removal.destroy(found, decide)
-    left = found.ledger.entries()
-    print("\n".join(f"left: {entry.kind} {entry.name}" for entry in left) or "nothing is left")
+        removal.destroy(found, decide)
+        print("\n".join(remaining(entry) for entry in found.ledger.entries()) or "nothing is left")
+
+
+def remaining(entry: Entry) -> str:
+    """What is still there after a destroy, as a person reads it."""
+    if entry.kind != bucket.KIND:
+        return f"left: {entry.kind} {entry.name}"
+    erase = f"destroy --erase-bucket {entry.name} removes it"
+    return f"kept: bucket {entry.name} (every version of every dataset; {erase})"
 
 
 def ask_for_bucket(name: str) -> str | None:

@@ -48,7 +48,11 @@ def make(site: Site) -> None:
         if not there:
             create(site)
         settle(site)
-        facts["arn"] = f"arn:{site.aws.partition}:s3:::{name}"
+        facts["arn"] = arn(site)
+
+
+def arn(site: Site) -> str:
+    return f"arn:{site.aws.partition}:s3:::{site.environment.bucket}"
 
 
 def look(site: Site) -> bool:
@@ -170,10 +174,9 @@ def remove(site: Site, erase: str | None = None) -> None:
     """
     name = site.environment.bucket
     if erase is None:
-        if unless_foreign(is_absent, site):
-            site.ledger.forget(KIND, name)
+        keep(site)
         return
-    if not is_absent(site):
+    if look_head(site) is not None:
         refuse_other_name(name, erase)
         look(site)
         empty(site)
@@ -181,9 +184,18 @@ def remove(site: Site, erase: str | None = None) -> None:
     site.ledger.forget(KIND, name)
 
 
-def is_absent(site: Site) -> bool:
-    """Whether S3 says that there is no such bucket. Raises NameTaken when it refuses to say."""
-    return look_head(site) is None
+def keep(site: Site) -> None:
+    """The ledger names the bucket if it is there and ours, and does not if S3 says it is gone.
+
+    Of one that is another's by now, or that S3 says nothing of, it says what it said.
+    """
+    name = site.environment.bucket
+    there = unless_foreign(look, site)
+    if there is False:
+        site.ledger.forget(KIND, name)
+    elif there and not site.ledger.find(KIND, name):
+        with site.ledger.making(KIND, name) as facts:
+            facts["arn"] = arn(site)
 
 
 def refuse_other_name(name: str, erase: str) -> None:

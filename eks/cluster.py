@@ -45,6 +45,7 @@ NETWORK_STACK = "eksctl-{cluster}-cluster"
 EKSCTL_SECONDS = 5400
 WAIT_SECONDS = 2700
 WAIT_INTERVAL = 15.0
+LOG_SECONDS = 300  # until a control plane has logged something
 IN_USE = ("ACTIVE", "UPDATING")
 UNDERWAY = ("CREATING", "UPDATING", "PENDING", "DELETING")
 
@@ -267,7 +268,8 @@ def build(site: Site) -> None:
         if found is None:
             clear(site)  # of a first attempt that failed, or of a cluster deleted by hand
             eksctl(site, "create", "cluster", "--write-kubeconfig=false")
-        else:
+        limit_logs(site)
+        if found:
             upgrade(site, found)
             complete(site)
         refuse_broken_groups(site)
@@ -303,6 +305,36 @@ def ready(site: Site) -> Any:
         again = "nox -s eks -- destroy removes it; then apply again"
         raise meant(f"cluster {name} is {found['status']}", "\n".join(issues), fix=again)
     return found
+
+
+def limit_logs(site: Site) -> None:
+    """What the control plane logs is kept for the file's days, and not for ever.
+
+    eksctl says so to CloudWatch after its stack, which alone switches the logs on: an eksctl that
+    was killed has not. Raises CloudBusy while the cluster logs, and has no group for it yet.
+    """
+    days, group = days_of_logs(site), LOGS.format(cluster=site.environment.cluster)
+    put = site.aws.client("logs").put_retention_policy
+
+    def check() -> None:
+        doing = f"keep log group {group} for {days} days"
+        if find(doing, put, logGroupName=group, retentionInDays=days) is None and is_logging(site):
+            raise NotYet("EKS has not made it, and what goes there later would be kept for ever")
+
+    if days:
+        settled(check, what=f"log group {group}", timeout=LOG_SECONDS, interval=WAIT_INTERVAL)
+
+
+def days_of_logs(site: Site) -> int:
+    """For how long the file wants the logs; 0 for ever, as with eksctl."""
+    chosen = wanted(site.environment, site.tree).get("cloudWatch", {}).get("clusterLogging", {})
+    return int(chosen.get("logRetentionInDays", 0))
+
+
+def is_logging(site: Site) -> bool:
+    """Whether the cluster logs anything. Somebody may have switched that off."""
+    said = (described(site.aws, site.environment.cluster) or {}).get("logging", {})
+    return any(kind["enabled"] and kind["types"] for kind in said.get("clusterLogging", []))
 
 
 def upgrade(site: Site, found: Mapping[str, Any]) -> None:
@@ -474,7 +506,7 @@ def remove(site: Site) -> None:
     if not site.environment.make_cluster:
         remove_agent(site)
         return
-    if site.ledger.find(KIND, name) or is_tagged(site):
+    if site.ledger.find(KIND, name) or is_tagged(site) or stacks(site):
         wait_for_stacks(site)
         if is_tagged(site):
             eksctl(site, "delete", "cluster", "--wait", "--disable-nodegroup-eviction")

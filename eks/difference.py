@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Allowed:
     """Differences that may be, and why. `*` stands for any text, `?` for any character.
 
     The field `*` allows that the object is on one side only, and nothing else: all of an object's
-    fields are `?*`.
+    fields are `?*`. What names an option allows nothing where that option is off.
     """
 
     object: str
@@ -67,6 +67,12 @@ class Allowed:
     reason: str
     kind: str = "*"  # what the two sides may say; empty: only that it is not there
     eks: str = "*"
+    option: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason, as a person reads it."""
+        return f"{self.option}: {self.reason}" if self.option else self.reason
 
     def covers(self, row: Difference) -> bool:
         """Whether it allows this difference."""
@@ -263,12 +269,14 @@ def ambiguous(text: str) -> bool:
 
 
 def judge(
-    found: Iterable[Difference], allowed: Sequence[Allowed]
+    found: Iterable[Difference], allowed: Sequence[Allowed], options: Collection[str] = ()
 ) -> list[tuple[Difference, str | None]]:
-    """Each difference with the reason of the first entry that allows it; None where none does."""
-    return [
-        (row, next((entry.reason for entry in allowed if entry.covers(row)), None)) for row in found
-    ]
+    """Each difference, and why the first entry allows it that does; None where none does.
+
+    An entry of an option counts where that is one of `options`.
+    """
+    counting = [entry for entry in allowed if not entry.option or entry.option in options]
+    return [(row, next((e.why for e in counting if e.covers(row)), None)) for row in found]
 
 
 def allowed(path: Path = TREE / PROMOTION) -> list[Allowed]:

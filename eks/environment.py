@@ -17,6 +17,8 @@ FOLDER = Path("eks", "environments")
 OPTIONS = Path("manifests", "options")
 TAG = "mlops-lab:environment"
 CLUSTER_TAG = "mlops-lab:cluster"  # two checkouts may each have a `staging`, in one account
+PLACE = ("account", "region", "cluster", "bucket")  # by which AWS finds what was made
+PRIVATE = "private-repository"  # the option with which Airflow reads the pipelines by a key
 BLANK = re.compile(r"\$\{([a-z_]+)\}")
 SETTING = re.compile("[a-z][a-z_]*")
 # The rules are AWS's own: of the IAM, S3 and EKS documentation.
@@ -57,6 +59,11 @@ class Environment:
     def tags(self) -> dict[str, str]:
         """What everything made in AWS carries."""
         return {TAG: self.name, CLUSTER_TAG: self.cluster}
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where what is made is found again; not to be changed while there is any of it."""
+        return {word: getattr(self, word) for word in PLACE}
 
     @property
     def words(self) -> dict[str, str]:
@@ -118,8 +125,7 @@ def check(found: Environment, tree: Path) -> None:
     for key, rule in RULES.items():
         if not rule.fullmatch(getattr(found, key)):
             refuse(found.name, f"{key} = {getattr(found, key)!r} is none")
-    for key in ("pipelines", "datasets"):
-        check_url(found.name, key, getattr(found, key))
+    check_urls(found)
     known = {folder.name for folder in (tree / OPTIONS).glob("*/")}
     for option in found.options:
         if option not in known:
@@ -131,14 +137,33 @@ def check(found: Environment, tree: Path) -> None:
             refuse(found.name, f"[settings] {key} must be a line of text")
 
 
-def check_url(name: str, key: str, url: str) -> None:
-    """Raises EnvironmentFileError for a URL that git can't use, or one that holds a password."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "ssh"} or not parts.hostname:
-        refuse(name, f"{key} = {url!r} is no https:// or ssh:// address")
-    if parts.password or (parts.username and parts.scheme == "https"):
+def check_urls(found: Environment) -> None:
+    """Raises EnvironmentFileError for a repository that nobody would have the credentials for."""
+    scheme = "ssh" if PRIVATE in found.options else "https"
+    why = f"ssh:// goes with the option {PRIVATE}, and https:// without it"
+    check_url(found.name, "pipelines", found.pipelines, scheme, why)
+    why = "the steps have a user and a password for it, and no key"
+    check_url(found.name, "datasets", found.datasets, "https", why)
+
+
+def check_url(name: str, key: str, url: str, scheme: str, why: str) -> None:
+    """Raises EnvironmentFileError for a URL that git can't use, or one that holds a password.
+
+    The URL itself is not told: it may hold a password where nobody looks for one.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise refused(name, f"{key} is no address: {error}") from error
+    if parts.password or (parts.username and scheme == "https"):
         refuse(name, f"{key} holds a user or a password: those go into a Secret")
+    if not url.startswith(f"{scheme}://") or not parts.hostname or url.split() != [url]:
+        refuse(name, f"{key} is no {scheme}:// address: {why}")
 
 
 def refuse(name: str, what: str) -> None:
-    raise EnvironmentFileError(f"environment {name}: {what}", f"correct {FOLDER / name}.toml")
+    raise refused(name, what)
+
+
+def refused(name: str, what: str) -> EnvironmentFileError:
+    return EnvironmentFileError(f"environment {name}: {what}", f"correct {FOLDER / name}.toml")

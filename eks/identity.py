@@ -9,8 +9,8 @@ of an object that is not there; such a question names no prefix, hence `IfExists
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,15 @@ class Role:
 
 def roles(environment: Environment) -> list[Role]:
     """The roles of an environment's pods."""
-    airflow: tuple[str, ...] = (
-        "airflow",
-        "airflow-scheduler",
-        "airflow-triggerer",
-        "airflow-worker",
-    )
-    policies: tuple[str, ...] = ("airflow",)
-    if LOGS in environment.options:  # the API server shows them
-        airflow, policies = (*airflow, "airflow-api-server"), (*policies, "logs")
-    return [
-        Role(f"{environment.cluster}-steps", ("steps",), ("airflow-step",)),
-        Role(f"{environment.cluster}-airflow", policies, airflow),
+    name, logs = environment.cluster, LOGS in environment.options
+    writers = ("airflow", "airflow-scheduler", "airflow-triggerer", "airflow-worker")
+    found = [
+        Role(f"{name}-steps", ("steps",), ("airflow-step",)),
+        Role(f"{name}-airflow", ("airflow", "logs") if logs else ("airflow",), writers),
     ]
+    if logs:  # the API server shows them, and needs nothing else of AWS
+        found.append(Role(f"{name}-pages", ("pages",), ("airflow-api-server",)))
+    return found
 
 
 def accounts(environment: Environment) -> list[str]:
@@ -242,31 +238,23 @@ def detach(site: Site, role: str, policies: set[str]) -> None:
 # --- Associations -------------------------------------------------------------------------------
 
 
-def association_name(site: Site, account: str) -> str:
-    return f"{site.environment.cluster}/{AIRFLOW}/{account}"
+def association_name(environment: Environment, account: str) -> str:
+    return f"{environment.cluster}/{AIRFLOW}/{account}"
 
 
 def associate(site: Site, role: Role, account: str) -> None:
     """EKS gives the role to the service account's pods."""
     found = look_association(site, account)
     wanted = role_arn(site, role.name)
-    with site.ledger.making(ASSOCIATION, association_name(site, account)) as facts:
-        if not found:
-            settled(
-                lambda: facts.update(id=create_association(site, account, wanted)),
-                what=f"role {role.name}",
-                timeout=KNOWN_SECONDS,
-            )
+    with site.ledger.making(ASSOCIATION, association_name(site.environment, account)) as facts:
+        if found and found["roleArn"] == wanted:
+            facts["id"] = found["associationId"]
             return
-        facts["id"] = found["associationId"]
-        if found["roleArn"] != wanted:
-            ask(
-                f"give {account} role {role.name}",
-                site.aws.client("eks").update_pod_identity_association,
-                clusterName=site.environment.cluster,
-                associationId=found["associationId"],
-                roleArn=wanted,
-            )
+        facts["id"] = settled(
+            lambda: give(site, account, wanted, found),
+            what=f"role {role.name}",
+            timeout=KNOWN_SECONDS,
+        )
 
 
 def look_association(site: Site, account: str) -> Any:
@@ -280,67 +268,91 @@ def look_association(site: Site, account: str) -> Any:
     which = {"clusterName": cluster, "associationId": listed[0]["associationId"]}
     said = find(doing, eks.describe_pod_identity_association, **which)
     if said and not is_ours(site.environment, said["association"].get("tags", {})):
-        raise foreign(ASSOCIATION, association_name(site, account), site.environment)
+        taken = association_name(site.environment, account)
+        raise foreign(ASSOCIATION, taken, site.environment)
     return said and said["association"]
 
 
-def create_association(site: Site, account: str, role: str) -> str:
-    """The association's id. Raises NotYet while EKS does not know the role, which IAM has."""
+def give(site: Site, account: str, role: str, found: Any) -> str:
+    """The id of the association, which has this role: the one that was found, else a new one.
+
+    Raises NotYet while EKS does not know the role, which IAM has.
+    """
+    eks = site.aws.client("eks")
+    call, which = eks.create_pod_identity_association, new_association(site, account)
+    if found:
+        call = eks.update_pod_identity_association
+        which = {"associationId": found["associationId"]}
+    cluster = site.environment.cluster
     try:
-        made = ask(
-            f"give {account} {role}",
-            site.aws.client("eks").create_pod_identity_association,
-            clusterName=site.environment.cluster,
-            namespace=AIRFLOW,
-            serviceAccount=account,
-            roleArn=role,
-            tags=site.environment.tags,
-        )
+        said = ask(f"give {account} {role}", call, clusterName=cluster, roleArn=role, **which)
     except LabError as error:
         if "InvalidParameterException" in error.what and "role" in error.what.lower():
             raise NotYet(error.what) from error
         raise
-    return str(made["association"]["associationId"])
+    return str(said["association"]["associationId"])
+
+
+def new_association(site: Site, account: str) -> dict[str, Any]:
+    """What EKS is told of an association that is not there."""
+    return {"namespace": AIRFLOW, "serviceAccount": account, "tags": site.environment.tags}
 
 
 # --- Removing -----------------------------------------------------------------------------------
 
 
 def drop_unwanted(site: Site) -> None:
-    """What an earlier `apply` made for an option that is off now is gone."""
-    wanted = {association_name(site, account) for account in accounts(site.environment)}
-    for entry in site.ledger.entries(ASSOCIATION):
-        if entry.name not in wanted:
-            dissociate(site, entry.name.rpartition("/")[2])
-    kept = {name for _, name in policy_names(site.environment)}
-    for entry in site.ledger.entries(POLICY):
-        if entry.name not in kept:
-            remove_policy(site, entry.name)
+    """What an earlier `apply` made in this cluster for an option that is off now is gone.
 
-
-def policy_names(environment: Environment) -> Iterator[tuple[str, str]]:
-    """Which role has which policy, by their names."""
-    for role in roles(environment):
-        for policy in role.policies:
-            yield role.name, policy_name(environment, policy)
+    What the ledger names of another cluster is left to `remove`: pods there may be at work.
+    """
+    wanted = things(site.environment)
+    here = site.environment.cluster
+    drop(site, {thing for thing in known(site) - wanted if cluster_of(thing[1]) == here})
 
 
 def remove(site: Site) -> None:
     """No pod is given a role any more; then there are no roles, and no policies."""
-    environment = site.environment
-    known = {entry.name.rpartition("/")[2] for entry in site.ledger.entries(ASSOCIATION)}
-    for account in sorted(known | set(accounts(environment))):
-        dissociate(site, account)
-    made = {entry.name for entry in site.ledger.entries(ROLE)}
-    for role in sorted(made | {role.name for role in roles(environment)}):
-        remove_role(site, role)
-    made = {entry.name for entry in site.ledger.entries(POLICY)}
-    for policy in sorted(made | {name for _, name in policy_names(environment)}):
-        remove_policy(site, policy)
+    drop(site, known(site))
 
 
-def dissociate(site: Site, account: str) -> None:
+def things(environment: Environment) -> set[tuple[str, str]]:
+    """The kind and the name of each thing that `make` makes."""
+    found: set[tuple[str, str]] = set()
+    for role in roles(environment):
+        found.add((ROLE, role.name))
+        found |= {(POLICY, policy_name(environment, policy)) for policy in role.policies}
+        found |= {(ASSOCIATION, association_name(environment, name)) for name in role.accounts}
+    return found
+
+
+def known(site: Site) -> set[tuple[str, str]]:
+    """What there may be: what the ledger names, and what is made with any option."""
+    every = replace(site.environment, options=(*site.environment.options, LOGS))
+    named = {(entry.kind, entry.name) for entry in site.ledger.entries()}
+    return things(every) | {(kind, name) for kind, name in named if kind in REMOVALS}
+
+
+def drop(site: Site, unwanted: set[tuple[str, str]]) -> None:
+    """These are gone, each in the cluster that it was made for."""
+    for kind, gone in REMOVALS.items():
+        for name in sorted(name for other, name in unwanted if other == kind):
+            gone(of_cluster(site, cluster_of(name)), name)
+
+
+def cluster_of(name: str) -> str:
+    """The cluster for which the thing of this name was made. What follows it has no `-`."""
+    return name.partition("/")[0] if "/" in name else name.rpartition("-")[0]
+
+
+def of_cluster(site: Site, cluster: str) -> Site:
+    """The site as it was with this cluster: whose a thing is, the cluster's tag says, too."""
+    return replace(site, environment=replace(site.environment, cluster=cluster))
+
+
+def dissociate(site: Site, name: str) -> None:
     """The service account's pods are given no role when they start."""
+    account = name.rpartition("/")[2]
     if found := unless_foreign(look_association, site, account):
         find(
             f"take the role from {account}",
@@ -348,7 +360,7 @@ def dissociate(site: Site, account: str) -> None:
             clusterName=site.environment.cluster,
             associationId=found["associationId"],
         )
-    site.ledger.forget(ASSOCIATION, association_name(site, account))
+    site.ledger.forget(ASSOCIATION, name)
 
 
 def remove_role(site: Site, name: str) -> None:
@@ -365,3 +377,11 @@ def remove_policy(site: Site, name: str) -> None:
             delete_version(site, arn, version)
         find(f"delete policy {name}", site.aws.client("iam").delete_policy, PolicyArn=arn)
     site.ledger.forget(POLICY, name)
+
+
+# In the order in which they can go: a role has policies, and none while a pod is given it.
+REMOVALS: dict[str, Callable[[Site, str], None]] = {
+    ASSOCIATION: dissociate,
+    ROLE: remove_role,
+    POLICY: remove_policy,
+}

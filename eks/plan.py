@@ -90,8 +90,8 @@ def compare(environment: Environment, config: Config, folder: Path) -> Promotion
         eks = pool.submit(rendering.on_eks, environment, config, folder / "eks")
         one, other = kind.result().objects(), eks.result().objects()
     allowed = difference.allowed(config.tree / difference.PROMOTION)
-    judged = difference.judge(difference.rows(one, other), allowed)
-    reasons = [None, *(entry.reason for entry in allowed)]  # in this order a person reads them
+    judged = difference.judge(difference.rows(one, other), allowed, environment.options)
+    reasons = [None, *(entry.why for entry in allowed)]  # in this order a person reads them
     ordered = sorted(judged, key=lambda pair: reasons.index(pair[1]))
     return Promotion(tuple(ordered), validation.judge(other, environment.kubernetes))
 

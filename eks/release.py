@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from eks import cluster
+from eks import cluster, prerequisites
 from eks.access import PASSWORD, USER
 from eks.aws import settled
 from eks.environment import Environment
 from eks.rendering import Made, made, overlay, values
 from eks.site import Row, Site
-from lab import ssh
-from lab.backends.kind import git_connection, git_sync
+from lab import git, ssh
 from lab.cluster import chart, manifests, workloads
 from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
 from lab.cluster.workloads import AIRFLOW, STORES
 from lab.errors import AccountError, LabError, NameTaken, PromotionError
+from lab.layout import OWNER
 from lab.shell import tail
 from lab.wait import NotYet, together
 
@@ -36,7 +36,6 @@ KEPT = "statefulset,persistentvolumeclaim,service,configmap"
 HOPELESS = ("InvalidImageName", "ErrImageNeverPull")  # a pull that fails is tried again
 START_SECONDS = 900  # nodes may have to be added first
 REMOVE_SECONDS = 600
-OWNER = "lab"
 SSH_FOLDER = "/opt/airflow/pipelines-ssh"
 LONG = 32  # random bytes
 EXTERNAL = "external-secrets"
@@ -114,9 +113,9 @@ def api_of(site: Site) -> Cluster:
 
 
 def check(site: Site, api: Cluster | None) -> None:
-    """Raises PromotionError when nobody has given a value that a Secret needs: neither a variable
-    nor the cluster has it; NameTaken when something in the cluster is somebody else's. `api` is
-    None while there is no cluster."""
+    """Raises PromotionError when nobody has given a value that a Secret needs, neither a variable
+    nor the cluster, or when an option lacks something; NameTaken when something in the cluster is
+    somebody else's. `api` is None while there is no cluster."""
     if api:
         refuse_foreign(site, api, render(site, Made()))
     lacking = [
@@ -130,6 +129,8 @@ def check(site: Site, api: Cluster | None) -> None:
             f"a Secret of the cluster needs {', '.join(lacking)}",
             "set it for this one command: the cluster keeps it",
         )
+    if api:
+        prerequisites.check(site.environment, api)
 
 
 def held(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
@@ -170,6 +171,7 @@ def make(site: Site, known: Made) -> None:
     with site.ledger.making(KIND, site.environment.cluster):
         refuse_foreign(site, api, rendered)
         api.apply(manifests.namespaces(rendered))
+        prerequisites.check(site.environment, api)
         write_secrets(site, api)
         api.apply(rendered)
         prune(site, api, rendered)
@@ -198,11 +200,19 @@ def prune(site: Site, api: Cluster, rendered: str) -> None:
 
 def install(site: Site, api: Cluster) -> None:
     """Airflow's release is made of this checkout's values, and its components serve."""
-    files = values(site.environment, site.tree, made(site.folder / "values"))
+    files = values(site.environment, site.tree, made(site.folder / "values"), versions_of(api))
     chart.install(site.config, api, files)
     parts = workloads.AIRFLOW_COMPONENTS
     ready = partial(workloads.await_ready, timeout=START_SECONDS, hopeless=HOPELESS)
     together(*(partial(ready, api, part) for part in parts))
+
+
+def versions_of(api: Cluster) -> str:
+    """Another text when a Secret that Airflow's pods may read is another one; not what it holds."""
+    chosen = ("--selector", "heritage!=Helm", "--field-selector", "type=Opaque")
+    each = "{.metadata.name} {.metadata.uid} {.metadata.resourceVersion}"
+    shown = f'jsonpath={{range .items[*]}}{each}{{"\\n"}}{{end}}'
+    return api.kubectl("get", "secrets", "--namespace", AIRFLOW, *chosen, "--output", shown)
 
 
 # --- Secrets ------------------------------------------------------------------------------------
@@ -226,8 +236,8 @@ def wanted(environment: Environment, api: Cluster) -> Values:
         return held(api, namespace, name, key) or secrets.token_urlsafe(LONG)
 
     database = database_of(environment, api, kept)
-    git = {one.variable: given(api, one) for one in GIVEN if one.secret == "git-credentials"}  # noqa: S105
-    both = git_sync(git[USER], git[PASSWORD])
+    login = {one.variable: given(api, one) for one in GIVEN if one.secret == "git-credentials"}  # noqa: S105
+    both = git.sync_keys(login[USER], login[PASSWORD])
     return {
         **database,
         (AIRFLOW, "airflow-fernet-key"): {"fernet-key": fernet(api)},
@@ -243,7 +253,7 @@ def wanted(environment: Environment, api: Cluster) -> Values:
             "password": kept(AIRFLOW, "airflow-login", "password"),
         },
         (AIRFLOW, "git-credentials"): both,
-        (AIRFLOW, "pipelines-credentials"): both | {"connection": connection(environment, git)},
+        (AIRFLOW, "pipelines-credentials"): both | {"connection": connection(environment, login)},
         **optional(environment, api),
     }
 
@@ -283,12 +293,12 @@ IN_CLUSTER = "postgresql://airflow@postgresql.stores.svc.cluster.local:5432/airf
 RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
 
 
-def connection(environment: Environment, git: Mapping[str, str]) -> str:
+def connection(environment: Environment, login: Mapping[str, str]) -> str:
     """Airflow's connection to the pipelines' repository."""
     if "private-repository" in environment.options:
         files = (f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
         return json.dumps(ssh.connection(environment.pipelines, *files))
-    return git_connection(environment.pipelines, git[USER], git[PASSWORD])
+    return json.dumps(git.connection(environment.pipelines, login[USER], login[PASSWORD]))
 
 
 def optional(environment: Environment, api: Cluster) -> Values:

@@ -17,6 +17,7 @@ from lab.state import write_private
 
 OVERLAY = Path("manifests", "overlays", "eks")
 VALUES = Path("manifests", "airflow")
+CONTRACT = Path("manifests", "base", "step-environment.yaml")  # which Airflow's pods have, too
 LATER = "to-be-pushed.invalid"  # the registry's name
 PINNED = ("postgresql",)  # public ones that the overlay has
 PUSHED = ("worker", "trainer")  # the images that are built here; the others are public
@@ -90,14 +91,18 @@ def components(environment: Environment, tree: Path) -> list[Path]:
     return [folder for folder in folders if (folder / "kustomization.yaml").exists()]
 
 
-def values(environment: Environment, tree: Path, folder: Path) -> list[Path]:
-    """The files of values that the chart is installed with, the strongest last. Raises
-    EnvironmentFileError when an option's file asks for a setting that is not given."""
+def values(
+    environment: Environment, tree: Path, folder: Path, secrets: str = "none yet"
+) -> list[Path]:
+    """The files of values that the chart is installed with, the strongest last. `secrets` is
+    another one when a Secret of the cluster is. Raises EnvironmentFileError when an option's file
+    asks for a setting that is not given."""
     sources = [tree / VALUES / "values-eks.yaml"]
     sources += [tree / OPTIONS / option / "values.yaml" for option in environment.options]
     own = [filled(environment, source, made(folder)) for source in sources if source.exists()]
     from_images = generated(tree, folder, images.locked(tree))
-    return [tree / VALUES / "values.yaml", *own, from_images, restarting(environment, tree, folder)]
+    restart = restarting(environment, tree, folder, secrets)
+    return [tree / VALUES / "values.yaml", *own, from_images, restart]
 
 
 def filled(environment: Environment, source: Path, folder: Path) -> Path:
@@ -112,12 +117,13 @@ def generated(tree: Path, folder: Path, known: dict[str, Image]) -> Path:
     return manifests.write_values(tree, known, made(folder) / "values-images.yaml")
 
 
-def restarting(environment: Environment, tree: Path, folder: Path) -> Path:
+def restarting(environment: Environment, tree: Path, folder: Path, secrets: str) -> Path:
     """The file of values that changes when what pods read as they start does: then they restart.
 
-    A ConfigMap that is another one restarts no pod.
+    A ConfigMap or a Secret that is another one restarts no pod.
     """
-    known = dict(environment.words)
+    known = dict(environment.words) | {"secrets": secrets}
+    known["contract"] = (tree / CONTRACT).read_text("utf-8")
     for source in (tree / OVERLAY, *components(environment, tree)):
         known["before"] = images.content(source, known)
     noted = {"mlops-lab/environment": known["before"]}

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import filecmp
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from eks.environment import Environment
+from eks.environment import FOLDER, Environment
 from eks.site import Row, Site
 from lab import first_version, publish, versions
 from lab.dataset import EMPLOYEES_NAME
-from lab.errors import AccessError, AccountError, CommitError, LabError, PromotionError
+from lab.errors import (
+    AccessError,
+    AccountError,
+    CommitError,
+    LabError,
+    PromotionError,
+    ProofError,
+)
 from lab.git import git
 from lab.model import Access
 from lab.state import State
 
 GENERATED = first_version.path_of(Path(EMPLOYEES_NAME))
+CONFIG = ".dvc/config"
+STORE = "store"  # the folder in the bucket: the steps may read and write datasets nowhere else
 
 
 def plan(environment: Environment) -> list[Row]:
@@ -28,8 +39,9 @@ def plan(environment: Environment) -> list[Row]:
 
 def check(site: Site, access: Access) -> None:
     """Raises PromotionError unless the branch that the environment follows holds the checkout's
-    DAGs, and LabError when a repository can't be read. Changes nothing."""
-    refuse_stranger(access)
+    DAGs, and its datasets are stored in its bucket; LabError when a repository can't be read.
+    Changes nothing."""
+    refuse_elsewhere(site, held(access))
     if site.environment.pipelines.startswith("ssh:"):
         print("  not checked: the pipelines' branch, which is read by an SSH key of the cluster's")
         return
@@ -42,10 +54,19 @@ def check(site: Site, access: Access) -> None:
         )
 
 
-def refuse_stranger(access: Access) -> None:
-    """Raises AccountError when the git server does not take our account."""
+@dataclass(frozen=True)
+class Held:
+    """What the datasets repository has at its newest commit."""
+
+    pointer: bool  # at the dataset's path
+    store: str | None  # where DVC keeps the bytes: bucket/folder, "" if that is not said
+
+
+def held(access: Access) -> Held:
+    """What there is. Raises AccountError when the git server does not take our account."""
     try:
-        published(access)
+        with versions.clone(access) as folder:
+            return newest(access, folder)
     except AccessError as error:
         raise AccountError(
             f"the git server of {access.git_url} refused {access.git_user!r}",
@@ -53,8 +74,50 @@ def refuse_stranger(access: Access) -> None:
         ) from error
 
 
+def newest(access: Access, folder: Path) -> Held:
+    """What a clone's newest commit has; of a repository without one, nothing.
+
+    Raises ProofError when the pointer is none.
+    """
+    try:
+        commit = versions.resolve(access, folder, "main")
+    except CommitError:
+        return Held(pointer=False, store=None)
+    pointer = f"{access.dataset_path}.dvc"
+    asked = ("ls-tree", "-z", "--name-only", commit, "--", pointer, CONFIG)
+    names = git(access, *asked, cwd=folder).split("\0")
+    if pointer in names:
+        (text,) = versions.contents(access, folder, [f"{commit}:{pointer}"])
+        versions.version_of(commit, text, "")  # which refuses what is no pointer
+    store = store_of(access, folder, commit) if CONFIG in names else None
+    return Held(pointer in names, store)
+
+
+def store_of(access: Access, folder: Path, commit: str) -> str:
+    """Bucket and folder of the DVC remote; nothing when the configuration names none."""
+    try:
+        return "/".join(versions.remote_of(access, folder, commit))
+    except ProofError:
+        return ""
+
+
+def refuse_elsewhere(site: Site, found: Held) -> None:
+    """Raises PromotionError when the repository's versions are not stored in our bucket."""
+    if found == Held(pointer=False, store=None):
+        return  # `make` configures it
+    chosen = site.environment
+    wanted = f"{chosen.bucket}/{STORE}"
+    if found.store != wanted:
+        raise PromotionError(
+            f"{chosen.datasets} stores its versions in {found.store or 'no remote of DVC'}, by its"
+            f" {CONFIG}; the steps of {chosen.name} may use {wanted} only",
+            f"give {chosen.name} a datasets repository of its own, in {FOLDER / chosen.name}.toml;"
+            f" or bring the objects there, and have {CONFIG} name it: url = s3://{wanted}",
+        )
+
+
 def different(site: Site, access: Access) -> list[str]:
-    """The DAG files that are not the same in the branch and in this checkout."""
+    """The files of dags/ that are not the same in the branch and in this checkout."""
     branch = site.environment.branch
     with publish.cloned(access, site.environment.pipelines) as clone:
         try:
@@ -76,28 +139,37 @@ def compared(one: Path, other: Path) -> set[str]:
 
 
 def files(top: Path) -> list[Path]:
-    return [file for file in top.rglob("*") if file.is_file() and file.suffix in {".py", ""}]
+    """What counts below a folder: what is attested, and what Airflow would parse beside that.
+
+    A link to a folder counts as a file, which no checkout has: nobody follows it out of the clone.
+    """
+    found = (path for path in top.rglob("*") if path.is_symlink() or path.is_file())
+    return [path for path in found if attested(path.relative_to(top)) or parsed(path)]
+
+
+def attested(name: Path) -> bool:
+    """Whether a file of this name below dags/ is published, and attested."""
+    return not publish.NOT_DAGS("", list(name.parts))
+
+
+def parsed(path: Path) -> bool:
+    """Whether Airflow looks for DAGs in it, hidden or not: as its DAG processor chooses files."""
+    return path.is_file() and (path.suffix == ".py" or zipfile.is_zipfile(path))
 
 
 def same(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
-def published(access: Access) -> bool:
-    """Whether the datasets repository has a pointer at the dataset's path."""
-    try:
-        versions.history(access, "main")
-    except CommitError:
-        return False
-    return True
-
-
 def make(site: Site, access: Access) -> None:
     """The datasets repository names a first version of the dataset, whose bytes are in the bucket.
 
-    Raises PromotionError where there is none and the kit has none to give.
+    Raises PromotionError where there is none and the kit has none to give, and where the bytes are
+    in another bucket.
     """
-    if published(access):
+    found = held(access)
+    refuse_elsewhere(site, found)
+    if found.pointer:
         return
     if site.environment.dataset != GENERATED:
         raise PromotionError(

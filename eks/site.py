@@ -45,7 +45,7 @@ def at(environment: Environment, home: Path, tree: Path = TREE) -> Site:
     folder = home / environment.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     aws = Aws(environment.region)
-    return Site(environment, aws, Ledger(folder / "ledger.json"), folder, tree)
+    return Site(environment, aws, Ledger(folder / "ledger.json", environment.place), folder, tree)
 
 
 def tagged(environment: Environment) -> list[dict[str, str]]:

@@ -1,10 +1,11 @@
 """AWS, as moto's server plays it; and an eksctl that does there what the real one does in AWS.
 
-Three things are added to moto, each by AWS's API reference. EKS has neither Pod Identity
+Four things are added to moto, each by AWS's API reference. EKS has neither Pod Identity
 associations nor add-ons there: `ASSOCIATIONS` and `ADDONS` keep them, `Answers` answers for them,
 with the errors that AWS documents. A cluster there says nothing of its network and its nodes'
-security group. And moto counts every condition of a bucket's policy as fulfilled, so that "deny
-what comes without TLS" would deny all: here a call has TLS unless `Cloud.plain` says otherwise.
+security group, and has no log group. And moto counts every condition of a bucket's policy as
+fulfilled, so that "deny what comes without TLS" would deny all: here a call has TLS unless
+`Cloud.plain` says otherwise.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from moto.eks.exceptions import (
 from moto.eks.models import EKSBackend
 from moto.eks.responses import EKSResponse
 from moto.iam.models import iam_backends
+from moto.logs.models import logs_backends
 from moto.moto_api._internal import moto_api_backend
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
@@ -181,7 +183,7 @@ def extend_moto() -> None:
     for name, method in vars(Answers).items():
         if callable(method) and not hasattr(EKSResponse, name):
             setattr(EKSResponse, name, method)
-    EKSBackend.create_cluster = in_its_network(EKSBackend.create_cluster)
+    EKSBackend.create_cluster = with_its_logs(in_its_network(EKSBackend.create_cluster))
     as_it_is = FakeBucket.get_permission
 
     def by_tls(bucket: Any, action: str, resource: str) -> Any:
@@ -201,6 +203,21 @@ def in_its_network(create: Callable[..., Any]) -> Callable[..., Any]:
         name = f"eks-cluster-sg-{cluster.name}"
         group = ec2.create_security_group(name, "EKS's own", subnet.vpc_id)
         cluster.resources_vpc_config |= {"vpcId": subnet.vpc_id, "clusterSecurityGroupId": group.id}
+        return cluster
+
+    return made
+
+
+def with_its_logs(create: Callable[..., Any]) -> Callable[..., Any]:
+    """A cluster that logs has a group for that, which is kept for ever and outlives it."""
+
+    def made(backend: EKSBackend, *given: Any, **named: Any) -> Any:
+        cluster = create(backend, *given, **named)
+        found = logs_backends[backend.account_id][backend.region_name]
+        group = f"/aws/eks/{cluster.name}/cluster"
+        on = any(kind["enabled"] for kind in cluster.logging["clusterLogging"])
+        if on and group not in found.groups:
+            found.create_log_group(group, {})
         return cluster
 
     return made

@@ -37,7 +37,7 @@ NETWORK = {
 
 
 def make_cluster(clients: Clients, name: str, version: str, tags: Mapping[str, str]) -> None:
-    """The stack of the network and the cluster in it."""
+    """The stack of the network and the cluster in it. It logs, which nobody has limited yet."""
     make_stack(clients, f"eksctl-{name}-cluster", {OWNER: name, **tags}, NETWORK)
     make_control_plane(clients, name, version, tags)
 
@@ -57,12 +57,22 @@ def make_control_plane(clients: Clients, name: str, version: str, tags: Mapping[
     said = clients("cloudformation").list_stack_resources(StackName=stack)
     made = said["StackResourceSummaries"]
     subnets = [e["PhysicalResourceId"] for e in made if e["ResourceType"] == "AWS::EC2::Subnet"]
+    logging: Any = [{"types": ["api", "audit"], "enabled": True}]
     clients("eks").create_cluster(
         name=name,
         roleArn=ROLE,
         version=version,
         tags=dict(tags),
         resourcesVpcConfig={"subnetIds": sorted(subnets)},
+        logging={"clusterLogging": logging},
+    )
+
+
+def limit_logs(clients: Clients, config: Mapping[str, Any]) -> None:
+    """eksctl does this itself, after the stack: CloudFormation can't."""
+    clients("logs").put_retention_policy(
+        logGroupName=f"/aws/eks/{config['metadata']['name']}/cluster",
+        retentionInDays=config["cloudWatch"]["clusterLogging"]["logRetentionInDays"],
     )
 
 
@@ -113,6 +123,7 @@ def create(clients: Clients, config: Mapping[str, Any], stop: Callable[[str], No
     stop("stack")
     make_control_plane(clients, name, meta["version"], tags)
     stop("cluster")
+    limit_logs(clients, config)
     make_addons(clients, config)
     stop("groups")
     make_groups(clients, config)

@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eks import apply, destroy, registry, release
+from eks import apply, destroy, registry, release, repositories
+from eks.environment import FOLDER
+from eks.ledger import Ledger
 from eks.rendering import PUSHED, Made
 from eks.site import Site
 from lab import attestation, publish
@@ -22,7 +26,7 @@ from lab.cluster import docker, images
 from lab.config import TREE
 from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
 from lab.git import git
-from lab.gitserver import repositories
+from lab.gitserver.repositories import create
 from lab.lab import Lab
 from lab.progress import silent
 from lab.services import gitserver
@@ -49,7 +53,7 @@ def pipelines(template: Project, tmp_path: Path) -> str:
     """The URL of a repository whose branch `main` has this checkout's DAGs."""
     (tmp_path / "pipelines").mkdir()
     project = new_project(template.stores, tmp_path / "pipelines")
-    repositories.create(project.stores.config.data / gitserver.NAME, project.name)
+    create(project.stores.config.data / gitserver.NAME, project.name)
     publish.dags(project.lab, project.lab.git_url, TREE / "dags")
     return project.lab.git_url
 
@@ -190,17 +194,141 @@ def test_another_account_is_refused(
     assert "999999999999" in error.what
 
 
-def test_a_branch_with_other_dags_is_refused_by_the_files_name(
-    cloud: Cloud, ready: Site, lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    clone = tmp_path / "clone"
-    git(lab, "clone", "--quiet", ready.environment.pipelines, clone, cwd=tmp_path)
-    (clone / "dags" / "sample_etl.py").write_text("# another one\n")
-    git(lab, "commit", "--quiet", "--all", "--message", "By hand", cwd=clone)
+def by_hand(lab: Lab, url: str, folder: Path, change: Callable[[Path], object]) -> None:
+    """Somebody has pushed to `main` what `change` did in a clone."""
+    clone = folder / "by hand"
+    git(lab, "clone", "--quiet", url, clone, cwd=folder)
+    change(clone)
+    git(lab, "add", "--all", "--force", cwd=clone)
+    git(lab, "commit", "--quiet", "--message", "By hand", cwd=clone)
     git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
-    error = refused(cloud, ready, PromotionError)
-    assert "sample_etl.py" in error.what
-    assert "dataset_pipeline.py" not in error.what
+
+
+def zipped(path: Path) -> None:
+    """A file that Airflow would look for DAGs in, whatever its name ends in."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("evil.py", "DAG")
+
+
+def written(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[]\n")
+
+
+def linked(path: Path) -> None:
+    path.symlink_to("runtimes", target_is_directory=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "put"),
+    [
+        ("sample_etl.py", written),
+        ("sample_etl.py", Path.unlink),
+        ("evil.zip", zipped),
+        ("queries.json", written),
+        ("runtimes/names.yaml", written),
+        ("linked", linked),
+        # Those that no publishing delivers, and in which Airflow finds DAGs all the same.
+        (".hidden.py", written),
+        (".hidden/evil.py", written),
+        ("__pycache__/evil.py", written),
+        ("evil.pyc", zipped),
+    ],
+)
+def test_a_branch_with_other_dags_is_refused_by_the_files_name(
+    ready: Site, lab: Lab, tmp_path: Path, name: str, put: Callable[[Path], object]
+) -> None:
+    by_hand(lab, ready.environment.pipelines, tmp_path, lambda clone: put(clone / "dags" / name))
+    with pytest.raises(PromotionError, match=ready.environment.branch) as error:
+        repositories.check(ready, apply.reached(ready))
+    assert error.value.what.endswith(f"attested ones: {name}")
+
+
+def test_what_python_has_compiled_and_hidden_files_make_no_difference(
+    ready: Site, lab: Lab, tmp_path: Path
+) -> None:
+    def litter(clone: Path) -> None:
+        written(clone / "dags" / "__pycache__" / "steps.cpython-311.pyc")
+        written(clone / "dags" / ".gitkeep")
+        written(clone / "docs" / "other.py")
+
+    by_hand(lab, ready.environment.pipelines, tmp_path, litter)
+    repositories.check(ready, apply.reached(ready))
+
+
+def test_what_is_attested_of_the_dags_is_what_a_branch_is_compared_with(tmp_path: Path) -> None:
+    shutil.copytree(TREE / "dags", tmp_path / "dags")
+    for name in ("evil.zip", "a/b.json", ".hidden.py", ".d/x.yaml", "__pycache__/x.pyc", "y.pyc"):
+        written(tmp_path / "dags" / name)
+    publish.mirror(tmp_path / "dags", tmp_path / "mirror")
+    compared = {
+        path.relative_to(tmp_path / "mirror") for path in repositories.files(tmp_path / "mirror")
+    }
+    attested_names = {name for name in attestation.of_files(tmp_path) if name.startswith("dags/")}
+    assert attested_names == {f"dags/{path.as_posix()}" for path in compared}
+    assert {"dags/evil.zip", "dags/a/b.json", "dags/.airflowignore"} <= attested_names
+    assert "dags/y.pyc" not in attested_names
+
+
+# --- Where the datasets repository stores its versions --------------------------------------------
+
+
+def configured(url: str) -> Callable[[Path], None]:
+    """Gives a repository a DVC configuration, and no pointer."""
+    remote = f"[core]\n    remote = s3\n['remote \"s3\"']\n    url = {url}\n" if url else ""
+
+    def change(clone: Path) -> None:
+        (clone / ".dvc").mkdir(exist_ok=True)
+        (clone / ".dvc" / "config").write_text(remote)
+
+    return change
+
+
+def test_a_repository_that_stores_in_another_bucket_is_refused(
+    cloud: Cloud, ready: Site, lab: Lab
+) -> None:
+    """As when production names the repository that staging's apply has configured."""
+    apply.apply(ready, agreed, silent)
+    mine = ready.environment.bucket
+    chosen = replace(ready.environment, name="production", bucket="lab-production")
+    ledger = Ledger(ready.folder / "another.json", chosen.place)
+    other = replace(ready, environment=chosen, ledger=ledger)
+    error = refused(cloud, other, PromotionError)
+    assert error.exit_code == 40
+    assert f"{mine}/store" in error.what
+    assert "lab-production/store" in error.what
+    assert str(FOLDER / "production.toml") in error.fix
+    with pytest.raises(PromotionError, match="lab-production/store"):
+        repositories.make(other, apply.reached(other))
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://another/store", "s3://lab-staging/elsewhere", "gs://lab-staging/store", ""]
+)
+def test_a_configuration_without_a_pointer_counts_too(
+    ready: Site, lab: Lab, tmp_path: Path, url: str
+) -> None:
+    """The first version would go where it says."""
+    by_hand(lab, lab.git_url, tmp_path, configured(url))
+    with pytest.raises(PromotionError, match="lab-staging/store only"):
+        repositories.check(ready, apply.reached(ready))
+    with pytest.raises(PromotionError, match="lab-staging/store only"):
+        repositories.make(ready, apply.reached(ready))
+
+
+def test_a_configuration_of_this_bucket_is_taken(
+    cloud: Cloud, ready: Site, lab: Lab, tmp_path: Path
+) -> None:
+    by_hand(lab, lab.git_url, tmp_path, configured("s3://lab-staging/store/"))
+    apply.apply(ready, agreed, silent)
+    found = repositories.held(apply.reached(ready))
+    assert found == repositories.Held(pointer=True, store="lab-staging/store")
+
+
+def test_the_steps_may_use_the_folder_that_is_asked_for() -> None:
+    policy = json.loads((TREE / "eks" / "policies" / "steps.json").read_text())
+    allowed = [entry["Resource"] for entry in policy["Statement"]]
+    assert any(str(one).endswith(f"${{bucket}}/{repositories.STORE}/*") for one in allowed)
 
 
 def test_a_branch_that_is_not_there_is_refused(

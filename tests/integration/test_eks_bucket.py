@@ -162,6 +162,7 @@ def test_a_bucket_that_no_apply_made_is_left_alone(
     with pytest.raises(ClientError, match="NoSuchPublicAccessBlock"):
         s3.get_public_access_block(Bucket=NAME)
     bucket.remove(site)
+    assert site.ledger.entries() == []
     with pytest.raises(NameTaken, match=NAME):
         bucket.remove(site, NAME)
     assert names(cloud) == [NAME]
@@ -236,6 +237,24 @@ def test_without_the_ledger_its_tag_tells(cloud: Cloud, site: Site) -> None:
     site.ledger.path.unlink()
     bucket.remove(site, NAME)
     assert names(cloud) == []
+
+
+def test_without_the_ledger_the_bucket_that_stays_is_in_it_again(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    before = site.ledger.find("bucket", NAME)
+    site.ledger.path.unlink()
+    bucket.remove(site)
+    after = site.ledger.find("bucket", NAME)
+    assert before and after
+    assert (after.state, after.facts) == (before.state, before.facts)
+    assert names(cloud) == [NAME]
+
+
+def test_a_bucket_that_is_gone_is_forgotten(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    cloud.client("s3").delete_bucket(Bucket=NAME)
+    bucket.remove(site)
+    assert site.ledger.entries() == []
 
 
 # --- Killed -------------------------------------------------------------------------------------

@@ -437,6 +437,45 @@ def test_without_the_ledger_the_tag_tells(cloud: Cloud, site: Site, tool: Path) 
     assert there(cloud) == ([], [])
 
 
+@pytest.mark.parametrize("state", ["CREATE_COMPLETE", "DELETE_FAILED"])
+def test_without_the_ledger_a_network_without_a_cluster_is_removed(
+    cloud: Cloud, site: Site, tool: Path, state: str
+) -> None:
+    """Another checkout's apply was killed while CloudFormation built it, or its destroy failed."""
+    tags = {eksctl.OWNER: NAME, **OURS}
+    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
+    state_of_stack(cloud, state)
+    assert site.ledger.entries() == []
+    cluster.remove(site)
+    assert there(cloud) == ([], [])
+    assert [
+        vpc for vpc in cloud.client("ec2").describe_vpcs()["Vpcs"] if not vpc["IsDefault"]
+    ] == []
+
+
+def test_without_the_ledger_a_network_on_its_way_is_waited_for(
+    cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {eksctl.OWNER: NAME, **OURS}
+    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
+    state_of_stack(cloud, "CREATE_IN_PROGRESS")
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
+        cluster.remove(site)
+    assert there(cloud)[1] == [f"eksctl-{NAME}-cluster"]
+
+
+@pytest.mark.parametrize("tags", [OURS, *({eksctl.OWNER: NAME, **tags} for tags in OTHERS)])
+def test_without_the_ledger_a_network_of_somebody_elses_stays(
+    cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]
+) -> None:
+    """eksctl's own tag is not enough, and neither is ours."""
+    name = f"eksctl-{NAME}-cluster"
+    eksctl.make_stack(cloud.client, name, tags, eksctl.NETWORK)
+    cluster.remove(site)
+    assert there(cloud)[1] == [name]
+
+
 HANGS = """#!/bin/sh
 [ "$1" = version ] && echo 0.230.0 && exit
 echo $$ > "$0.pid.part" && mv "$0.pid.part" "$0.pid"
@@ -489,17 +528,23 @@ def is_held(site: Site) -> bool:
     return False
 
 
-def log_groups(cloud: Cloud) -> list[str]:
-    return [one["logGroupName"] for one in cloud.client("logs").describe_log_groups()["logGroups"]]
+GROUP = f"/aws/eks/{NAME}/cluster"
+DAYS = 30
+
+
+def log_groups(cloud: Cloud) -> dict[str, int | None]:
+    """For how many days each is kept; None for ever."""
+    found = cloud.client("logs").describe_log_groups()["logGroups"]
+    return {one["logGroupName"]: one.get("retentionInDays") for one in found}
 
 
 def test_what_the_control_plane_logged_goes_with_it(cloud: Cloud, site: Site, tool: Path) -> None:
-    ours, other = f"/aws/eks/{NAME}/cluster", f"/aws/eks/{NAME}-2/cluster"
+    ours, other = GROUP, f"/aws/eks/{NAME}-2/cluster"
     cluster.make(site)
-    for group in (ours, other):
-        cloud.client("logs").create_log_group(logGroupName=group)
+    cloud.client("logs").create_log_group(logGroupName=other)
+    assert log_groups(cloud) == {ours: DAYS, other: None}
     cluster.remove(site)
-    assert log_groups(cloud) == [other]
+    assert log_groups(cloud) == {other: None}
 
 
 def test_logs_of_somebody_elses_cluster_stay(cloud: Cloud, site: Site, tool: Path) -> None:
@@ -507,10 +552,67 @@ def test_logs_of_somebody_elses_cluster_stay(cloud: Cloud, site: Site, tool: Pat
     cluster.make(site)
     eksctl.delete(cloud.client, config())
     cloud.make_cluster(site)
-    cloud.client("logs").create_log_group(logGroupName=f"/aws/eks/{NAME}/cluster")
     cluster.remove(site)
-    assert log_groups(cloud) == [f"/aws/eks/{NAME}/cluster"]
+    assert list(log_groups(cloud)) == [GROUP]
     assert there(cloud)[0] == [NAME]
+
+
+@pytest.mark.parametrize("moment", ["cluster", "groups"])
+def test_logs_are_not_kept_for_ever_when_eksctl_was_killed(
+    cloud: Cloud, site: Site, tool: Path, moment: str
+) -> None:
+    """The stack switches them on, and eksctl limits them after it: it may not live to see that."""
+    (tool / "stop").write_text(moment)
+    with pytest.raises(LabError):
+        cluster.make(site)
+    assert log_groups(cloud) == {GROUP: None if moment == "cluster" else DAYS}
+    (tool / "stop").unlink()
+    cluster.make(site)
+    assert log_groups(cloud) == {GROUP: DAYS}
+
+
+def test_logs_that_somebody_keeps_for_ever_are_not_after_an_apply(
+    cloud: Cloud, site: Site, tool: Path
+) -> None:
+    cluster.make(site)
+    cloud.client("logs").delete_retention_policy(logGroupName=GROUP)
+    cluster.make(site)
+    assert log_groups(cloud) == {GROUP: DAYS}
+
+
+def test_a_log_group_that_comes_late(
+    cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EKS makes it when there is something to log; until then there is none to be limited."""
+    cluster.make(site)
+    client = cloud.client("logs")
+    client.delete_log_group(logGroupName=GROUP)
+    looks = iter(range(100))
+    as_it_is = cluster.is_logging
+
+    def late(site: Site) -> bool:
+        if next(looks) == 1:
+            client.create_log_group(logGroupName=GROUP)
+        return as_it_is(site)
+
+    monkeypatch.setattr(cluster, "is_logging", late)
+    cluster.make(site)
+    assert log_groups(cloud) == {GROUP: DAYS}
+
+
+def test_a_log_group_that_never_comes(
+    cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the logs on, that is an error; with the logs off, nothing is kept."""
+    cluster.make(site)
+    cloud.client("logs").delete_log_group(logGroupName=GROUP)
+    monkeypatch.setattr(cluster, "LOG_SECONDS", 0.05)
+    with pytest.raises(CloudBusy, match=f"log group {GROUP} was not ready .* has not made it"):
+        cluster.make(site)
+    off = {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
+    cloud.client("eks").update_cluster_config(name=NAME, logging=off)
+    cluster.make(site)
+    assert log_groups(cloud) == {}
 
 
 def by_eksctl(cloud: Cloud) -> Any:
@@ -540,12 +642,13 @@ def test_killed_at_any_call_it_is_completed_and_removed(
         assert after.ledger.find("cluster", NAME) or there(cloud) == ([], [])
         cluster.make(after)
         assert listed(cloud, "nodegroups") == GROUPS, f"after {event} {number}"
+        assert log_groups(cloud) == {GROUP: DAYS}, f"after {event} {number}"
         assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
         cluster.remove(after)
         assert there(cloud) == ([], [])
         assert after.ledger.entries() == []
         count += 1
-    assert count == 2 * (2 + 6 + 2 * 3)
+    assert count == 2 * (2 + 6 + 2 * 3 + 2)
 
 
 # --- One that is there already ------------------------------------------------------------------

@@ -7,10 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
+from eks import bucket, environment, site
+from eks.environment import Environment
+from eks.ledger import Ledger
 from lab.config import TREE
-from tests.integration.cloud import ACCOUNT, sign_in
+from tests.integration.cloud import ACCOUNT, Cloud, sign_in
+
+# The command line with another folder than the checkout's own for what it remembers.
+AT = """
+import sys
+from eks import site
+site.HOME = sys.argv.pop(1)
+from eks.__main__ import main
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +37,11 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TREE))
 
 
-def eks(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eks", *arguments]
+def eks(
+    *arguments: str, said: str = "", home: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    program = ["-c", AT, str(home)] if home else ["-m", "eks"]
+    command = [sys.executable, *program, *arguments]
     return subprocess.run(
         command, input=said, capture_output=True, text=True, timeout=120, check=False
     )
@@ -76,3 +92,50 @@ def test_help_tells_each_command() -> None:
     shown = eks("--help").stdout
     for command in ("plan", "apply", "verify", "destroy"):
         assert command in shown
+
+
+# --- What a ledger says ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("apply", "--yes"), ("verify",), ("destroy", "--yes")])
+def test_an_environment_that_was_moved_is_refused_before_anybody_is_asked(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = {**environment.load("staging").place, "region": "us-west-2"}
+    ledger = Ledger(tmp_path / "staging" / "ledger.json", before)
+    with ledger.making("cluster", "mlops-lab-staging"):
+        pass
+    done = eks(*command, home=tmp_path)
+    assert done.returncode == 41, done
+    assert "region us-west-2, the file says eu-central-1" in done.stderr
+    assert "set it back" in done.stderr
+    assert [entry.kind for entry in ledger.entries()] == ["cluster"]
+
+
+@pytest.fixture
+def owned(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """The checkout's own staging; whoever asks AWS is of its account."""
+    found = environment.load("staging")
+    role = f"arn:aws:iam::{found.account}:role/person"
+    said = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="person")["Credentials"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", said["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", said["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", said["SessionToken"])
+    return found
+
+
+def test_a_bucket_that_stays_is_named_with_the_ledger_or_without_it(
+    owned: Environment, tmp_path: Path
+) -> None:
+    mine = site.at(owned, tmp_path)
+    bucket.make(mine)
+    mine.ledger.path.unlink()
+    for _ in ("without", "with"):
+        done = eks("destroy", "--yes", home=tmp_path)
+        assert done.returncode == 0, done
+        assert f"kept: bucket {owned.bucket} (" in done.stdout
+        assert "nothing is left" not in done.stdout
+        assert [(e.kind, e.name) for e in mine.ledger.entries()] == [("bucket", owned.bucket)]
+    done = eks("destroy", "--yes", "--erase-bucket", owned.bucket, home=tmp_path)
+    assert done.stdout.endswith("nothing is left\n"), done
+    assert boto3.client("s3", region_name=owned.region).list_buckets()["Buckets"] == []

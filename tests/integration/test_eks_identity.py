@@ -30,7 +30,8 @@ from tests.integration import cloud as clouds
 from tests.integration.cloud import Cloud, every_death, run_python
 
 CLUSTER = "mlops-lab-staging"
-STEPS, AIRFLOW = f"{CLUSTER}-steps", f"{CLUSTER}-airflow"
+STEPS, AIRFLOW, PAGES = f"{CLUSTER}-steps", f"{CLUSTER}-airflow", f"{CLUSTER}-pages"
+REMOTE_LOGS = ("remote-logs",)
 BUCKET = "lab-staging"
 ARN = f"arn:aws:eks:{clouds.REGION}:{clouds.ACCOUNT}:cluster/{CLUSTER}"
 
@@ -40,25 +41,25 @@ def _cluster(cloud: Cloud, site: Site) -> None:
     cloud.make_cluster(site)
 
 
-def associations(cloud: Cloud) -> dict[str, str]:
+def associations(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, str]:
     """Which role each service account's pods get."""
     eks = cloud.client("eks")
-    listed = eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]
+    listed = eks.list_pod_identity_associations(clusterName=cluster)["associations"]
     found = {}
     for entry in listed:
-        which = {"clusterName": CLUSTER, "associationId": entry["associationId"]}
+        which = {"clusterName": cluster, "associationId": entry["associationId"]}
         said = eks.describe_pod_identity_association(**which)["association"]
-        assert said["tags"] == {TAG: "staging", CLUSTER_TAG: CLUSTER}
+        assert said["tags"] == {TAG: "staging", CLUSTER_TAG: cluster}
         found[f"{said['namespace']}/{said['serviceAccount']}"] = said["roleArn"].split("/")[-1]
     return found
 
 
-def roles(cloud: Cloud) -> dict[str, Any]:
+def roles(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, Any]:
     """Each role of ours: whom it trusts, its policies."""
     iam = cloud.client("iam")
     found = {}
     for role in iam.list_roles()["Roles"]:
-        if role["RoleName"].startswith(CLUSTER):
+        if role["RoleName"].startswith(cluster):
             said = iam.list_attached_role_policies(RoleName=role["RoleName"])
             attached = sorted(policy["PolicyName"] for policy in said["AttachedPolicies"])
             found[role["RoleName"]] = (role["AssumeRolePolicyDocument"], attached)
@@ -130,13 +131,88 @@ def test_a_role_trusts_these_pods_of_this_cluster(cloud: Cloud, site: Site) -> N
 
 def test_the_option_for_logs_and_its_end(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    without = everything(cloud)
-    identity.make(cloud.site(options=("remote-logs",)))
-    assert associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
-    assert roles(cloud)[AIRFLOW][1] == [AIRFLOW, f"{CLUSTER}-logs"]
+    without, recorded = everything(cloud), names(site)
+    chosen = cloud.site(options=REMOTE_LOGS)
+    identity.make(chosen)
+    assert associations(cloud) == {**without[0], "airflow/airflow-api-server": PAGES}
+    assert set(identity.accounts(chosen.environment)) == {
+        name.removeprefix("airflow/") for name in associations(cloud)
+    }
+    assert roles(cloud)[AIRFLOW] == (without[1][AIRFLOW][0], [AIRFLOW, f"{CLUSTER}-logs"])
+    trust, attached = roles(cloud)[PAGES]
+    assert attached == [PAGES]
+    wanted = trust["Statement"][0]["Condition"]["StringEquals"]
+    assert wanted["aws:RequestTag/kubernetes-service-account"] == ["airflow-api-server"]
+    assert names(site) - recorded == {
+        ("role", PAGES),
+        ("policy", PAGES),
+        ("policy", f"{CLUSTER}-logs"),
+        ("association", f"{CLUSTER}/airflow/airflow-api-server"),
+    }
     identity.make(site)
     assert everything(cloud) == without
-    assert not site.ledger.find("policy", f"{CLUSTER}-logs")
+    assert names(site) == recorded
+
+
+def names(site: Site) -> set[tuple[str, str]]:
+    """What the ledger has."""
+    return {(entry.kind, entry.name) for entry in site.ledger.entries()}
+
+
+def test_the_options_end_is_seen_without_the_ledger(cloud: Cloud, site: Site) -> None:
+    """Another checkout had made it."""
+    identity.make(site)
+    without = everything(cloud)
+    identity.make(cloud.site(options=REMOTE_LOGS))
+    site.ledger.path.unlink()
+    identity.make(site)
+    assert everything(cloud) == without
+
+
+def test_a_plan_names_each_role_and_whose_it_is(cloud: Cloud, site: Site) -> None:
+    with_logs = cloud.site(options=REMOTE_LOGS).environment
+    assert [row.name for row in identity.plan(site.environment)] == [STEPS, AIRFLOW]
+    assert [row.name for row in identity.plan(with_logs)] == [STEPS, AIRFLOW, PAGES]
+    assert identity.plan(with_logs)[-1].what == "Pod Identity of airflow-api-server"
+
+
+def test_the_pages_had_airflows_role_once(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier kit made it; EKS sees the new role a while after it was made."""
+    chosen = cloud.site(options=REMOTE_LOGS)
+    identity.make(site)
+    identity.associate(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
+    assert associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
+    looks = iter(range(100))
+    as_it_is = EKSResponse.refuse_unknown_role
+
+    def late(answers: Any, role: str) -> None:
+        as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
+
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
+    monkeypatch.setattr(identity, "settled", functools.partial(settled, interval=0.01))
+    identity.make(chosen)
+    assert associations(cloud)["airflow/airflow-api-server"] == PAGES
+
+
+def test_another_cluster_in_the_file_costs_neither_its_identities(cloud: Cloud, site: Site) -> None:
+    """Each cluster has its own until `remove`, which finds each where the ledger says it is."""
+    other = "mlops-lab-next"
+    identity.make(cloud.site(options=REMOTE_LOGS))
+    before = everything(cloud)
+    moved = cloud.site(cluster=other)
+    cloud.make_cluster(moved)
+    identity.make(moved)
+    assert everything(cloud)[:2] == before[:2]
+    assert before[2].items() <= policies(cloud).items()
+    assert len(associations(cloud, other)) == 5
+    there = {*policies(cloud), *roles(cloud), *roles(cloud, other)}
+    assert there <= {name for _, name in names(site)}
+    identity.remove(moved)
+    assert everything(cloud) == NOTHING
+    assert (associations(cloud, other), roles(cloud, other)) == ({}, {})
+    assert site.ledger.entries() == []
 
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
@@ -203,7 +279,10 @@ MAY = {
         ("put_object", BUCKET, "results/sales_pipeline/warehouse.csv"),
         ("put_object", BUCKET, "notifications/critical_pipeline/x.json"),
         ("delete_object", BUCKET, "results/sales_pipeline/runs/old/extract.json"),
+        ("put_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log"),
+        ("get_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log"),
     ],
+    PAGES: [("get_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log")],
 }
 MAY_NOT = {
     STEPS: [
@@ -221,16 +300,28 @@ MAY_NOT = {
         ("delete_object", BUCKET, "results/sales_pipeline/warehouse.csv"),
         ("delete_object", BUCKET, "landing/sales/monday.csv"),
         ("put_object", BUCKET, "landing/sales/monday.csv"),
-        ("get_object", BUCKET, "logs/x"),
+        ("delete_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log"),
         ("get_object", "somebody-else-s", "results/x"),
+    ],
+    PAGES: [
+        ("put_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log"),
+        ("delete_object", BUCKET, "logs/dag_id=sample_etl/attempt=1.log"),
+        ("get_object", BUCKET, "landing/sales/monday.csv"),
+        ("get_object", BUCKET, "store/files/md5/ab/cdef"),
+        ("get_object", BUCKET, "results/etl_workflow/employee_summary.json"),
+        ("put_object", BUCKET, "results/sales_pipeline/warehouse.csv"),
+        ("put_object", BUCKET, "notifications/critical_pipeline/x.json"),
+        ("delete_object", BUCKET, "results/sales_pipeline/runs/old/extract.json"),
+        ("get_object", "somebody-else-s", "logs/dag_id=sample_etl/attempt=1.log"),
     ],
 }
 OBJECTS = sorted({key for tries in (*MAY.values(), *MAY_NOT.values()) for _, _, key in tries})
 
 
 @pytest.fixture
-def filled(cloud: Cloud, site: Site) -> Site:
-    """Roles, and two buckets with something under each key: only one of them is ours."""
+def filled(cloud: Cloud) -> Site:
+    """All roles, and two buckets with something under each key: only one of them is ours."""
+    site = cloud.site(options=REMOTE_LOGS)
     bucket.make(site)
     identity.make(site)
     s3 = cloud.client("s3")
@@ -251,7 +342,16 @@ def attempt(s3: Any, operation: str, name: str, key: str) -> str:
     return "done"
 
 
-@pytest.mark.parametrize("role", [STEPS, AIRFLOW])
+def test_without_the_option_airflow_has_nothing_to_do_with_logs(cloud: Cloud, site: Site) -> None:
+    bucket.make(site)
+    identity.make(site)
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="logs/x", Body=b"x")
+    s3 = cloud.only(AIRFLOW)("s3")
+    assert attempt(s3, "get_object", BUCKET, "logs/x") == "AccessDenied"
+    assert attempt(s3, "put_object", BUCKET, "logs/x") == "AccessDenied"
+
+
+@pytest.mark.parametrize("role", [STEPS, AIRFLOW, PAGES])
 def test_a_pod_may_do_what_its_code_does_and_no_more(cloud: Cloud, filled: Site, role: str) -> None:
     s3 = cloud.only(role)("s3")
     allowed = {tried: attempt(s3, *tried) for tried in MAY[role]}
@@ -260,7 +360,7 @@ def test_a_pod_may_do_what_its_code_does_and_no_more(cloud: Cloud, filled: Site,
     assert set(refused.values()) == {"AccessDenied"}, refused
 
 
-@pytest.mark.parametrize("role", [STEPS, AIRFLOW])
+@pytest.mark.parametrize("role", [STEPS, AIRFLOW, PAGES])
 @pytest.mark.parametrize(
     "call",
     [
@@ -353,7 +453,7 @@ def prefixes(site: Site, policy: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("policy", ["steps", "airflow", "logs"])
+@pytest.mark.parametrize("policy", ["steps", "airflow", "logs", "pages"])
 def test_one_lists_what_one_reads_and_nothing_else(site: Site, policy: str) -> None:
     read = {
         resource.partition(f"{BUCKET}/")[2]
@@ -418,15 +518,17 @@ def test_what_another_lab_of_the_same_name_has(cloud: Cloud, site: Site, service
 
 
 def test_all_goes_and_again(cloud: Cloud, site: Site) -> None:
-    identity.make(cloud.site(options=("remote-logs",)))
+    identity.make(cloud.site(options=REMOTE_LOGS))
     identity.remove(site)  # the option is off by now: the ledger knows
     assert everything(cloud) == NOTHING
     assert site.ledger.entries() == []
     identity.remove(site)
 
 
-def test_all_goes_without_the_ledger(cloud: Cloud, site: Site) -> None:
-    identity.make(site)
+@pytest.mark.parametrize("options", [(), REMOTE_LOGS])
+def test_all_goes_without_the_ledger(cloud: Cloud, site: Site, options: tuple[str, ...]) -> None:
+    """Whichever options the file has by now."""
+    identity.make(cloud.site(options=options))
     site.ledger.path.unlink()
     identity.remove(site)
     assert everything(cloud) == NOTHING

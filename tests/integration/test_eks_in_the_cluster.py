@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eks import environment, keys, release, site, verify
+from eks import environment, keys, prerequisites, release, site, verify
 from eks.rendering import Made
 from eks.site import Site
 from lab.cluster import forward, workloads
@@ -15,7 +15,7 @@ from lab.cluster.api import Cluster
 from lab.cluster.control import Pods
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
 from lab.config import FIRST_DAG
-from lab.errors import AccessError, NameTaken, StaticKey
+from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
 from lab.progress import silent
 
@@ -90,6 +90,40 @@ def test_a_way_that_only_an_option_needed_is_closed_again(api: Cluster, staging:
     assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) != before
     release.prune(staging, api, "")
     assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) == before
+
+
+def test_what_an_option_needs_beforehand_is_asked_for(api: Cluster) -> None:
+    bare = environment.load("staging")
+    prerequisites.check(bare, api)
+    options = ("rds", "ingress", "external-secrets")
+    with pytest.raises(PromotionError) as refused:
+        prerequisites.check(replace(bare, options=options), api)
+    for what in (
+        "rds: configmap/rds-ca",
+        "ingressclass/alb",
+        "externalsecrets.external-secrets.io",
+    ):
+        assert what in refused.value.what
+    where = ("--namespace", AIRFLOW)
+    api.kubectl("create", "configmap", "rds-ca", *where, "--from-literal=global-bundle.pem=none")
+    try:
+        prerequisites.check(replace(bare, options=("rds",)), api)
+    finally:
+        api.kubectl("delete", "configmap", "rds-ca", *where)
+
+
+def test_a_secret_that_is_another_one_is_seen(api: Cluster) -> None:
+    api.write_secret(AIRFLOW, "rotated", {"token": "one"})
+    try:
+        before = release.versions_of(api)
+        api.write_secret(AIRFLOW, "rotated", {"token": "one"})
+        assert release.versions_of(api) == before
+        api.write_secret(AIRFLOW, "rotated", {"token": "two"})
+        assert release.versions_of(api) != before
+        assert "two" not in release.versions_of(api)
+        assert "rotated" in before
+    finally:
+        api.kubectl("delete", "secret", "rotated", "--namespace", AIRFLOW)
 
 
 def test_random_secrets_of_a_cluster_stay_what_they_are(

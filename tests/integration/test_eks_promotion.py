@@ -34,8 +34,8 @@ def differences(*options: str) -> tuple[Difference, ...]:
     return tuple(difference.rows(proved(), promoted(*options)))
 
 
-def refused(found: Iterable[Difference]) -> list[Difference]:
-    judged = difference.judge(found, difference.allowed())
+def refused(found: Iterable[Difference], *options: str) -> list[Difference]:
+    judged = difference.judge(found, difference.allowed(), options)
     return [row for row, reason in judged if reason is None]
 
 
@@ -43,7 +43,12 @@ def refused(found: Iterable[Difference]) -> list[Difference]:
 def test_every_difference_has_a_reason(options: tuple[str, ...]) -> None:
     found = differences(*options)
     assert len(found) > 100
-    assert not refused(found)
+    assert not refused(found, *options)
+
+
+@pytest.mark.parametrize("options", [some for some in SETS if some], ids="-".join)
+def test_what_an_option_changes_is_refused_where_it_is_off(options: tuple[str, ...]) -> None:
+    assert refused(set(differences(*options)) - set(differences()))
 
 
 def test_every_reason_is_one_for_something() -> None:

@@ -272,6 +272,13 @@ def test_the_first_reason_counts_and_what_has_none_is_named() -> None:
     assert judge([ROW, other], entries) == [(ROW, "first"), (other, None)]
 
 
+def test_what_an_option_changes_is_allowed_where_it_is_on() -> None:
+    entries = [Allowed("*", "?*", "no store is left", option="rds")]
+    assert judge([ROW], entries) == [(ROW, None)]
+    assert judge([ROW], entries, ["spot"]) == [(ROW, None)]
+    assert judge([ROW], entries, ["rds"]) == [(ROW, "rds: no store is left")]
+
+
 # --- promotion.yaml -----------------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ def tree_with(folder: Path, **changed: str | None) -> Path:
     file = folder / environment.FOLDER / "mine.toml"
     file.parent.mkdir(parents=True)
     file.write_text("\n".join(f"{k} = {v}" for k, v in given.items() if v is not None))
-    (folder / environment.OPTIONS / "spot").mkdir(parents=True)
+    for option in ("spot", "private-repository"):
+        (folder / environment.OPTIONS / option).mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -59,6 +60,7 @@ def test_staging_follows_main_and_production_follows_release() -> None:
     assert (staging.branch, production.branch) == ("main", "release")
     assert staging.pipelines == production.pipelines
     assert staging.bucket != production.bucket
+    assert staging.datasets != production.datasets, "a commit names one bucket"
     assert staging.cluster != production.cluster
 
 
@@ -83,7 +85,16 @@ def test_staging_follows_main_and_production_follows_release() -> None:
         ("kubernetes", '"latest"'),
         ("pipelines", '"http://git.example.org/x.git"'),
         ("pipelines", '"https://me:secret@git.example.org/x.git"'),
+        ("pipelines", '"ssh://git@git.example.org/x.git"'),
+        ("pipelines", '"SSH://git@git.example.org/x.git"'),
+        ("pipelines", '"git@git.example.org:x.git"'),
+        ("pipelines", '"https://[git/x.git"'),
+        ("pipelines", '"https://git.example.org/\\nx.git"'),
+        ("pipelines", '"http://me:secret@git.example.org/x.git"'),
         ("datasets", '"file:///x.git"'),
+        ("datasets", '"http://git.example.org/x.git"'),
+        ("datasets", '"ssh://git@git.example.org/x.git"'),
+        ("datasets", '"me:secret@git.example.org/x.git"'),
         ("options", '["nowhere"]'),
         ("settings", '{Host = "x"}'),
         ("settings", "{host = 1}"),
@@ -99,6 +110,29 @@ def test_what_makes_no_sense_is_refused_by_name(
     named = {"options": "option", "settings": "settings"}.get(key, key)
     assert named in refused.value.what
     assert "mine.toml" in refused.value.fix
+    assert "secret" not in refused.value.what
+
+
+BY_KEY = {"options": '["private-repository"]', "pipelines": '"ssh://git@git.example.org/x.git"'}
+
+
+def test_the_pipelines_are_read_by_a_key_with_its_option(tmp_path: Path) -> None:
+    found = environment.load("mine", tree_with(tmp_path, **BY_KEY))
+    assert found.pipelines == "ssh://git@git.example.org/x.git"
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("pipelines", '"https://git.example.org/x.git"'),
+        ("pipelines", '"ssh://git:secret@git.example.org/x.git"'),
+        ("datasets", '"ssh://git@git.example.org/x.git"'),
+    ],
+)
+def test_with_its_option_nothing_else_is_read_by_a_key(tmp_path: Path, key: str, url: str) -> None:
+    tree = tree_with(tmp_path, **{**BY_KEY, key: url})
+    with pytest.raises(EnvironmentFileError, match=key) as refused:
+        environment.load("mine", tree)
     assert "secret" not in refused.value.what
 
 
@@ -134,6 +168,6 @@ def test_every_option_of_this_tree_can_be_switched_on(tmp_path: Path) -> None:
     shutil.copytree(TREE / environment.OPTIONS, tmp_path / environment.OPTIONS)
     names = sorted(folder.name for folder in (TREE / environment.OPTIONS).glob("*/"))
     assert names
-    shutil.rmtree(tmp_path / environment.OPTIONS / "spot")  # made again by tree_with
-    tree = tree_with(tmp_path, options=str(names).replace("'", '"'))
+    url = '"ssh://git@git.example.org/x.git"'
+    tree = tree_with(tmp_path, options=str(names).replace("'", '"'), pipelines=url)
     assert environment.load("mine", tree).options == tuple(names)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eks.ledger import Ledger
-from lab.errors import HomeError
+from lab.errors import EnvironmentFileError, HomeError
+
+PLACE = {"account": "1", "region": "eu-central-1", "cluster": "c", "bucket": "b"}
 
 
 class Killed(Exception):
@@ -16,7 +19,17 @@ class Killed(Exception):
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "made" / "ledger.json")
+    return Ledger(tmp_path / "made" / "ledger.json", PLACE)
+
+
+def moved(ledger: Ledger, **changed: str) -> Ledger:
+    """The same file, read with an environment that says another place."""
+    return replace(ledger, place={**PLACE, **changed})
+
+
+def kill(ledger: Ledger, name: str) -> None:
+    with pytest.raises(Killed), ledger.making("x", name):
+        raise Killed
 
 
 def test_a_thing_is_intended_before_it_is_made_and_made_after(ledger: Ledger) -> None:
@@ -61,7 +74,9 @@ def test_only_its_owner_reads_it(ledger: Ledger) -> None:
     assert ledger.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"kind": "x"}]'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", '[{"kind": "x"}]', '{"place": 1, "entries": []}']
+)
 def test_a_ledger_that_can_not_be_read_is_said_and_left_alone(ledger: Ledger, text: str) -> None:
     ledger.path.parent.mkdir()
     ledger.path.write_text(text)
@@ -70,3 +85,35 @@ def test_a_ledger_that_can_not_be_read_is_said_and_left_alone(ledger: Ledger, te
     with pytest.raises(HomeError), ledger.making("x", "a"):
         pass
     assert ledger.path.read_text() == text
+
+
+# --- Where it all is ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", PLACE)
+def test_what_was_made_elsewhere_is_neither_read_nor_forgotten(ledger: Ledger, word: str) -> None:
+    kill(ledger, "a")
+    before = ledger.path.read_text()
+    other = moved(ledger, **{word: "another"})
+    for touch in (
+        other.entries,
+        lambda: other.find("x", "a"),
+        lambda: other.forget("x", "a"),
+        lambda: kill(other, "b"),
+    ):
+        with pytest.raises(EnvironmentFileError) as refused:
+            touch()
+        assert f"{word} {PLACE[word]}, the file says another" in refused.value.what
+        assert "set it back" in refused.value.fix
+    assert ledger.path.read_text() == before
+    assert [entry.name for entry in ledger.entries()] == ["a"]
+
+
+def test_an_empty_ledger_may_move(ledger: Ledger) -> None:
+    kill(ledger, "a")
+    ledger.forget("x", "a")
+    other = moved(ledger, region="us-west-2")
+    kill(other, "b")
+    assert [entry.name for entry in other.entries()] == ["b"]
+    with pytest.raises(EnvironmentFileError, match="region us-west-2, the file says eu-central-1"):
+        ledger.entries()

@@ -12,9 +12,9 @@ from lab.config import TREE
 from tests import promoted
 
 
-def noted(chosen: Environment, folder: Path, tree: Path = TREE) -> str:
+def noted(chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = "") -> str:
     """What the pods of an environment are annotated with."""
-    file = rendering.values(chosen, tree, folder)[-1]
+    file = rendering.values(chosen, tree, folder, secrets)[-1]
     found = json.loads(file.read_text("utf-8"))
     assert found["airflowPodAnnotations"] == found["pgbouncer"]["podAnnotations"]
     (value,) = found["airflowPodAnnotations"].values()
@@ -37,6 +37,20 @@ def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
     before = noted(chosen, tmp_path, tree)
     file = tree / "manifests/options/high-availability/pgbouncer.ini"
     file.write_text(file.read_text() + "; changed\n")
+    assert noted(chosen, tmp_path, tree) != before
+
+
+def test_pods_restart_when_a_secret_is_another_one(tmp_path: Path) -> None:
+    chosen = environment.load("staging")
+    assert noted(chosen, tmp_path, secrets="a 1") != noted(chosen, tmp_path, secrets="a 2")
+
+
+def test_pods_restart_when_the_steps_contract_changes(tmp_path: Path) -> None:
+    tree = promoted.copied(tmp_path).tree
+    chosen = environment.load("staging")
+    before = noted(chosen, tmp_path, tree)
+    file = tree / rendering.CONTRACT
+    file.write_text(file.read_text() + "# changed\n")
     assert noted(chosen, tmp_path, tree) != before
 
 

@@ -1,6 +1,7 @@
 """What pipelines leave in the bucket, by name: a run that updates one can start others.
 
 What is made in staging starts nothing in production; what comes from outside starts both.
+An asset's URI is its identity: it stays the same on a cluster whose bucket is called otherwise.
 """
 
 from __future__ import annotations

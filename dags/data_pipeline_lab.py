@@ -170,7 +170,7 @@ with DAG(
         return {"key": key, "valid": validated["valid"], "invalid": validated["invalid"]}
 
     @task(**IN_A_POD)
-    def notify(aggregated: Aggregated, run_id: str) -> str:
+    def notify(aggregated: Aggregated, ti: Any) -> str:
         """The owner has been told the totals: the notification's key."""
         lines = [
             f"Category {name}: {it['records']} records, total {it['total']:.2f}, "
@@ -178,7 +178,7 @@ with DAG(
             for name, it in stored(aggregated["key"]).items()
         ]
         lines.append(f"Left out as bad: {aggregated['invalid']}")
-        subject = f"data_pipeline_lab: {aggregated['valid']} records"
-        return tell("data_pipeline_lab", run_id, [OWNER], subject, "\n".join(lines))
+        subject = f"{ti.dag_id}: {aggregated['valid']} records"
+        return tell(ti.dag_id, ti.run_id, [OWNER], subject, "\n".join(lines))
 
     notify(aggregate(validate(generate())))

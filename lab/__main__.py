@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -19,7 +20,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lab import runs, state
-from lab.backends import choose, of
+from lab.backends import BACKENDS, choose, of
 from lab.config import FIRST_DAG, Config, database, debug
 from lab.errors import DiskError, LabError, NotRunningError
 from lab.lab import Lab
@@ -37,6 +38,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
 USAGE = 2
+SHOWN_RUNS = 5
 
 BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
 DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
@@ -80,12 +82,23 @@ def explain(error: LabError) -> int:
     """What happened, what to do and where the log is, on standard error; the exit code."""
     if debug():
         traceback.print_exc()
-    print(f"error: {error.what}\n  try: {error.fix}", file=sys.stderr)
+    print(f"error: {error.what}\n  try: {typeable(error.fix)}", file=sys.stderr)
     if error.log:
         print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
         if error.log.exists():
             print(tail(error.log.read_text("utf-8", "replace")), file=sys.stderr)
     return error.exit_code
+
+
+def typeable(text: str) -> str:
+    """The text with commands that can be typed where this one was: nox may be all that there is."""
+    if "NOX_CURRENT_SESSION" not in os.environ:
+        return text
+    names = "|".join(
+        str(command.name or getattr(command.callback, "__name__", ""))
+        for command in app.registered_commands
+    )
+    return re.sub(rf"\blab (?=(?:{names})\b)", "nox -s lab -- ", text)
 
 
 def of_system(error: OSError) -> LabError:
@@ -111,14 +124,21 @@ def settings(
 
 
 @app.callback(invoke_without_command=True)
-def everything(context: typer.Context) -> None:
+def everything(
+    context: typer.Context,
+    backend: BackendName = None,
+    database: DatabaseName = None,
+    dataset: DatasetFile = None,
+) -> None:
     """Without a command: up, one run of dataset_pipeline, and the proof of what it made."""
-    if context.invoked_subcommand is None:
-        config = settings()
-        lab = bring_up(config)
-        follow(lab, FIRST_DAG, {})
-        show_proof(lab.verify())
-        print(what_next(lab))
+    if command := context.invoked_subcommand:
+        if backend or database or dataset:
+            raise typer.BadParameter(f"options come after the command: lab {command} --backend …")
+        return
+    lab = bring_up(settings(backend, database, dataset))
+    follow(lab, FIRST_DAG, {})
+    show_proof(lab.verify())
+    print(what_next(lab))
 
 
 @app.command()
@@ -209,7 +229,7 @@ def show_proof(proof: Proof) -> None:
 
 @app.command()
 def status() -> None:
-    """Show each service, its addresses, the DAGs and the newest version of the dataset."""
+    """Show each service and its address, the DAGs, the newest runs, the newest version."""
     config = settings()
     backend = existing(config)
     print(f"backend: {backend.NAME}\nhome:    {config.home}")
@@ -225,13 +245,17 @@ def status() -> None:
 
 
 def show_pipelines(lab: Lab) -> None:
-    """The DAGs by bundle, the files that hold none because they can't be parsed, the dataset."""
+    """The DAGs by bundle, the files that can't be parsed, the newest runs, the dataset."""
     known = runs.known_dags(lab)
     print("DAGs:" if known else "DAGs:    none")
     for bundle, names in known.items():
         print(f"  {bundle:<12} {', '.join(names)}")
     for broken in runs.broken_files(lab):
         print(f"{mark(False)} {broken}")
+    newest_runs = runs.runs_of(lab, runs.ANY)[:SHOWN_RUNS]
+    print("runs:" if newest_runs else "runs:    none")
+    for run in newest_runs:
+        print(f"  {run.state:<12} {run.dag_id:<24} {run.id}")
     newest = lab.dataset()
     print(f"dataset: {lab.dataset_path}, {newest.size} bytes, commit {newest.commit[:12]}")
 
@@ -296,7 +320,7 @@ def look(backend: BackendName = None, database: DatabaseName = None) -> None:
         if finding.error:
             errors.append(finding.error)
             print(f"    try: {finding.error.fix}")
-    if not any(e for e in errors) and state.read(config):
+    if not errors and state.read(config):
         errors += examine(config)
     if errors:
         raise errors[0]
@@ -329,7 +353,8 @@ def down(
     known = state.readable(config) if purge else state.read(config)
     with phase("End the lab"):
         if purge and not known:
-            of("kind").forget(config)
+            for backend in BACKENDS.values():
+                backend.forget(config)
         ended = of(known.backend if known else "embedded").down(config, purge=purge)
     gone = f"{config.home} is removed" if purge else f"its data is in {config.home}"
     print(f"{ended} processes ended; {gone}")

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -142,9 +141,7 @@ def rendering(tree: Path) -> str:
 
 def canonical(rendered: str) -> str:
     """The sha256 of objects in whatever order."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found = [entry for entry in yaml.load_all(rendered, Loader=loader) if entry]
-    lines = sorted(json.dumps(entry, sort_keys=True) for entry in found)
+    lines = sorted(json.dumps(entry, sort_keys=True) for entry in manifests.objects(rendered))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -214,7 +211,7 @@ def check(config: Config, key: Path | None = None) -> Statement:
         more = f"\n    and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         listed = "".join(f"\n    {name}" for name in names[:MOST_NAMED])
         raise PromotionError(
-            f"what {place(config)} attests is not what is here:{listed}{more}", f"{EARN}"
+            f"what {place(config)} attests is not what is here:{listed}{more}", EARN
         )
     return found
 

@@ -14,13 +14,13 @@ from lab.model import Access
 from lab.shell import run
 from lab.state import State
 
-DATASETS = "datasets"  # the folder in the repository, as in the guide this lab comes from
+FOLDER = "datasets"  # the folder in the repository, as in the article this lab began with
 SECONDS = 1800  # 1 GB takes less than a minute
 
 
 def path_of(source: Path) -> str:
     """Where a CSV is kept in the repository."""
-    return f"{DATASETS}/{source.name}"
+    return f"{FOLDER}/{source.name}"
 
 
 def source(config: Config, known: State) -> Path:

@@ -47,6 +47,21 @@ def git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
         raise
 
 
+def connection(url: str, user: str, password: str) -> dict[str, object]:
+    """Airflow's connection to a repository by HTTP."""
+    return {"conn_type": "git", "host": url, "login": user, "password": password}
+
+
+def sync_keys(user: str, password: str) -> dict[str, str]:
+    """The four keys that git-sync's versions 3 and 4 read; the steps read the first two."""
+    return {
+        "GIT_SYNC_USERNAME": user,
+        "GIT_SYNC_PASSWORD": password,
+        "GITSYNC_USERNAME": user,
+        "GITSYNC_PASSWORD": password,
+    }
+
+
 def environment(lab: Access) -> dict[str, str]:
     """Git reads no configuration of the machine or its user, and asks nobody."""
     env = {

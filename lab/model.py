@@ -1,4 +1,4 @@
-"""A service, and a running lab."""
+"""What the kit speaks of: a service, a lab's addresses, a run, a version of the data, a proof."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ CALL_SECONDS = 30
 LOG_LINES = 60
 RETURNED = "return_value"  # the XCom that holds what a task returned
 MENDED_SECONDS = 10  # after a push, a file's error may still be the one of before
+ANY = "~"  # what Airflow's API takes for every DAG
 STAGING_BUNDLE = "pipelines"  # the bundle whose DAGs have no prefix
 PAGE = 100  # entries that Airflow gives at once
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
@@ -268,7 +269,7 @@ def all_events(lab: Access, asset: str) -> list[Any]:
 
 
 def runs_of(lab: Access, dag_id: str) -> list[Run]:
-    """The DAG's newest runs, the newest first."""
+    """The newest runs of the DAG, or of ANY, the newest first."""
     from airflow_client.client import DagRunApi
 
     with calling(lab) as client:

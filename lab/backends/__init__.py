@@ -1,7 +1,7 @@
 """Where a lab can run: one module per backend, and the dict that names them.
 
 Each has `check`, `findings`, `up`, `connect`, `services`, `logs`, `follow_commands`, `collect`,
-`undeclared_ports` and `down`; no base class says so.
+`undeclared_ports`, `down` and `forget`; no base class says so.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from lab import choices, doctor, first_version, ports, processes, publish, s3, state
+from lab import choices, doctor, first_version, layout, ports, processes, publish, s3, state
 from lab.config import Config
 from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
@@ -83,19 +83,19 @@ class Site:
         """Where the lab's servers are, and how to be let in."""
         return Lab(
             backend=NAME,
-            git_url=gitserver.url(self.ports, gitserver.DATASETS),
-            git_user=gitserver.OWNER,
-            git_password=gitserver.password(self.secrets, gitserver.OWNER),
-            git_page=gitserver.page(self.ports, gitserver.DATASETS),
+            git_url=gitserver.url(self.ports, layout.DATASETS),
+            git_user=layout.OWNER,
+            git_password=gitserver.password(self.secrets, layout.OWNER),
+            git_page=gitserver.page(self.ports, layout.DATASETS),
             s3_endpoint=f"http://127.0.0.1:{self.ports[seaweedfs.NAME]}",
             s3_region=s3.REGION,
-            s3_bucket=seaweedfs.BUCKET,
-            s3_access_key=seaweedfs.access_key(self.secrets, seaweedfs.ADMIN),
-            s3_secret_key=seaweedfs.secret_key(self.secrets, seaweedfs.ADMIN),
+            s3_bucket=layout.BUCKET,
+            s3_access_key=seaweedfs.access_key(self.secrets, layout.OWNER),
+            s3_secret_key=seaweedfs.secret_key(self.secrets, layout.OWNER),
             s3_session_token="",
             dataset_path=self.state.dataset_path,
             airflow_url=f"http://127.0.0.1:{self.ports[airflow.API_SERVER]}",
-            airflow_user=airflow.USER,
+            airflow_user=layout.OWNER,
             airflow_password=airflow.password(self.secrets),
             control=Processes(self.config),
         )
@@ -105,8 +105,8 @@ class Site:
         """What a step sees, beside what Airflow says of its run: the contract of all backends."""
         return {
             "GIT_URL": self.lab.git_url,
-            "GIT_SYNC_USERNAME": gitserver.STEPS,
-            "GIT_SYNC_PASSWORD": gitserver.password(self.secrets, gitserver.STEPS),
+            "GIT_SYNC_USERNAME": layout.STEPS,
+            "GIT_SYNC_PASSWORD": gitserver.password(self.secrets, layout.STEPS),
             "DATASET_PATH": self.state.dataset_path,
             **seaweedfs.step_environment(self.secrets, self.ports),
         }
@@ -296,7 +296,7 @@ def prepare_dataset(site: Site) -> None:
 def published(site: Site) -> bool:
     """Whether the datasets repository has a pointer at the dataset's path."""
     pointer = f"main:{site.state.dataset_path}.dvc"
-    return gitserver.has_object(site.config, gitserver.DATASETS, pointer)
+    return gitserver.has_object(site.config, layout.DATASETS, pointer)
 
 
 def prepare_database(site: Site) -> None:
@@ -321,14 +321,14 @@ def clear_database(site: Site) -> None:
 def publish_pipelines(site: Site) -> None:
     """Publish the DAGs to the git server, and begin the other repositories."""
     published_commit(site)
-    publish.empty(site.lab, gitserver.url(site.ports, gitserver.TEAM_A))
+    publish.empty(site.lab, gitserver.url(site.ports, layout.TEAM_A))
     if not ssh_door.usable(site.ports):
-        print(f"  there is no ssh here: Airflow reads {gitserver.TEAM_A} by HTTP instead")
+        print(f"  there is no ssh here: Airflow reads {layout.TEAM_A} by HTTP instead")
 
 
 def published_commit(site: Site) -> str | None:
     """The commit that holds the checkout's DAGs, or None where the branch is somebody else's."""
-    url = gitserver.url(site.ports, gitserver.PIPELINES)
+    url = gitserver.url(site.ports, layout.PIPELINES)
     return publish.dags(site.lab, url, site.config.tree / "dags")
 
 
@@ -396,6 +396,10 @@ def findings(config: Config) -> list[Finding]:
 def collect(config: Config, folder: Path) -> None:
     """`folder` holds what tells why a lab failed: its logs."""
     shutil.copytree(config.logs, folder, dirs_exist_ok=True)
+
+
+def forget(config: Config) -> None:
+    """Nothing of an embedded lab is outside of its home but processes, which `down` ends."""
 
 
 def down(config: Config, *, purge: bool = False) -> int:

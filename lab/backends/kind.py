@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from lab import choices, doctor, first_version, ports, processes, publish, runs, s3, ssh, state
+from lab import choices, doctor, first_version, git, ports, processes, publish, runs, s3, ssh, state
 from lab.cluster import chart, evidence, forward, gitea, images, manifests, minio, node, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.control import Pods
@@ -22,18 +22,15 @@ from lab.dataset import EMPLOYEES_NAME
 from lab.doctor import Finding
 from lab.errors import LabError
 from lab.lab import Lab
+from lab.layout import BUCKET, DATASETS, OWNER, PIPELINES, READER, STEPS, TEAM_A
 from lab.model import Service
 from lab.progress import Report, silent, title
 from lab.services import pushes, ssh_door
-from lab.services.gitserver import AIRFLOW as READER
-from lab.services.gitserver import DATASETS, OWNER, PIPELINES, STEPS, TEAM_A
-from lab.services.seaweedfs import BUCKET
 from lab.state import Secrets, State
 from lab.wait import NotYet, together, until
 
 NAME = "kind"
 START_SECONDS = 240
-STEPS_KEY = "steps"
 RECEIVER = f"http://{pushes.RECEIVER}.{AIRFLOW}.svc.cluster.local:8080{pushes.PATH}"
 GIT_HOST = "gitea.stores.svc.cluster.local"
 SSH_PORT = 2222
@@ -258,7 +255,7 @@ def random_secrets(site: Site) -> Mapping[tuple[str, str], Mapping[str, str]]:
         (AIRFLOW, "push-secret"): {"secret": pushes.secret(site.secrets)},
         (AIRFLOW, "airflow-login"): {"user": lab.airflow_user, "password": lab.airflow_password},
         (AIRFLOW, "s3-credentials"): {
-            "AWS_ACCESS_KEY_ID": STEPS_KEY,
+            "AWS_ACCESS_KEY_ID": STEPS,
             "AWS_SECRET_ACCESS_KEY": get("s3_steps_secret_key"),
         },
     }
@@ -297,13 +294,13 @@ def prepare_git(site: Site) -> None:
         ssh.public(ssh.private(ssh_door.deploy_key(site.config))),
     )
     url = f"http://{GIT_HOST}:3000/{PIPELINES}.git"
-    site.cluster.write_secret(AIRFLOW, "git-credentials", git_sync(STEPS, tokens[STEPS]))
+    site.cluster.write_secret(AIRFLOW, "git-credentials", git.sync_keys(STEPS, tokens[STEPS]))
     site.cluster.write_secret(
         AIRFLOW,
         "pipelines-credentials",
         {
-            **git_sync(READER, tokens[READER]),
-            "connection": git_connection(url, READER, tokens[READER]),
+            **git.sync_keys(READER, tokens[READER]),
+            "connection": json.dumps(git.connection(url, READER, tokens[READER])),
         },
     )
 
@@ -311,21 +308,6 @@ def prepare_git(site: Site) -> None:
 def token(site: Site, secret: str) -> str | None:
     """The token that a Secret of the cluster holds."""
     return (site.cluster.secret(AIRFLOW, secret) or {}).get("GIT_SYNC_PASSWORD")
-
-
-def git_sync(user: str, password: str) -> dict[str, str]:
-    """The four keys that git-sync's versions 3 and 4 read; the steps read the first two."""
-    return {
-        "GIT_SYNC_USERNAME": user,
-        "GIT_SYNC_PASSWORD": password,
-        "GITSYNC_USERNAME": user,
-        "GITSYNC_PASSWORD": password,
-    }
-
-
-def git_connection(url: str, user: str, password: str) -> str:
-    """Airflow's connection to a repository by HTTP."""
-    return json.dumps({"conn_type": "git", "host": url, "login": user, "password": password})
 
 
 def gitea_command(site: Site, arguments: list[str]) -> str:
@@ -342,7 +324,7 @@ def prepare_s3(site: Site) -> None:
         site.lab.s3_access_key,
         site.lab.s3_secret_key,
         BUCKET,
-        STEPS_KEY,
+        STEPS,
         site.secrets.get("s3_steps_secret_key"),
     )
 
@@ -409,7 +391,7 @@ def import_environment(site: Site) -> dict[str, str]:
     """What the import sees: the contract, with the addresses that this machine reaches."""
     steps = replace(
         site.lab,
-        s3_access_key=STEPS_KEY,
+        s3_access_key=STEPS,
         s3_secret_key=site.secrets.get("s3_steps_secret_key"),
         git_user=STEPS,
         git_password=site.password(STEPS),

@@ -11,7 +11,7 @@ from io import BytesIO
 from lab.cluster import node, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.docker import docker
-from lab.cluster.workloads import AIRFLOW, STEPS, STORES, WORKLOADS
+from lab.cluster.workloads import AIRFLOW, STEP_PODS, STORES, WORKLOADS
 from lab.config import Config
 from lab.model import Run
 from lab.state import Secrets
@@ -58,7 +58,7 @@ class Pods:
 
     def parts(self) -> list[str]:
         """The pods of the steps that are at work."""
-        found = self.cluster.pods(AIRFLOW, STEPS)
+        found = self.cluster.pods(AIRFLOW, STEP_PODS)
         return [f"pod/{pod.metadata.name}" for pod in found if pod.status.phase not in ENDED]
 
     def kill(self, name: str) -> None:
@@ -81,7 +81,7 @@ class Pods:
     def kept(self, run: Run) -> list[str]:
         """The run's pods that have ended and are still there."""
         whose = {"dag_id": run.dag_id, "run_id": run.id}
-        ended = [p for p in self.cluster.pods(AIRFLOW, STEPS) if p.status.phase in ENDED]
+        ended = [p for p in self.cluster.pods(AIRFLOW, STEP_PODS) if p.status.phase in ENDED]
         return [
             p.metadata.name
             for p in ended

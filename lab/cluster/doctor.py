@@ -96,7 +96,7 @@ def refuse_unreachable(url: str, fix: str) -> None:
 
 
 def lacking_images(config: Config) -> str:
-    """The images that Docker holds. Raises MachineError when one is missing and can't be pulled."""
+    """The images that Docker does not hold. Raises MachineError for one that can't be pulled."""
     lacking = images.missing(config.tree)
     unreachable = [image for image in lacking if not reachable(image)]
     if unreachable:
@@ -105,8 +105,9 @@ def lacking_images(config: Config) -> str:
             f"no registry answers for images that Docker does not hold: {names}",
             "; ".join(f"docker pull {image.name}" for image in unreachable) + f", {EMBEDDED}",
         )
-    names = ", ".join(image.name for image in lacking)
-    return f"to be pulled: {names}" if names else "all here, or to be built from what is here"
+    groups = {"to be pulled": lacking, "to be built, with a network": images.unbuilt(config.tree)}
+    said = {what: ", ".join(image.name for image in found) for what, found in groups.items()}
+    return "; ".join(f"{what}: {names}" for what, names in said.items() if names) or "all here"
 
 
 def reachable(image: Image) -> bool:

@@ -16,11 +16,11 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from lab.errors import AccessError, LabError, ServiceError
-from lab.services.gitserver import (
-    AIRFLOW,
+from lab.layout import (
     DATASETS,
     OWNER,
     READ,
+    READER,
     REPOSITORIES,
     STEPS,
     TEAM_A,
@@ -30,7 +30,7 @@ from lab.wait import NotYet
 
 SECONDS = 30
 BRANCH = "main"
-ROBOTS = (STEPS, AIRFLOW)
+ROBOTS = (STEPS, READER)
 TOKEN = "mlops-lab"  # noqa: S105  the name of a token
 SETUP = "mlops-lab-setup-"  # begins the names of the tokens that give the owner its password
 RESET = "`lab down --purge` and `lab up` make new passwords"
@@ -297,9 +297,9 @@ def protect(owner: Api, repository: str) -> None:
 
 def provide_deploy_key(owner: Api, repository: str, key: str) -> None:
     """The key opens the repository by SSH, for reading; keys that somebody else added stay."""
-    path, wanted = f"repos/{repository}/keys", {"title": AIRFLOW, "key": key, "read_only": True}
+    path, wanted = f"repos/{repository}/keys", {"title": READER, "key": key, "read_only": True}
     keys = owner.get(f"{path}?limit=50")
-    ours = [one for one in keys if one["title"] == AIRFLOW or one["key"] == key]
+    ours = [one for one in keys if one["title"] == READER or one["key"] == key]
     for one in ours:
         if not has(one, wanted):
             owner.change("DELETE", f"{path}/{one['id']}")

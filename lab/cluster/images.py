@@ -88,9 +88,19 @@ def sources(folder: Path) -> Iterator[Path]:
 
 def missing(tree: Path = TREE) -> list[Image]:
     """The images that Docker does not hold; for one to be built, what it is built from counts."""
+    return [image for image in lacking(tree) if not image.folder]
+
+
+def unbuilt(tree: Path = TREE) -> list[Image]:
+    """The images that are built here, and that Docker does not hold."""
+    return [image for image in lacking(tree) if image.folder]
+
+
+def lacking(tree: Path) -> list[Image]:
+    """What Docker does not hold of all that a lab needs, and what that is built from."""
     known = locked(tree)
-    lacking = {image.key for key in WANTED for image in needed(known, known[key])}
-    return [known[key] for key in known if key in lacking and not known[key].folder]
+    keys = {image.key for key in WANTED for image in needed(known, known[key])}
+    return [known[key] for key in known if key in keys]
 
 
 def needed(known: Mapping[str, Image], image: Image) -> Iterator[Image]:

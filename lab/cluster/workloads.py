@@ -11,7 +11,7 @@ from lab.errors import ServiceError
 from lab.wait import NotYet, until
 
 STORES, AIRFLOW = "stores", "airflow"  # the namespaces
-STEPS = "app.kubernetes.io/component=step"
+STEP_PODS = "app.kubernetes.io/component=step"
 # A container that waits for one of these waits for a person.
 HOPELESS = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 

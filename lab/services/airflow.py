@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 import yaml
 
+from lab import layout
 from lab.config import PLUGINS, Config
 from lab.model import Port, Service
 from lab.processes import environment as environment_of
@@ -24,7 +25,6 @@ from lab.wait import NotYet
 
 API_SERVER = pushes.RECEIVER
 COMPONENTS = (API_SERVER, "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-USER = "lab"
 MIGRATE_SECONDS = 180
 # Airflow forks without exec; Apple's libraries end such a child unless told otherwise.
 MACOS = {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "no_proxy": "*"}
@@ -86,7 +86,7 @@ def prepare(config: Config, secrets: Secrets) -> None:
     for folder in (home(config), temporary(config), config.shared):
         folder.mkdir(mode=0o700, exist_ok=True)
     passwords = config.secrets / "airflow-passwords.json"
-    write_private(passwords, json.dumps({USER: password(secrets)}))
+    write_private(passwords, json.dumps({layout.OWNER: password(secrets)}))
 
 
 def password(secrets: Secrets) -> str:
@@ -107,7 +107,7 @@ def environment(
         "CORE__FERNET_KEY": fernet_key(secrets),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{layout.OWNER}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(config.secrets / "airflow-passwords.json"),
         **metadata(database),
         "API__HOST": "127.0.0.1",
@@ -179,7 +179,7 @@ def fernet_key(secrets: Secrets) -> str:
 
 def connections(config: Config, secrets: Secrets, ports: dict[str, int]) -> dict[str, str]:
     """How Airflow reads the repositories that its bundles name."""
-    repositories = {"lab_git": gitserver.PIPELINES, "lab_git_team_a": gitserver.TEAM_A}
+    repositories = {"lab_git": layout.PIPELINES, "lab_git_team_a": layout.TEAM_A}
     made = partial(gitserver.connection, config, secrets, ports)
     return {
         f"AIRFLOW_CONN_{name.upper()}": json.dumps(made(repository))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 import sys
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import requests
 
-from lab import ssh
+from lab import git, ssh
 from lab.config import Config
 from lab.gitserver import announce, repositories
 from lab.gitserver.accounts import Account, Accounts, write_accounts
 from lab.gitserver.repositories import create
+from lab.layout import READ, READER, REPOSITORIES, STEPS, TEAM_A, WRITE
 from lab.model import Port, Service
 from lab.services import pushes, ssh_door
 from lab.shell import run
@@ -22,13 +22,6 @@ from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
 NAME = "gitserver"
-PIPELINES, DATASETS = "lab/pipelines", "lab/datasets"
-TEAM_A = "lab/team-a"  # another team's pipelines; Airflow reads them by SSH key
-REPOSITORIES = (PIPELINES, DATASETS, TEAM_A)
-# Who may do what. The steps can't touch the DAGs, and Airflow can't write anything.
-OWNER, STEPS, AIRFLOW = "lab", "steps", "airflow"
-READ = {OWNER: REPOSITORIES, STEPS: (DATASETS,), AIRFLOW: (PIPELINES, DATASETS)}
-WRITE = {OWNER: REPOSITORIES, STEPS: (DATASETS,), AIRFLOW: ()}
 # What runs have made is no news: the hook ends at once.
 HOOK = """\
 #!/bin/sh
@@ -131,13 +124,12 @@ def untold(repository: Path) -> bool:
 
 
 def account(secrets: Secrets, name: str) -> Account:
-    digest = hashlib.sha256(password(secrets, name).encode()).hexdigest()
-    return Account(sha256=digest, read=readable(name), write=WRITE[name])
+    return Account.with_token(password(secrets, name), read=readable(name), write=WRITE[name])
 
 
 def readable(account: str) -> tuple[str, ...]:
     """What an account may read by HTTP: Airflow more where it can't come by SSH."""
-    by_http = account == AIRFLOW and not ssh.available()
+    by_http = account == READER and not ssh.available()
     return (*READ[account], TEAM_A) if by_http else READ[account]
 
 
@@ -151,9 +143,7 @@ def connection(
     """How Airflow reads a repository: the other team's by SSH where that can be."""
     if repository == TEAM_A and ssh_door.usable(ports):
         return ssh_door.connection(config, ports, repository)
-    host = url(ports, repository)
-    known = password(secrets, AIRFLOW)
-    return {"conn_type": "git", "host": host, "login": AIRFLOW, "password": known}
+    return git.connection(url(ports, repository), READER, password(secrets, READER))
 
 
 def url(ports: dict[str, int], repository: str) -> str:

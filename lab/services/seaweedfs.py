@@ -19,17 +19,16 @@ import requests
 
 from lab.certificates import Authority
 from lab.config import Config
+from lab.layout import BUCKET, OWNER, STEPS
 from lab.model import Port, Service
+from lab.s3 import REGION
 from lab.state import Secrets, write_private
 from lab.wait import NotYet
 
 NAME = "seaweedfs"
-BUCKET = "lab-datasets"
-REGION = "us-east-1"
 GRPC_OFFSET = 10_000  # SeaweedFS derives the gRPC port of a part from its HTTP port
 PARTS = ("master", "volume", "filer", "admin")
 SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  its choice, not ours
-ADMIN, STEPS = "lab", "steps"
 # Where the wheel put the program, whatever PATH says.
 PROGRAM = Path(sysconfig.get_path("scripts")) / "weed"
 
@@ -122,7 +121,7 @@ def write_certificates(folder: Path) -> None:
 def identities(secrets: Secrets) -> list[dict[str, object]]:
     """The lab's own key, and the steps' key, which reaches one bucket only."""
     return [
-        identity(secrets, ADMIN, ["Admin", "Read", "Write", "List", "Tagging"]),
+        identity(secrets, OWNER, ["Admin", "Read", "Write", "List", "Tagging"]),
         identity(secrets, STEPS, [f"{what}:{BUCKET}" for what in ("Read", "Write", "List")]),
     ]
 

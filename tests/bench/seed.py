@@ -1,4 +1,4 @@
-"""From the trigger to the pushed commit, against the pipeline of the guide in the same cluster."""
+"""From the trigger to the pushed commit, against the article's pipeline in the same cluster."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def against_the_seed(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
         for _ in range(arguments.rounds + 1):
             seeds.append(one_run(lab, SEED))
             ours.append(one_run(lab, DAG))
-    what = "trigger to pushed commit / the guide's pipeline"
+    what = "trigger to pushed commit / the article's pipeline"
     yield Row(what, median(ours[1:]), median(seeds[1:]), "15 s, ratio 0.5")
 
 
 @contextmanager
 def published(lab: Lab) -> Iterator[None]:
-    """Airflow knows the guide's pipeline; afterwards the repository has it no more."""
+    """Airflow knows the article's pipeline; afterwards the repository has it no more."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "pipelines"
         url = lab.git_url.replace("datasets.git", "pipelines.git")

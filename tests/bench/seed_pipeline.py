@@ -1,4 +1,4 @@
-"""The pipeline as the guide has it that this lab comes from: what the lab is measured against.
+"""The pipeline as the article has it that this lab began with: what the lab is measured against.
 
 Each task is a pod of Airflow's own image that starts another pod; git and dvc are commands one by
 one, on a folder that all runs share. Two things differ, or it could not run here: the image is not
@@ -38,7 +38,7 @@ def secret(name: str, *keys: str) -> list[k8s.V1EnvVar]:
 
 
 def pod(task_id: str, command: str) -> KubernetesPodOperator:
-    """One task of the guide."""
+    """One task of the article."""
     return KubernetesPodOperator(
         task_id=task_id,
         image=IMAGE,

@@ -30,7 +30,7 @@ import yaml
 
 from dataset_steps.workspace import run_key
 from lab import git as owner_git
-from lab import processes, s3, state
+from lab import layout, processes, s3, state
 from lab.backends import embedded
 from lab.config import Config
 from lab.gitserver import repositories
@@ -47,7 +47,7 @@ DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
 PATH = "datasets/employees.csv"
 PREFIX = "store/files/md5"
 DEADLINE = 120  # seconds for one step
-USERS = (gitserver.STEPS, gitserver.OWNER)
+USERS = (layout.STEPS, layout.OWNER)
 CREDENTIALS = ("GIT_SYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
 SHOWN = "%H%x1f%P%x1f%B%x1f%(trailers:only,unfold,separator=%x1e)"
 
@@ -142,13 +142,13 @@ class Stores:
         """The key of an object in the DVC remote, stored by somebody else than a step."""
         name = md5_of(content)
         key = f"{PREFIX}/{name[:2]}/{name[2:]}"
-        self.client.put_object(Bucket=seaweedfs.BUCKET, Key=key, Body=content)
+        self.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content)
         return key
 
     def object(self, name: str) -> bytes:
         """The bytes of the object that the DVC remote keeps under this hash."""
         key = f"{PREFIX}/{name[:2]}/{name[2:]}"
-        body = self.client.get_object(Bucket=seaweedfs.BUCKET, Key=key)["Body"]
+        body = self.client.get_object(Bucket=layout.BUCKET, Key=key)["Body"]
         content: bytes = body.read()
         return content
 
@@ -390,7 +390,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
 @pytest.fixture(scope="session")
 def template(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The repository that all others are copies of: its dataset was imported by the real step."""
-    project = Project(stores, gitserver.DATASETS, tmp_path_factory.mktemp("shared"))
+    project = Project(stores, layout.DATASETS, tmp_path_factory.mktemp("shared"))
     stores.grant(project.name)
     source = project.shared / "employees.csv"
     source.write_bytes(employees(300))

@@ -20,6 +20,7 @@ from typing import Any, ParamSpec
 
 import pytest
 
+from lab import layout
 from lab.services import seaweedfs
 from tests.integration.conftest import Stores, md5_of
 
@@ -96,14 +97,14 @@ class Landing:
     stores: Stores
 
     def put(self, name: str, content: str) -> None:
-        place = {"Bucket": seaweedfs.BUCKET, "Key": PREFIX + name}
+        place = {"Bucket": layout.BUCKET, "Key": PREFIX + name}
         self.stores.client.put_object(**place, Body=content.encode())
 
     def delete(self, name: str) -> None:
-        self.stores.client.delete_object(Bucket=seaweedfs.BUCKET, Key=PREFIX + name)
+        self.stores.client.delete_object(Bucket=layout.BUCKET, Key=PREFIX + name)
 
     def clear(self) -> None:
-        found = self.stores.client.list_objects_v2(Bucket=seaweedfs.BUCKET, Prefix=PREFIX)
+        found = self.stores.client.list_objects_v2(Bucket=layout.BUCKET, Prefix=PREFIX)
         for entry in found.get("Contents", []):
             self.delete(entry["Key"].removeprefix(PREFIX))
 

@@ -14,7 +14,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import ClientError
 
-from lab.services import gitserver, seaweedfs
+from lab import layout
+from lab.services import gitserver
 from tests.integration.conftest import PATH, PREFIX, Project, Stores, employees, md5_of, write
 
 TREE = Path(__file__).resolve().parents[2]
@@ -45,9 +46,9 @@ def know(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> N
 
 
 def messages(stores: Stores, dag_id: str) -> list[dict[str, Any]]:
-    place = {"Bucket": seaweedfs.BUCKET, "Prefix": f"notifications/{dag_id}/"}
+    place = {"Bucket": layout.BUCKET, "Prefix": f"notifications/{dag_id}/"}
     found = stores.client.list_objects_v2(**place).get("Contents", [])
-    bodies = [stores.client.get_object(Bucket=seaweedfs.BUCKET, Key=o["Key"]) for o in found]
+    bodies = [stores.client.get_object(Bucket=layout.BUCKET, Key=o["Key"]) for o in found]
     return [json.loads(body["Body"].read()) for body in bodies]
 
 
@@ -98,7 +99,7 @@ def test_a_bucket_that_refuses_is_an_error(
 def versions(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, which reads this project's repository as an account that may."""
     at_project(project, tmp_path, monkeypatch, project.lab.git_url)
-    as_account(monkeypatch, gitserver.password(project.stores.site.secrets, gitserver.OWNER))
+    as_account(monkeypatch, gitserver.password(project.stores.site.secrets, layout.OWNER))
     return importlib.import_module("dataset_versions")
 
 
@@ -108,7 +109,7 @@ def at_project(project: Project, folder: Path, patch: pytest.MonkeyPatch, url: s
 
 
 def as_account(patch: pytest.MonkeyPatch, password: str) -> None:
-    connection = {"conn_type": "git", "login": gitserver.OWNER, "password": password}
+    connection = {"conn_type": "git", "login": layout.OWNER, "password": password}
     patch.setenv("AIRFLOW_CONN_LAB_GIT", json.dumps(connection))
 
 
@@ -121,7 +122,7 @@ def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Pr
         "path": PATH,
         "md5": md5_of(content),
         "size": len(content),
-        "bucket": seaweedfs.BUCKET,
+        "bucket": layout.BUCKET,
         "key": key,
     }
     assert b"".join(versions.blocks(version)) == content
@@ -164,7 +165,7 @@ def test_other_bytes_are_refused_when_all_were_read(versions: ModuleType, projec
 def test_an_object_that_is_gone_is_refused(versions: ModuleType, project: Project) -> None:
     out = {"md5": "0" * 32, "size": 1, "hash": "md5", "path": Path(PATH).name}
     project.replace_pointer(json.dumps({"outs": [out]}))  # JSON is YAML, too
-    wanted = f"no object s3://{seaweedfs.BUCKET}/{PREFIX}/00/{'0' * 30}"
+    wanted = f"no object s3://{layout.BUCKET}/{PREFIX}/00/{'0' * 30}"
     with pytest.raises(AirflowFailException, match=wanted):
         list(versions.blocks(versions.newest()))
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab import git as owner_git
-from lab import publish, ssh
+from lab import layout, publish, ssh
 from lab.config import PLUGINS, TREE
 from lab.gitserver import repositories
 from lab.services import gitserver
@@ -37,7 +37,7 @@ def repository(request: pytest.FixtureRequest, stores: Stores) -> str:
     if request.param == "ssh":
         if not ssh.available():
             pytest.skip("there is no ssh here")
-        return gitserver.TEAM_A
+        return layout.TEAM_A
     name = f"lab/bundle-{next(stores.serial)}"
     repositories.create(stores.config.data / gitserver.NAME, name)
     return name
@@ -81,11 +81,11 @@ def bundle(
 ) -> Callable[..., Any]:
     """A bundle of the repository; each call makes one, as each process of Airflow does."""
     site = stores.site
-    if repository != gitserver.TEAM_A:  # the connection is that of the account, to another place
-        known = gitserver.connection(site.config, site.secrets, site.ports, gitserver.PIPELINES)
+    if repository != layout.TEAM_A:  # the connection is that of the account, to another place
+        known = gitserver.connection(site.config, site.secrets, site.ports, layout.PIPELINES)
         known["host"] = gitserver.url(site.ports, repository)
-        known["login"] = gitserver.OWNER
-        known["password"] = gitserver.password(site.secrets, gitserver.OWNER)
+        known["login"] = layout.OWNER
+        known["password"] = gitserver.password(site.secrets, layout.OWNER)
     else:
         known = gitserver.connection(site.config, site.secrets, site.ports, repository)
     monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps(known))

@@ -214,8 +214,22 @@ def test_an_unknown_backend(home: Path) -> None:
         answer = refused(lab(home, "up", "--backend", "moon"), BackendError)
         assert lab(home, "up", variables={"LAB_BACKEND": "moon"}) == answer
         assert lab(home, "doctor", "--backend", "moon") == answer
+        assert lab(home, "--backend", "moon") == answer
     assert "unknown backend 'moon'" in answer.err
     assert "embedded" in answer.err
+
+
+def test_an_option_of_up_before_another_command_is_refused(home: Path) -> None:
+    with nothing_changes(home):
+        answer = lab(home, "--backend", "embedded", "down", "--purge")
+    refused(answer, command_line.USAGE)
+    assert "lab down --backend" in answer.err
+
+
+def test_what_to_do_can_be_typed_where_nox_is_all_there_is(home: Path) -> None:
+    assert "try: lab up makes one" in lab(home, "status").err
+    inside = lab(home, "status", variables={"NOX_CURRENT_SESSION": "lab"})
+    assert "try: nox -s lab -- up makes one" in inside.err
 
 
 def test_an_unknown_database(home: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dataset_steps.workspace import run_key, try_lock
-from lab.services import seaweedfs
+from lab import layout
 from tests.integration.conftest import DAG_VERSION, PATH, Run, md5_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Etl(Run):
         """The bytes of the workflow's result, or None where there is none."""
         client = self.project.stores.client
         try:
-            body = client.get_object(Bucket=seaweedfs.BUCKET, Key=self.key)["Body"]
+            body = client.get_object(Bucket=layout.BUCKET, Key=self.key)["Body"]
         except client.exceptions.NoSuchKey:
             return None
         content: bytes = body.read()
@@ -88,7 +88,7 @@ class Etl(Run):
     def put(self, content: bytes) -> None:
         """Somebody else has left this as the workflow's result."""
         client = self.project.stores.client
-        client.put_object(Bucket=seaweedfs.BUCKET, Key=self.key, Body=content)
+        client.put_object(Bucket=layout.BUCKET, Key=self.key, Body=content)
 
     def refused(self, step: str, **env: str | None) -> str:
         """The step's last line, which said that no retry would help."""
@@ -122,7 +122,7 @@ def start(project: Project) -> Start:
 
 def keys(stores: Stores) -> set[str]:
     """Everything that is in the bucket."""
-    pages = stores.client.get_paginator("list_objects_v2").paginate(Bucket=seaweedfs.BUCKET)
+    pages = stores.client.get_paginator("list_objects_v2").paginate(Bucket=layout.BUCKET)
     return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
 
@@ -273,7 +273,7 @@ def test_a_key_that_the_server_refuses_fails_for_good(start: Start) -> None:
     run = start()
     run.must("extract", "transform")
     output = run.refused("load", AWS_SECRET_ACCESS_KEY="wrong")
-    assert f"refused the step's key for s3://{seaweedfs.BUCKET}/{run.key}" in output
+    assert f"refused the step's key for s3://{layout.BUCKET}/{run.key}" in output
     assert run.result() is None
 
 

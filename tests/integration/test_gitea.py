@@ -25,18 +25,18 @@ from lab.cluster import docker, gitea, images
 from lab.config import TREE
 from lab.errors import AccessError, LabError, ServiceError
 from lab.git import git
-from lab.model import Access
-from lab.services.gitserver import (
-    AIRFLOW,
+from lab.layout import (
     DATASETS,
     OWNER,
     PIPELINES,
     READ,
+    READER,
     REPOSITORIES,
     STEPS,
     TEAM_A,
     WRITE,
 )
+from lab.model import Access
 from lab.wait import NotYet, until
 from tests.integration.renderings import need_image
 
@@ -45,7 +45,7 @@ PORT, SSH_PORT = 3000, 2222
 HOST_KEY = "/etc/gitea-ssh/host-key"
 KEEPER = "keeper"
 FILES = "/var/lib/gitea"
-ACCOUNTS = (OWNER, STEPS, AIRFLOW)
+ACCOUNTS = (OWNER, STEPS, READER)
 RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRET")
 REFUSED = r"not found|error: 403|Authentication failed|refused the account"
 
@@ -305,17 +305,17 @@ def prove_prepared(server: Server) -> None:
         found = server.api().get(f"repos/{name}")
         assert gitea.has(found, gitea.REPOSITORY) and found["private"] and found["empty"]
     scopes = {name: [t[2] for t in server.tokens_of(name)] for name in ACCOUNTS}
-    assert scopes == {OWNER: [], STEPS: [["write:repository"]], AIRFLOW: [["read:repository"]]}
+    assert scopes == {OWNER: [], STEPS: [["write:repository"]], READER: [["read:repository"]]}
     assert server.rights() == {
         (STEPS, DATASETS): "write",
         (STEPS, PIPELINES): "none",
         (STEPS, TEAM_A): "none",
-        (AIRFLOW, DATASETS): "read",
-        (AIRFLOW, PIPELINES): "read",
-        (AIRFLOW, TEAM_A): "none",  # it comes by its key
+        (READER, DATASETS): "read",
+        (READER, PIPELINES): "read",
+        (READER, TEAM_A): "none",  # it comes by its key
     }
     keys = {name: server.keys(name) for name in REPOSITORIES}
-    assert keys == {PIPELINES: [], DATASETS: [], TEAM_A: [(AIRFLOW, server.deploy_key, True)]}
+    assert keys == {PIPELINES: [], DATASETS: [], TEAM_A: [(READER, server.deploy_key, True)]}
     for name in REPOSITORIES:
         (hook,) = server.webhooks(name)
         assert gitea.has(hook, server.listener.webhook())
@@ -377,7 +377,7 @@ def test_no_token_of_the_setup_stays(server: Server) -> None:
 def test_rights_are_made_right(server: Server) -> None:
     before = server.rights()
     owner = server.api()
-    owner.change("DELETE", f"repos/{PIPELINES}/collaborators/{AIRFLOW}")
+    owner.change("DELETE", f"repos/{PIPELINES}/collaborators/{READER}")
     owner.change("PUT", f"repos/{PIPELINES}/collaborators/{STEPS}", {"permission": "admin"})
     owner.change("PUT", f"repos/{DATASETS}/collaborators/{STEPS}", {"permission": "read"})
     server.prepare()
@@ -422,8 +422,8 @@ def test_a_lost_token_is_replaced_and_no_longer_good(server: Server) -> None:
 
 def test_a_token_of_another_account_is_not_taken(server: Server) -> None:
     mine = server.tokens[STEPS]
-    server.tokens[STEPS] = server.tokens[AIRFLOW]
-    assert server.prepare()[STEPS] not in {mine, server.tokens[AIRFLOW]}
+    server.tokens[STEPS] = server.tokens[READER]
+    assert server.prepare()[STEPS] not in {mine, server.tokens[READER]}
 
 
 # --- Webhooks -----------------------------------------------------------------------------------
@@ -708,17 +708,17 @@ def test_the_deploy_key_is_made_right_and_others_stay(server: Server, wrong: str
     path, owner = f"repos/{TEAM_A}/keys", server.api()
     somebodys = {"title": f"theirs {next(serial)}", "key": ssh.public(ssh.new()), "read_only": True}
     kept = owner.change("POST", path, somebodys)
-    (ours,) = [one for one in owner.get(path) if one["title"] == AIRFLOW]
+    (ours,) = [one for one in owner.get(path) if one["title"] == READER]
     owner.change("DELETE", f"{path}/{ours['id']}")
     if wrong == "writes":
         owner.change("POST", path, {"title": "x", "key": server.deploy_key, "read_only": False})
     if wrong == "other":
         owner.change(
-            "POST", path, {"title": AIRFLOW, "key": ssh.public(ssh.new()), "read_only": True}
+            "POST", path, {"title": READER, "key": ssh.public(ssh.new()), "read_only": True}
         )
     server.prepare()
     found = server.keys(TEAM_A)
-    assert (AIRFLOW, server.deploy_key, True) in found
+    assert (READER, server.deploy_key, True) in found
     assert (somebodys["title"], somebodys["key"], True) in found
     assert len(found) == 2
     owner.change("DELETE", f"{path}/{kept['id']}")

@@ -128,6 +128,8 @@ def test_status_doctor_env_and_logs_say_what_is_there(config: Config) -> None:
 def test_a_persons_own_csv_goes_through_the_pipeline(config: Config) -> None:
     done = lab(config, "run", "dataset_pipeline")
     assert done.returncode == 0, done.stderr
+    (line,) = (s for s in lab(config, "status").stdout.splitlines() if "manual__" in s)
+    assert line.split()[:2] == ["success", "dataset_pipeline"]
     proof = json.loads(lab(config, "verify", "--json").stdout)
     assert (proof["ok"], proof["parents_checked"]) == (True, 1)
     assert proof["object"].startswith("s3://lab-datasets/store/files/md5/")

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from packaging.version import Version
 
+from lab import git
 from lab.backends import kind
 from lab.cluster import images
 from lab.cluster.doctor import MEMORY
@@ -738,7 +739,7 @@ def test_every_secret_that_a_pod_asks_for_is_one_that_the_lab_writes() -> None:
             (namespace, name): set(values)
             for (namespace, name), values in kind.random_secrets(site).items()
         }
-    tokens = set(kind.git_sync("user", "password"))
+    tokens = set(git.sync_keys("user", "password"))
     written["airflow", "git-credentials"] = tokens
     written["airflow", "pipelines-credentials"] = {*tokens, "connection"}
     asked = {

@@ -19,12 +19,13 @@ from lab import s3
 from lab.cluster import docker, images, minio
 from lab.config import Config
 from lab.errors import AccessError, LabError, ServiceError
+from lab.layout import BUCKET
 from lab.model import Access
 from lab.wait import NotYet, until
 
 PORT = 9000
 ROOT = "lab-owner"
-BUCKET = "lab-datasets"
+
 DATA = "/data"
 OWNER_OF_DATA = 65532  # whom the image runs as
 

@@ -19,8 +19,7 @@ import yaml
 
 from dataset_steps.errors import StepError
 from dataset_steps.workspace import run_key
-from lab import dataset, versions
-from lab.services import seaweedfs
+from lab import dataset, layout, versions
 from model_steps import publish, records, schema
 from model_steps.request import Request
 from model_steps.schema import Schema
@@ -225,7 +224,7 @@ def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
     names = ("dvc.yaml", "models/.gitignore", f"{MODEL}.dvc", METRICS, SCHEMA)
     assert changed == [DAG, *(word for name in names for word in ("A", name))]
     assert project.left() == []
-    body = project.stores.client.get_object(Bucket=seaweedfs.BUCKET, Key=RESULT)["Body"]
+    body = project.stores.client.get_object(Bucket=layout.BUCKET, Key=RESULT)["Body"]
     assert json.loads(body.read()) == {
         "run_id": run.id,
         "commit": found.commit,
@@ -507,8 +506,8 @@ def test_a_data_commit_without_a_dataset(empty: Project) -> None:
 
 def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
     key = project.replace_dataset(first(whole, RECORDS + 1))
-    project.stores.client.delete_object(Bucket=seaweedfs.BUCKET, Key=key)
-    assert f"the remote has no object s3://{seaweedfs.BUCKET}/{key}" in training(project).refused(
+    project.stores.client.delete_object(Bucket=layout.BUCKET, Key=key)
+    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in training(project).refused(
         "prepare"
     )
 

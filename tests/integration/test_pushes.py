@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import requests
 
+from lab import layout
 from lab.config import PLUGINS, TREE
 from lab.git import environment
 from lab.gitserver import announce, repositories
@@ -422,7 +423,7 @@ def test_airflow_is_told_of_a_persons_push(person: Person) -> None:
             "before": before,
             "after": after,
             "repository": {"full_name": person.project.name},
-            "pusher": {"login": gitserver.OWNER},
+            "pusher": {"login": layout.OWNER},
         }
     ]
     secret = pushes.secret(person.project.stores.site.secrets)
@@ -473,7 +474,7 @@ def test_what_airflow_misses_it_hears_at_the_next_start(person: Person) -> None:
         for _ in range(2):
             gitserver.tell_the_untold(site.config, site.secrets, site.ports)
     mine = [one for one in airflow.heard if one["after"] == tip]
-    assert [one["pusher"]["login"] for one in mine] == [gitserver.OWNER]
+    assert [one["pusher"]["login"] for one in mine] == [layout.OWNER]
     assert not person.kept()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lab.services import seaweedfs
+from lab import layout
 from lab.wait import NotYet, until
 from tests.integration.conftest import Stores
 
@@ -46,7 +46,7 @@ def write(sales: ModuleType, *numbers: int) -> set[str]:
 
 def await_another_second(sales: ModuleType, stores: Stores) -> None:
     """What is written from now on is newer for S3, which counts in seconds."""
-    place = {"Bucket": seaweedfs.BUCKET, "Key": "probe"}
+    place = {"Bucket": layout.BUCKET, "Key": "probe"}
 
     def written() -> Any:
         sales.lab_bucket.write("probe", b"")
@@ -62,7 +62,7 @@ def await_another_second(sales: ModuleType, stores: Stores) -> None:
 
 
 def left(stores: Stores) -> list[str]:
-    found = stores.client.list_objects_v2(Bucket=seaweedfs.BUCKET, Prefix=PREFIX)
+    found = stores.client.list_objects_v2(Bucket=layout.BUCKET, Prefix=PREFIX)
     return [entry["Key"] for entry in found["Contents"]]
 
 

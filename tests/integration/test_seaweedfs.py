@@ -22,8 +22,11 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from lab import layout
+from lab.layout import BUCKET
+from lab.s3 import REGION
 from lab.services import seaweedfs
-from lab.services.seaweedfs import BUCKET, GRPC_OFFSET, NAME
+from lab.services.seaweedfs import GRPC_OFFSET, NAME
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Stores
@@ -45,7 +48,7 @@ def client(stores: Stores, user: str, service: str = "s3", **more: str) -> Any:
         "aws_secret_access_key": seaweedfs.secret_key(secrets, user),
     }
     once = Config(retries={"total_max_attempts": 1}, read_timeout=SECONDS)
-    place = {"endpoint_url": stores.lab.s3_endpoint, "region_name": seaweedfs.REGION}
+    place = {"endpoint_url": stores.lab.s3_endpoint, "region_name": REGION}
     return boto3.client(service, config=once, **{**key, **place, **more})  # type: ignore[call-overload]
 
 
@@ -102,7 +105,7 @@ def test_an_unsigned_request_for_a_key_is_refused(
 
 
 @pytest.mark.parametrize("wrong", ["aws_secret_access_key", "aws_access_key_id"])
-@pytest.mark.parametrize("user", [seaweedfs.ADMIN, seaweedfs.STEPS])
+@pytest.mark.parametrize("user", [layout.OWNER, layout.STEPS])
 def test_a_wrong_key_is_refused(stores: Stores, key: str, user: str, wrong: str) -> None:
     s3 = client(stores, user, **{wrong: "c4nary-of-nobody"})
     refused(s3.list_buckets)
@@ -111,7 +114,7 @@ def test_a_wrong_key_is_refused(stores: Stores, key: str, user: str, wrong: str)
 
 
 def test_the_steps_may_use_their_bucket(stores: Stores, key: str) -> None:
-    s3 = client(stores, seaweedfs.STEPS)
+    s3 = client(stores, layout.STEPS)
     s3.put_object(Bucket=BUCKET, Key="of/steps", Body=b"bytes")
     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"some bytes"
     assert key in [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix="some")["Contents"]]
@@ -130,7 +133,7 @@ def foreign(stores: Stores) -> Iterator[str]:
 
 
 def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str) -> None:
-    s3 = client(stores, seaweedfs.STEPS)
+    s3 = client(stores, layout.STEPS)
     refused(s3.list_objects_v2, Bucket=foreign)
     refused(s3.get_object, Bucket=foreign, Key="object")
     refused(s3.head_object, Bucket=foreign, Key="object")
@@ -150,7 +153,7 @@ def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str)
 
 
 def test_the_steps_make_and_remove_no_bucket(stores: Stores, foreign: str) -> None:
-    s3 = client(stores, seaweedfs.STEPS)
+    s3 = client(stores, layout.STEPS)
     refused(s3.create_bucket, Bucket="new-bucket")
     refused(s3.delete_bucket, Bucket=foreign)
     refused(s3.delete_bucket, Bucket=BUCKET)
@@ -161,14 +164,14 @@ def test_the_steps_make_and_remove_no_bucket(stores: Stores, foreign: str) -> No
 
 
 def test_the_steps_give_nobody_rights(stores: Stores) -> None:
-    iam = client(stores, seaweedfs.STEPS, "iam")
+    iam = client(stores, layout.STEPS, "iam")
     refused(iam.create_user, UserName="other")
-    refused(iam.create_access_key, UserName=seaweedfs.ADMIN)
-    refused(iam.create_access_key, UserName=seaweedfs.STEPS)
-    refused(iam.list_access_keys, UserName=seaweedfs.ADMIN)
-    sts = client(stores, seaweedfs.STEPS, "sts")
+    refused(iam.create_access_key, UserName=layout.OWNER)
+    refused(iam.create_access_key, UserName=layout.STEPS)
+    refused(iam.list_access_keys, UserName=layout.OWNER)
+    sts = client(stores, layout.STEPS, "sts")
     refused(sts.get_federation_token, Name="other")
-    s3 = client(stores, seaweedfs.STEPS)
+    s3 = client(stores, layout.STEPS)
     refused(s3.put_bucket_policy, Bucket=BUCKET, Policy="{}")
     refused(s3.put_bucket_acl, Bucket=BUCKET, ACL="public-read")
 
@@ -350,7 +353,7 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
 
 
 def put_until_it_fails(stores: Stores, stored: dict[str, bytes]) -> None:
-    s3 = client(stores, seaweedfs.STEPS)
+    s3 = client(stores, layout.STEPS)
     with suppress(Exception):
         for number in range(10_000):
             # Some are kept among the names, the others in volumes.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab import git as owner_git
-from lab import publish, ssh
+from lab import layout, publish, ssh
 from lab.gitserver.accounts import Accounts
 from lab.services import gitserver, ssh_door
 from lab.state import write_private
@@ -23,7 +23,7 @@ from lab.wait import NotYet, until
 from tests.integration.conftest import Stores
 
 pytestmark = pytest.mark.skipif(not ssh.available(), reason="there is no ssh here")
-OTHERS = [gitserver.PIPELINES, gitserver.DATASETS, "lab/none", "../secrets", "lab/team-a.git/.."]
+OTHERS = [layout.PIPELINES, layout.DATASETS, "lab/none", "../secrets", "lab/team-a.git/.."]
 REFUSED = "this key opens no such repository"
 
 
@@ -73,15 +73,15 @@ class Guest:
         return said if done.returncode == 0 else f"exited with {done.returncode}: {said}"
 
     def tip(self) -> str:
-        return self.git("ls-remote", gitserver.TEAM_A, "refs/heads/main")
+        return self.git("ls-remote", layout.TEAM_A, "refs/heads/main")
 
 
 @pytest.fixture
 def airflow(stores: Stores, tmp_path: Path) -> Iterator[Guest]:
     """Airflow at the door; the repository holds a commit, and afterwards the same key opens it."""
     config = stores.config
-    stores.grant(gitserver.TEAM_A)
-    publish.empty(stores.lab, gitserver.url(stores.site.ports, gitserver.TEAM_A))
+    stores.grant(layout.TEAM_A)
+    publish.empty(stores.lab, gitserver.url(stores.site.ports, layout.TEAM_A))
     before = ssh_door.deploy_keys(config).read_text("utf-8")
     yield Guest(stores, tmp_path, ssh_door.deploy_key(config), ssh_door.client_config(config))
     write_private(ssh_door.deploy_keys(config), before)
@@ -104,16 +104,16 @@ def other_key(folder: Path) -> Path:
 
 
 def test_the_key_reads_its_repository(airflow: Guest) -> None:
-    tip = airflow.stores.folder(gitserver.TEAM_A) / "refs" / "heads" / "main"
+    tip = airflow.stores.folder(layout.TEAM_A) / "refs" / "heads" / "main"
     assert airflow.tip().split()[0] == tip.read_text("ascii").strip()
-    assert airflow.git("clone", gitserver.TEAM_A, "clone") == "Cloning into 'clone'...\n"
+    assert airflow.git("clone", layout.TEAM_A, "clone") == "Cloning into 'clone'...\n"
     assert (airflow.folder / "clone" / "README.md").exists()
 
 
 def test_what_was_pushed_by_http_arrives_whole(airflow: Guest) -> None:
     content = os.urandom(3_000_000)
     clone = airflow.folder / "owner"
-    url = gitserver.url(airflow.stores.site.ports, gitserver.TEAM_A)
+    url = gitserver.url(airflow.stores.site.ports, layout.TEAM_A)
     lab = airflow.stores.lab
     owner_git.git(lab, "clone", "--quiet", url, clone, cwd=airflow.folder)
     (clone / "big").write_bytes(content)
@@ -122,7 +122,7 @@ def test_what_was_pushed_by_http_arrives_whole(airflow: Guest) -> None:
     owner_git.git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
     with ThreadPoolExecutor(6) as pool:
         names = [f"clone-{n}" for n in range(6)]
-        said = list(pool.map(lambda name: airflow.git("clone", gitserver.TEAM_A, name), names))
+        said = list(pool.map(lambda name: airflow.git("clone", layout.TEAM_A, name), names))
     assert said == [f"Cloning into '{name}'...\n" for name in names]
     assert all((airflow.folder / name / "big").read_bytes() == content for name in names)
 
@@ -134,7 +134,7 @@ def test_it_opens_no_other_repository(airflow: Guest, repository: str) -> None:
 
 def test_it_can_not_push(airflow: Guest) -> None:
     before = airflow.tip()
-    airflow.git("clone", gitserver.TEAM_A, "clone")
+    airflow.git("clone", layout.TEAM_A, "clone")
     said = airflow.run("git", "-C", "clone", "push", "origin", "HEAD:refs/heads/new")
     assert said.returncode and REFUSED in said.stderr.decode()
     assert airflow.tip() == before
@@ -175,7 +175,7 @@ def test_it_gets_no_terminal_no_files_and_no_way_through(airflow: Guest) -> None
 
 def test_another_key_is_refused(airflow: Guest) -> None:
     stranger = Guest(airflow.stores, airflow.folder, other_key(airflow.folder), airflow.config)
-    assert "Permission denied (publickey)" in stranger.git("ls-remote", gitserver.TEAM_A)
+    assert "Permission denied (publickey)" in stranger.git("ls-remote", layout.TEAM_A)
 
 
 def test_a_key_that_only_claims_to_be_the_right_one_is_refused(airflow: Guest) -> None:
@@ -184,12 +184,12 @@ def test_a_key_that_only_claims_to_be_the_right_one_is_refused(airflow: Guest) -
     known = ssh.public(airflow.key.read_text("ascii"))
     key.with_name("other.key.pub").write_text(known)
     stranger = Guest(airflow.stores, airflow.folder, key, airflow.config)
-    assert "Permission denied (publickey)" in stranger.git("ls-remote", gitserver.TEAM_A)
+    assert "Permission denied (publickey)" in stranger.git("ls-remote", layout.TEAM_A)
 
 
 @pytest.mark.parametrize("user", ["lab", "root", "airflow"])
 def test_another_user_is_refused(airflow: Guest, user: str) -> None:
-    said = airflow.git("ls-remote", gitserver.TEAM_A, user=user)
+    said = airflow.git("ls-remote", layout.TEAM_A, user=user)
     assert "Permission denied (publickey)" in said
 
 
@@ -204,14 +204,14 @@ def test_a_password_opens_nothing(airflow: Guest) -> None:
 
 def test_a_key_that_was_taken_out_opens_nothing_from_then_on(airflow: Guest) -> None:
     file = ssh_door.deploy_keys(airflow.stores.config)
-    stays = json.dumps({gitserver.DATASETS: [ssh.public(airflow.key.read_text("ascii"))]})
+    stays = json.dumps({layout.DATASETS: [ssh.public(airflow.key.read_text("ascii"))]})
     write_private(file, stays)
-    assert REFUSED in airflow.git("ls-remote", gitserver.TEAM_A)
+    assert REFUSED in airflow.git("ls-remote", layout.TEAM_A)
     write_private(file, "{}")
-    assert "Permission denied (publickey)" in airflow.git("ls-remote", gitserver.TEAM_A)
+    assert "Permission denied (publickey)" in airflow.git("ls-remote", layout.TEAM_A)
     airflow.stores.kill(gitserver.NAME)
     airflow.stores.start()
-    assert "Permission denied (publickey)" in airflow.git("ls-remote", gitserver.TEAM_A)
+    assert "Permission denied (publickey)" in airflow.git("ls-remote", layout.TEAM_A)
 
 
 def test_another_server_on_the_port_is_not_believed(airflow: Guest) -> None:
@@ -220,7 +220,7 @@ def test_another_server_on_the_port_is_not_believed(airflow: Guest) -> None:
     config = airflow.folder / "config"
     config.write_text(ssh.config(known_hosts))
     guest = Guest(airflow.stores, airflow.folder, airflow.key, config)
-    assert "Host key verification failed" in guest.git("ls-remote", gitserver.TEAM_A)
+    assert "Host key verification failed" in guest.git("ls-remote", layout.TEAM_A)
 
 
 # --- What stays ---------------------------------------------------------------------------------
@@ -266,15 +266,15 @@ def test_where_there_is_no_ssh_airflow_comes_by_http(
     airflow: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = airflow.stores.site
-    wanted = site.config, site.secrets, site.ports, gitserver.TEAM_A
+    wanted = site.config, site.secrets, site.ports, layout.TEAM_A
     by_key = gitserver.connection(*wanted)
     assert str(by_key["host"]).startswith("ssh://git@127.0.0.1:")
     assert "password" not in by_key
-    assert gitserver.account(site.secrets, gitserver.AIRFLOW).read == gitserver.READ["airflow"]
+    assert gitserver.account(site.secrets, layout.READER).read == layout.READ["airflow"]
     monkeypatch.setattr(ssh, "available", lambda: False)
     by_http = gitserver.connection(*wanted)
     assert str(by_http["host"]).startswith("http://127.0.0.1:")
-    assert gitserver.TEAM_A in gitserver.account(site.secrets, gitserver.AIRFLOW).read
+    assert layout.TEAM_A in gitserver.account(site.secrets, layout.READER).read
 
 
 def test_a_lab_of_an_earlier_version_gets_the_rights_to_the_new_repository(
@@ -291,7 +291,7 @@ def test_a_lab_of_an_earlier_version_gets_the_rights_to_the_new_repository(
     known = Accounts(path).known()
     assert known.keys() == {"lab", "airflow"}
     assert known["lab"].sha256 == whole["lab"]["sha256"]
-    assert known["lab"].read == ("lab/own", *gitserver.REPOSITORIES)
+    assert known["lab"].read == ("lab/own", *layout.REPOSITORIES)
     path.write_text("{")
     gitserver.provide_accounts(path, secrets)
     assert Accounts(path).known() == {}

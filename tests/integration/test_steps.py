@@ -25,6 +25,7 @@ from dataset_steps.errors import TemporaryError
 from dataset_steps.pointer import Pointer
 from dataset_steps.remote import Remote
 from dataset_steps.workspace import try_lock
+from lab import layout
 from lab.services import gitserver, seaweedfs
 from tests.integration.conftest import DAG_ID, DAG_VERSION, PATH, employees, md5_of
 
@@ -443,20 +444,18 @@ def test_steps_out_of_order(project: Project) -> None:
 
 def test_a_missing_object_is_named(project: Project) -> None:
     key = project.replace_dataset(employees(5, project.name))
-    project.stores.client.delete_object(Bucket=seaweedfs.BUCKET, Key=key)
-    assert f"the remote has no object s3://{seaweedfs.BUCKET}/{key}" in project.run().refused(
-        "pull"
-    )
+    project.stores.client.delete_object(Bucket=layout.BUCKET, Key=key)
+    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in project.run().refused("pull")
 
 
 def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
     content = employees(5, project.name)
     key = project.replace_dataset(content)
     for other in (content.replace(b"note 3", b"note 4"), content + b"6,a,1,b\n", content[:-9], b""):
-        project.stores.client.put_object(Bucket=seaweedfs.BUCKET, Key=key, Body=other)
+        project.stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=other)
         run = project.run()
         said = run.refused("pull")
-        assert f"the object s3://{seaweedfs.BUCKET}/{key} is not what its pointer names" in said
+        assert f"the object s3://{layout.BUCKET}/{key} is not what its pointer names" in said
         assert not (run.folder / "base.json").exists()
 
 
@@ -521,7 +520,7 @@ def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) ->
 
 
 def test_a_repository_of_somebody_else(project: Project) -> None:
-    url = gitserver.url(project.stores.site.ports, gitserver.PIPELINES)
+    url = gitserver.url(project.stores.site.ports, layout.PIPELINES)
     assert "the git server refused" in project.run().refused("pull", GIT_URL=url)
 
 
@@ -714,7 +713,7 @@ def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
     named, path = version(content), tmp_path / "right"
     path.write_bytes(content)
     key = stores.put(content)
-    stores.client.put_object(Bucket=seaweedfs.BUCKET, Key=key, Body=content[::-1])
+    stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content[::-1])
     assert not workspace_remote.proves(named)
     workspace_remote.store(named, path)
     assert stores.object(named.md5) == content

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError
 
+from lab import layout
 from lab.config import TREE
-from lab.services import seaweedfs
 from tests.integration.conftest import PREFIX, employees, md5_of, write
 
 if TYPE_CHECKING:
@@ -205,4 +205,4 @@ def test_a_wrong_key_from_the_agent_opens_nothing(
         monkeypatch.setenv(name, value)
     with pytest.raises(ClientError, match=r"SignatureDoesNotMatch|AccessDenied"):
         bucket.listing(PREFIX)
-    assert bucket.bucket() == seaweedfs.BUCKET
+    assert bucket.bucket() == layout.BUCKET

@@ -358,8 +358,17 @@ def test_a_tool_that_can_not_be_had_is_refused(
 
 def test_images_that_are_all_here(config: Config, docker: Docker, offline: None) -> None:
     known = images.locked()
+    docker.holds(*(image.name for image in known.values()))
+    assert cluster_doctor.lacking_images(config) == "all here"
+
+
+def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline: None) -> None:
+    known = images.locked()
     docker.holds(*(image.name for key, image in known.items() if key not in ("worker", "minio")))
-    assert cluster_doctor.lacking_images(config) == "all here, or to be built from what is here"
+    found = cluster_doctor.lacking_images(config)
+    said, _, names = found.partition(": ")
+    assert said == "to be built, with a network"
+    assert set(names.split(", ")) == {known["minio"].name, known["worker"].name}
 
 
 def test_missing_images_that_no_registry_has_for_us(
@@ -386,7 +395,8 @@ def test_missing_images_that_can_be_pulled(
     monkeypatch.setattr(requests, "head", lambda url, **_: asked.append(url))
     docker.holds()
     public = [image.name for image in images.locked().values() if not image.folder]
-    assert cluster_doctor.lacking_images(config) == f"to be pulled: {', '.join(public)}"
+    said = cluster_doctor.lacking_images(config)
+    assert said.startswith(f"to be pulled: {', '.join(public)}; to be built, with a network: ")
     assert set(asked) == {"https://registry-1.docker.io/v2/", "https://docker.gitea.com/v2/"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor, ssh, state
+from lab import doctor, layout, ssh, state
 from lab.backends import embedded
 from lab.config import Config
 from lab.services import gitserver, ssh_door
@@ -64,8 +64,8 @@ def test_a_client_understands_what_it_is_told(tmp_path: Path, name: str) -> None
 
 
 def test_a_connection_holds_no_secret(config: Config) -> None:
-    ssh_door.prepare(config, gitserver.TEAM_A)
-    known = ssh_door.connection(config, {ssh_door.NAME: 12_345}, gitserver.TEAM_A)
+    ssh_door.prepare(config, layout.TEAM_A)
+    known = ssh_door.connection(config, {ssh_door.NAME: 12_345}, layout.TEAM_A)
     assert known["host"] == "ssh://git@127.0.0.1:12345/lab/team-a.git"
     text = json.dumps(known)
     key = ssh.private(ssh_door.deploy_key(config))
@@ -73,11 +73,11 @@ def test_a_connection_holds_no_secret(config: Config) -> None:
 
 
 def test_what_the_door_needs_is_there_and_stays(config: Config) -> None:
-    ssh_door.prepare(config, gitserver.TEAM_A)
+    ssh_door.prepare(config, layout.TEAM_A)
     files = {p.name: p.read_bytes() for p in config.secrets.iterdir()}
     opened = json.loads(files["deploy-keys.json"])
-    assert opened == {gitserver.TEAM_A: [ssh.public(files["team-a.key"].decode())]}
-    ssh_door.prepare(config, gitserver.TEAM_A)
+    assert opened == {layout.TEAM_A: [ssh.public(files["team-a.key"].decode())]}
+    ssh_door.prepare(config, layout.TEAM_A)
     assert {p.name: p.read_bytes() for p in config.secrets.iterdir()} == files
 
 
@@ -116,7 +116,7 @@ def test_without_ssh_airflow_comes_by_http_and_the_doctor_says_so(
     ports = {gitserver.NAME: 12_344, ssh_door.NAME: 12_345}
     monkeypatch.setenv("PATH", str(config.home))
     assert "by HTTP" in doctor.ssh_client(config)
-    known = gitserver.connection(config, Secrets(config), ports, gitserver.TEAM_A)
+    known = gitserver.connection(config, Secrets(config), ports, layout.TEAM_A)
     assert known["host"] == "http://127.0.0.1:12344/lab/team-a.git"
-    assert gitserver.TEAM_A in gitserver.readable(gitserver.AIRFLOW)
-    assert gitserver.readable(gitserver.STEPS) == (gitserver.DATASETS,)
+    assert layout.TEAM_A in gitserver.readable(layout.READER)
+    assert gitserver.readable(layout.STEPS) == (layout.DATASETS,)

@@ -14,8 +14,9 @@ HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
 PYTHONS = ((3, 11), (3, 14))
 # By the names of tests and of their files.
 ON_KIND = (
-    "(kind or gitea or minio or manifests or values or worker or trainer or attestation or eks_api"
-    " or eks_apply or eks_in or eks_options or eks_plan or eks_promotion or eks_registry)"
+    "(kind or test_gitea or test_minio or manifests or test_values or worker or trainer"
+    " or attestation or eks_api or eks_apply or eks_in or eks_options or eks_plan or eks_promotion"
+    " or real_registry)"
     " and not embedded"
 )
 

@@ -32,7 +32,7 @@ PROMOTED = f"""\
 """
 IGNORED = "# Files that hold no DAG, by their names.\n"
 DECLARED = re.compile(r"\bDAG\(|@dag\b")  # in a file that declares DAGs
-PARSE_SECONDS = 60  # for all files, once the first is parsed
+PARSE_SECONDS = 180  # for all files, once the first is parsed
 NOT_DAGS = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # but .airflowignore
 
 

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -25,6 +26,7 @@ LOG_LINES = 60
 RETURNED = "return_value"  # the XCom that holds what a task returned
 MENDED_SECONDS = 10  # after a push, a file's error may still be the one of before
 ANY = "~"  # what Airflow's API takes for every DAG
+T = TypeVar("T")
 STAGING_BUNDLE = "pipelines"  # the bundle whose DAGs have no prefix
 PAGE = 100  # entries that Airflow gives at once
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
@@ -34,6 +36,7 @@ LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
 def calling(lab: Access) -> Iterator[ApiClient]:
     """An authenticated client of Airflow's API. Raises AccessError and ServiceError."""
     from airflow_client.client import ApiClient, Configuration
+    from airflow_client.client.exceptions import ServiceException
     from urllib3.exceptions import HTTPError
 
     try:
@@ -42,6 +45,10 @@ def calling(lab: Access) -> Iterator[ApiClient]:
     except HTTPError as error:
         raise ServiceError(
             f"Airflow's API does not answer at {lab.airflow_url}: {error}", "lab up restarts it"
+        ) from error
+    except ServiceException as error:
+        raise ServiceError(
+            f"Airflow answered {error.status}: {error.reason}", "lab logs airflow-api-server"
         ) from error
 
 
@@ -171,13 +178,21 @@ def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
     started = time.monotonic()
 
     def known() -> None:
-        now = dag_version(lab, dag_id)
+        now = patiently(dag_version, lab, dag_id)
         if now != version:
             if time.monotonic() - started > MENDED_SECONDS:
                 refuse_broken(lab, dag_id)
             raise NotYet(f"Airflow has {dag_id} at {now}, the newest commit is {version}")
 
     until(known, what=dag_id, timeout=timeout, interval=0.2)
+
+
+def patiently(ask: Callable[..., T], *arguments: Any) -> T:
+    """What Airflow answered; it may not answer yet, or not for a moment. Raises NotYet."""
+    try:
+        return ask(*arguments)
+    except (ServiceError, AccessError) as error:
+        raise NotYet(error.what) from error
 
 
 def await_files(lab: Access, files: Collection[str], version: str, timeout: float) -> list[str]:
@@ -188,7 +203,7 @@ def await_files(lab: Access, files: Collection[str], version: str, timeout: floa
     silent = sorted(files)
 
     def parsed() -> None:
-        silent[:] = sorted(set(files) - files_at(lab, version))
+        silent[:] = sorted(set(files) - patiently(files_at, lab, version))
         if silent:
             raise NotYet(f"Airflow has yet to parse {', '.join(silent)}")
 
@@ -233,24 +248,21 @@ def run_of(response: Any) -> Run:
 
 
 def events(lab: Access, asset: str) -> list[dict[str, Any]]:
-    """What each event of the asset says (its `extra`), the oldest first.
+    """What each event of the asset says (its `extra`), the oldest first."""
+    return [dict(e.extra or {}) for e in all_events(lab, asset) if e.name == asset]
+
+
+def all_events(lab: Access, asset: str) -> list[Any]:
+    """The events of all assets whose names begin so, the oldest first.
 
     Asked again for a while: Airflow 3.3 answers 500 as long as a run that one of them started is
     queued.
     """
-    from airflow_client.client.exceptions import ServiceException
-
-    def asked() -> list[dict[str, Any]]:
-        try:
-            return [dict(e.extra or {}) for e in all_events(lab, asset) if e.name == asset]
-        except ServiceException as error:
-            raise NotYet(f"Airflow answers {error.status}") from error
-
-    return until(asked, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
+    listed = partial(patiently, listed_events, lab, asset)
+    return until(listed, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
 
 
-def all_events(lab: Access, asset: str) -> list[Any]:
-    """The events of all assets whose names begin so, the oldest first."""
+def listed_events(lab: Access, asset: str) -> list[Any]:
     from airflow_client.client import AssetApi
 
     found: list[Any] = []

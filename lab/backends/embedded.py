@@ -136,11 +136,13 @@ class Processes:
         found = processes.strays(self.config, None if name.isdigit() else name)
         victims = [p for p in found if not name.isdigit() or p.pid == int(name)]
         processes.send(victims, signal.SIGKILL)
-        psutil.wait_procs(victims, timeout=processes.STOP_SECONDS)
+        processes.await_end(victims, processes.STOP_SECONDS)
 
     def crash(self) -> None:
         """Every process ends at once, as by a power cut."""
-        processes.send(processes.strays(self.config), signal.SIGKILL)
+        found = processes.strays(self.config)
+        processes.send(found, signal.SIGKILL)
+        processes.await_end(found, processes.STOP_SECONDS)
 
     def restore(self) -> None:
         """Every service answers again."""

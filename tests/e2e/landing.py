@@ -48,8 +48,9 @@ class Landing:
         """No run of the pipeline is under way."""
 
         def quiet() -> None:
+            waiting = self.told_lately()  # asked first: then it is a run, or still to be one
             active = [run.id for run in self.lab.runs_of(DAG) if run.state not in runs.ENDED]
-            if active or self.told_lately():
+            if active or waiting:
                 raise NotYet(f"{active or 'one more run'} is to come")
 
         until(quiet, what=f"the end of the runs of {DAG}", timeout=PATIENCE, interval=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from lab.model import Run
 from lab.wait import NotYet, until
 
 DAG = "critical_pipeline"
+TASK_WITHIN = 8  # seconds, from the run's start
 TASK, WATCH = "time_sensitive_task", "time_sensitive_task_deadline"
 OWNER, ESCALATION = "data-engineering", "on-call"
 TASK_IS_LATE, RUN_IS_LATE = f"{DAG}: {TASK} is late", f"{DAG}: the run is late"
@@ -35,9 +37,20 @@ def while_at_work(lab: Lab, run: Run, message: dict[str, Any]) -> bool:
     return datetime.fromisoformat(message["at"]) < ended
 
 
+def on_time(lab: Lab) -> Run:
+    """A run whose task had ended before it was late; a busy machine is given five tries."""
+    for _ in range(5):
+        asked = time.monotonic()
+        run = lab.run(DAG, {"work_seconds": 0})
+        if time.monotonic() - asked < TASK_WITHIN:
+            return run
+    pytest.fail("this machine is too busy for any deadline")
+
+
 def test_who_is_told_depends_on_which_deadline_is_missed(lab: Lab) -> None:
-    quick, slow, slower = (lab.trigger(DAG, {"work_seconds": s}) for s in (0, 12, 25))
-    for run in (quick, slow, slower):
+    quick = on_time(lab)
+    slow, slower = (lab.trigger(DAG, {"work_seconds": seconds}) for seconds in (13, 35))
+    for run in (slow, slower):
         lab.follow(run)  # none fails for being late
 
     messages = told(lab, slow)
@@ -61,7 +74,7 @@ def test_people_are_told_though_the_triggerer_was_killed(lab: Lab) -> None:
         if lab.outcomes(run)[WATCH].state != "deferred":
             raise NotYet(f"{WATCH} is {lab.outcomes(run)[WATCH]}")
 
-    until(watched, what=WATCH, timeout=30)
+    until(watched, what=WATCH, timeout=120)
     lab.control.kill("airflow-triggerer")
     lab.control.restore()
     lab.follow(run)

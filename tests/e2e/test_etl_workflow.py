@@ -112,7 +112,7 @@ def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(lab: Lab) -> No
         if left := [*lab.control.kept(first), *lab.control.kept(second)]:
             raise NotYet(f"{', '.join(left)} are still there")
 
-    until(removed, what="removal", timeout=30)
+    until(removed, what="removal", timeout=120)
     assert lab.control.kept(third)
 
 

@@ -50,7 +50,7 @@ def test_a_push_starts_a_run_and_the_runs_own_push_starts_none(lab: Lab) -> None
             raise NotYet(f"the newest version is of {run_id or 'nobody'}")
         return run_id
 
-    run_id = until(published, what="a run of the push", timeout=120, interval=0.5)
+    run_id = until(published, what="a run of the push", timeout=300, interval=0.5)
     made = {
         "repository": "lab/datasets",
         "ref": "refs/heads/main",

@@ -26,9 +26,11 @@ def changed_dag(lab: Lab, old: str, new: str) -> Iterator[str]:
         text = file.read_text("utf-8")
         assert old in text
         file.write_text(text.replace(old, new), "utf-8")
-        yield push(lab, clone)
-        file.write_text(text, "utf-8")
-        runs.await_dag(lab, DAG, push(lab, clone), 60)
+        try:
+            yield push(lab, clone)
+        finally:
+            file.write_text(text, "utf-8")
+            runs.await_dag(lab, DAG, push(lab, clone), 180)
 
 
 def push(lab: Lab, clone: Path) -> str:
@@ -47,7 +49,7 @@ def test_a_cron_schedule_starts_a_run_of_the_pushed_version(lab: Lab) -> None:
         return newest.trailers["Dag-Version"]
 
     with changed_dag(lab, '"0 2 * * *"', '"* * * * *"') as commit:
-        runs.await_dag(lab, DAG, commit, 60)
-        assert until(scheduled, what="a scheduled run", timeout=150, interval=1) == commit
+        runs.await_dag(lab, DAG, commit, 180)
+        assert until(scheduled, what="a scheduled run", timeout=300, interval=1) == commit
     assert len(lab.history()) > before
     lab.verify()

@@ -84,7 +84,7 @@ def test_a_forward_that_breaks_is_mended_by_itself(lab: Lab, pods: Pods) -> None
         assert supervisor
         for child in supervisor.children(recursive=True):
             child.send_signal(signal.SIGKILL)
-    until(partial(every_server_answers, lab), what="each server", timeout=30)
+    until(partial(every_server_answers, lab), what="each server", timeout=120)
 
 
 def every_server_answers(lab: Lab) -> None:

@@ -8,10 +8,10 @@ import ssl
 import stat
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,11 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from lab import layout
-from lab.layout import BUCKET
+from lab.layout import BUCKET, OWNER, STEPS
 from lab.s3 import REGION
 from lab.services import seaweedfs
 from lab.services.seaweedfs import GRPC_OFFSET, NAME
+from lab.wait import NotYet, until
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Stores
@@ -105,7 +105,7 @@ def test_an_unsigned_request_for_a_key_is_refused(
 
 
 @pytest.mark.parametrize("wrong", ["aws_secret_access_key", "aws_access_key_id"])
-@pytest.mark.parametrize("user", [layout.OWNER, layout.STEPS])
+@pytest.mark.parametrize("user", [OWNER, STEPS])
 def test_a_wrong_key_is_refused(stores: Stores, key: str, user: str, wrong: str) -> None:
     s3 = client(stores, user, **{wrong: "c4nary-of-nobody"})
     refused(s3.list_buckets)
@@ -114,7 +114,7 @@ def test_a_wrong_key_is_refused(stores: Stores, key: str, user: str, wrong: str)
 
 
 def test_the_steps_may_use_their_bucket(stores: Stores, key: str) -> None:
-    s3 = client(stores, layout.STEPS)
+    s3 = client(stores, STEPS)
     s3.put_object(Bucket=BUCKET, Key="of/steps", Body=b"bytes")
     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"some bytes"
     assert key in [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix="some")["Contents"]]
@@ -133,7 +133,7 @@ def foreign(stores: Stores) -> Iterator[str]:
 
 
 def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str) -> None:
-    s3 = client(stores, layout.STEPS)
+    s3 = client(stores, STEPS)
     refused(s3.list_objects_v2, Bucket=foreign)
     refused(s3.get_object, Bucket=foreign, Key="object")
     refused(s3.head_object, Bucket=foreign, Key="object")
@@ -153,7 +153,7 @@ def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str)
 
 
 def test_the_steps_make_and_remove_no_bucket(stores: Stores, foreign: str) -> None:
-    s3 = client(stores, layout.STEPS)
+    s3 = client(stores, STEPS)
     refused(s3.create_bucket, Bucket="new-bucket")
     refused(s3.delete_bucket, Bucket=foreign)
     refused(s3.delete_bucket, Bucket=BUCKET)
@@ -164,14 +164,14 @@ def test_the_steps_make_and_remove_no_bucket(stores: Stores, foreign: str) -> No
 
 
 def test_the_steps_give_nobody_rights(stores: Stores) -> None:
-    iam = client(stores, layout.STEPS, "iam")
+    iam = client(stores, STEPS, "iam")
     refused(iam.create_user, UserName="other")
-    refused(iam.create_access_key, UserName=layout.OWNER)
-    refused(iam.create_access_key, UserName=layout.STEPS)
-    refused(iam.list_access_keys, UserName=layout.OWNER)
-    sts = client(stores, layout.STEPS, "sts")
+    refused(iam.create_access_key, UserName=OWNER)
+    refused(iam.create_access_key, UserName=STEPS)
+    refused(iam.list_access_keys, UserName=OWNER)
+    sts = client(stores, STEPS, "sts")
     refused(sts.get_federation_token, Name="other")
-    s3 = client(stores, layout.STEPS)
+    s3 = client(stores, STEPS)
     refused(s3.put_bucket_policy, Bucket=BUCKET, Policy="{}")
     refused(s3.put_bucket_acl, Bucket=BUCKET, ACL="public-read")
 
@@ -331,12 +331,18 @@ def test_its_secrets_are_in_no_argument_variable_or_log(stores: Stores) -> None:
 # --- What a crash leaves
 
 
+def several(stored: dict[str, bytes]) -> None:
+    """Raises NotYet until some PUTs were answered."""
+    if len(stored) <= 10:
+        raise NotYet(f"{len(stored)} objects")
+
+
 def test_objects_outlive_a_kill(stores: Stores) -> None:
     """Every PUT that was answered is there after the restart, with its bytes."""
     stored: dict[str, bytes] = {}
     writer = threading.Thread(target=put_until_it_fails, args=(stores, stored))
     writer.start()
-    time.sleep(0.7)
+    until(partial(several, stored), what="objects", timeout=60)
     stores.kill(NAME)
     writer.join(60)
     left = sockets(stores)
@@ -345,7 +351,6 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
     stores.start()
     assert left
     assert not gone
-    assert len(stored) > 10
     for key, content in stored.items():
         found = stores.client.get_object(Bucket=BUCKET, Key=key)
         assert found["Body"].read() == content
@@ -353,7 +358,7 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
 
 
 def put_until_it_fails(stores: Stores, stored: dict[str, bytes]) -> None:
-    s3 = client(stores, layout.STEPS)
+    s3 = client(stores, STEPS)
     with suppress(Exception):
         for number in range(10_000):
             # Some are kept among the names, the others in volumes.

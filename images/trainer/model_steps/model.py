@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import joblib
-from sklearn.exceptions import InconsistentVersionWarning
-
 from dataset_steps.errors import StepError
 from dataset_steps.files import md5_of, whole
 from dataset_steps.pointer import Pointer
@@ -97,6 +94,8 @@ def part(workspace: Workspace, name: str) -> Path:
 
 def dump(pipeline: Any, path: Path) -> Trained:
     """`path` holds the trained pipeline, whole."""
+    import joblib  # with scikit-learn a second's work, which steps without a model are spared
+
     with whole(path) as file:
         joblib.dump(pipeline, file)
     return Trained(md5_of(path), path.stat().st_size)
@@ -123,6 +122,9 @@ def load(workspace: Workspace) -> Any:
 
     Its bytes are compared first: to load a file of this kind is to run what it says.
     """
+    import joblib
+    from sklearn.exceptions import InconsistentVersionWarning
+
     proven(workspace)
     try:
         with warnings.catch_warnings():

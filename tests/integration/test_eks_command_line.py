@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
 
 from eks import bucket, environment, site
@@ -138,4 +137,4 @@ def test_a_bucket_that_stays_is_named_with_the_ledger_or_without_it(
         assert [(e.kind, e.name) for e in mine.ledger.entries()] == [("bucket", owned.bucket)]
     done = eks("destroy", "--yes", "--erase-bucket", owned.bucket, home=tmp_path)
     assert done.stdout.endswith("nothing is left\n"), done
-    assert boto3.client("s3", region_name=owned.region).list_buckets()["Buckets"] == []
+    assert mine.aws.client("s3").list_buckets()["Buckets"] == []

@@ -51,6 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`lab ARGUMENTS`, in an environment of its own."""
     env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
+    env.pop("NOX_CURRENT_SESSION", None)  # of the tests' own session
     command = [sys.executable, "-m", "lab", *arguments]
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False

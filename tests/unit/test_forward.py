@@ -89,8 +89,15 @@ class Forward:
         await_(look)
 
     def kubectl(self) -> psutil.Process:
-        """The kubectl that was started last."""
-        return psutil.Process(self.calls()[-1][0])
+        """The kubectl that was started last; on a slow machine the one before has just ended."""
+
+        def look() -> psutil.Process:
+            try:
+                return psutil.Process(self.calls()[-1][0])
+            except psutil.NoSuchProcess as error:
+                raise NotYet(str(error)) from error
+
+        return until(look, what="kubectl", timeout=20, interval=0.01)
 
 
 def await_(check: Callable[[], object]) -> None:

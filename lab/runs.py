@@ -139,13 +139,17 @@ def dags(client: ApiClient) -> list[DAGResponse]:
     """What Airflow says of each DAG that can be run."""
     from airflow_client.client import DAGApi
 
-    found: list[DAGResponse] = []
+    return whole(partial(DAGApi(client).get_dags, order_by=["dag_id"]), "dags")
+
+
+def whole(listing: Callable[..., Any], entries: str) -> list[Any]:
+    """All that the pages of a listing hold under `entries`, in its order."""
+    found: list[Any] = []
     while True:
-        page = DAGApi(client).get_dags(
-            limit=PAGE, offset=len(found), order_by=["dag_id"], _request_timeout=CALL_SECONDS
-        )
-        found += page.dags
-        if not page.dags or len(found) >= page.total_entries:
+        page = listing(limit=PAGE, offset=len(found), _request_timeout=CALL_SECONDS)
+        here = getattr(page, entries)
+        found += here
+        if not here or len(found) >= page.total_entries:
             return found
 
 
@@ -160,14 +164,19 @@ def known_dags(lab: Access) -> dict[str, list[str]]:
 
 def broken_files(lab: Access) -> list[Broken]:
     """The DAG files that can't be parsed. The DAGs of all others run."""
+    with calling(lab) as client:
+        return import_errors(client)
+
+
+def import_errors(client: ApiClient) -> list[Broken]:
+    """What Airflow says of each file that it can't parse."""
     from airflow_client.client import ImportErrorApi
 
     order = ["bundle_name", "filename"]
-    with calling(lab) as client:
-        found = ImportErrorApi(client).get_import_errors(
-            limit=PAGE, order_by=order, _request_timeout=CALL_SECONDS
-        )
-        return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found.import_errors]
+    found = ImportErrorApi(client).get_import_errors(
+        limit=PAGE, order_by=order, _request_timeout=CALL_SECONDS
+    )
+    return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found.import_errors]
 
 
 def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
@@ -216,7 +225,7 @@ def files_at(lab: Access, version: str) -> set[str]:
     """The files without a prefix whose DAGs are of this commit, and those that can't be parsed."""
     with calling(lab) as client:
         found = [dag for dag in dags(client) if dag.bundle_name == STAGING_BUNDLE]
-    broken = {each.file for each in broken_files(lab) if each.bundle == STAGING_BUNDLE}
+        broken = {each.file for each in import_errors(client) if each.bundle == STAGING_BUNDLE}
     return broken | {str(dag.relative_fileloc) for dag in found if dag.bundle_version == version}
 
 
@@ -265,19 +274,9 @@ def all_events(lab: Access, asset: str) -> list[Any]:
 def listed_events(lab: Access, asset: str) -> list[Any]:
     from airflow_client.client import AssetApi
 
-    found: list[Any] = []
+    chosen = {"order_by": ["timestamp"], "name_prefix_pattern": asset}
     with calling(lab) as client:
-        while True:
-            page = AssetApi(client).get_asset_events(
-                limit=PAGE,
-                offset=len(found),
-                order_by=["timestamp"],
-                name_prefix_pattern=asset,
-                _request_timeout=CALL_SECONDS,
-            )
-            found += page.asset_events
-            if not page.asset_events or len(found) >= page.total_entries:
-                return found
+        return whole(partial(AssetApi(client).get_asset_events, **chosen), "asset_events")
 
 
 def runs_of(lab: Access, dag_id: str) -> list[Run]:
@@ -365,14 +364,8 @@ def tasks(client: ApiClient, run: Run) -> list[TaskInstanceResponse]:
     """The run's task instances, in the order in which they began."""
     from airflow_client.client import TaskInstanceApi
 
-    found: list[TaskInstanceResponse] = []
-    while True:
-        page = TaskInstanceApi(client).get_task_instances(
-            run.dag_id, run.id, limit=PAGE, offset=len(found), _request_timeout=CALL_SECONDS
-        )
-        found += page.task_instances
-        if not page.task_instances or len(found) >= page.total_entries:
-            break
+    listing = partial(TaskInstanceApi(client).get_task_instances, run.dag_id, run.id)
+    found: list[TaskInstanceResponse] = whole(listing, "task_instances")
     late = (1, "")
     return sorted(
         found, key=lambda task: (0, task.start_date.isoformat()) if task.start_date else late

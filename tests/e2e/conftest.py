@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import pytest
 
-from lab import runs
 from lab.lab import Lab
 from lab.wait import NotYet, until
+from tests.e2e.idle import await_idle
 
 HOURS = {"dataset_pipeline": 2, "sales_pipeline": 6}  # UTC, each day
 BEFORE = timedelta(minutes=5)  # no test takes longer
@@ -23,7 +22,7 @@ def _between_scheduled_runs(request: pytest.FixtureRequest) -> None:
     lab: Lab = request.getfixturevalue("lab")
     until(past, what="the hour of a scheduled run", timeout=600, interval=1)
     for dag in HOURS:
-        until(partial(idle, lab, dag), what=f"the run of {dag}", timeout=300, interval=1)
+        await_idle(lab, dag)
 
 
 def soon(now: datetime) -> bool:
@@ -36,8 +35,3 @@ def soon(now: datetime) -> bool:
 def past() -> None:
     if soon(datetime.now(UTC)):
         raise NotYet("it is near")
-
-
-def idle(lab: Lab, dag: str) -> None:
-    if active := [run.id for run in lab.runs_of(dag) if run.state not in runs.ENDED]:
-        raise NotYet(f"{active} are under way")

@@ -11,6 +11,7 @@ from lab import runs, s3
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, until
+from tests.e2e.idle import active
 
 PREFIX, ASSET, DAG = "landing/sales/", "landed_sales", "sales_pipeline"
 WAREHOUSE, LINEAGE = f"results/{DAG}/warehouse.csv", f"results/{DAG}/lineage.json"
@@ -49,9 +50,9 @@ class Landing:
 
         def quiet() -> None:
             waiting = self.told_lately()  # asked first: then it is a run, or still to be one
-            active = [run.id for run in self.lab.runs_of(DAG) if run.state not in runs.ENDED]
-            if active or waiting:
-                raise NotYet(f"{active or 'one more run'} is to come")
+            under_way = active(self.lab, DAG)
+            if under_way or waiting:
+                raise NotYet(f"{under_way or 'one more run'} is to come")
 
         until(quiet, what=f"the end of the runs of {DAG}", timeout=PATIENCE, interval=0.5)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from lab import runs, s3
+from lab import s3
 from lab.errors import RunError
 from lab.lab import Lab
 from lab.versions import object_key
 from lab.wait import NotYet, until
+from tests.e2e.idle import await_idle
 
 DAG = "sample_etl"
 KEY = f"results/{DAG}/report.json"
@@ -114,18 +115,9 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(lab: Lab) -> 
     assert lab.outcomes(run)["transform"].attempts == 1
 
 
-def await_idle(lab: Lab) -> None:
-    """No run is under way: Airflow 3.3 drops an event that comes while one is, and one waits."""
-
-    def idle() -> None:
-        if active := [run.id for run in lab.runs_of(DAG) if run.state not in runs.ENDED]:
-            raise NotYet(f"{active} are under way")
-
-    until(idle, what=f"the end of the runs of {DAG}", timeout=300, interval=0.5)
-
-
 def test_a_new_summary_of_etl_workflow_starts_a_run(lab: Lab) -> None:
-    await_idle(lab)
+    # Airflow 3.3 drops an event that comes while one run is under way, and another event waits.
+    await_idle(lab, DAG)
     cause = lab.run("etl_workflow")
 
     def caused() -> dict[str, Any]:

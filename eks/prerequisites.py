@@ -51,9 +51,8 @@ def lacks(api: Cluster, needed: Needed) -> bool:
     """Whether the cluster has a place for it, but not the thing."""
     if needed.namespace and not found(api, f"namespace/{needed.namespace}"):
         return False
-    return not found(
-        api, needed.name, *(["--namespace", needed.namespace] if needed.namespace else [])
-    )
+    where = ("--namespace", needed.namespace) if needed.namespace else ()
+    return not found(api, needed.name, *where)
 
 
 def found(api: Cluster, *words: str) -> bool:

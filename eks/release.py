@@ -15,7 +15,7 @@ from typing import Any
 from eks import cluster, prerequisites
 from eks.access import PASSWORD, USER
 from eks.aws import settled
-from eks.environment import Environment
+from eks.environment import PRIVATE, Environment
 from eks.rendering import Made, made, overlay, values
 from eks.site import Row, Site
 from lab import git, ssh
@@ -56,7 +56,7 @@ GIVEN = (
     Given(PASSWORD, "git-credentials", PASSWORD),
     Given("RDS_PASSWORD", "airflow-metadata", "password", "rds"),
     Given("OIDC_CLIENT_SECRET", "airflow-oidc", "client-secret", "oidc"),
-    Given("PIPELINES_SSH_KEY", "pipelines-ssh", "key", "private-repository"),
+    Given("PIPELINES_SSH_KEY", "pipelines-ssh", "key", PRIVATE),
 )
 # What the cluster makes in AWS by itself, or needs there, by option.
 BROUGHT = (
@@ -295,7 +295,7 @@ RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
 
 def connection(environment: Environment, login: Mapping[str, str]) -> str:
     """Airflow's connection to the pipelines' repository."""
-    if "private-repository" in environment.options:
+    if PRIVATE in environment.options:
         files = (f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
         return json.dumps(ssh.connection(environment.pipelines, *files))
     return json.dumps(git.connection(environment.pipelines, login[USER], login[PASSWORD]))
@@ -305,7 +305,7 @@ def optional(environment: Environment, api: Cluster) -> Values:
     """The Secrets that options ask for."""
     found: Values = {}
     for one in asked_for(environment):
-        if one.option in {"oidc", "private-repository"}:
+        if one.option in {"oidc", PRIVATE}:
             found.setdefault((AIRFLOW, one.secret), {})[one.key] = given(api, one)
     if client := found.get((AIRFLOW, "pipelines-ssh")):
         client["key"] = client["key"].rstrip("\n") + "\n"  # $(cat key) has none; ssh wants one

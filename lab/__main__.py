@@ -94,11 +94,15 @@ def typeable(text: str) -> str:
     """The text with commands that can be typed where this one was: nox may be all that there is."""
     if "NOX_CURRENT_SESSION" not in os.environ:
         return text
-    names = "|".join(
+    return re.sub(rf"\blab (?=(?:{'|'.join(command_names())})\b)", "nox -s lab -- ", text)
+
+
+def command_names() -> list[str]:
+    """The commands, as a person types them."""
+    return [
         str(command.name or getattr(command.callback, "__name__", ""))
         for command in app.registered_commands
-    )
-    return re.sub(rf"\blab (?=(?:{names})\b)", "nox -s lab -- ", text)
+    ]
 
 
 def of_system(error: OSError) -> LabError:

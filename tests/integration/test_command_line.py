@@ -55,10 +55,7 @@ PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no gi
 NOBODY = 65534
 # Root may write everywhere; without these capabilities it is as anybody else.
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-COMMANDS = [
-    command.name or getattr(command.callback, "__name__", "")
-    for command in command_line.app.registered_commands
-]
+COMMANDS = command_line.command_names()
 NEED_A_LAB = [
     ("run", "dataset_pipeline"),
     ("verify",),

@@ -323,7 +323,7 @@ def look(backend: BackendName = None, database: DatabaseName = None) -> None:
         print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
         if finding.error:
             errors.append(finding.error)
-            print(f"    try: {finding.error.fix}")
+            print(f"    try: {typeable(finding.error.fix)}")
     if not errors and state.read(config):
         errors += examine(config)
     if errors:
@@ -344,7 +344,7 @@ def examine(config: Config) -> list[LabError]:
     if strange := backend.undeclared_ports(config):
         errors.append(LabError(f"the lab listens on {strange} and should not", "report this"))
     for error in errors:
-        print(f"{mark(False)} {error.what}\n    try: {error.fix}")
+        print(f"{mark(False)} {error.what}\n    try: {typeable(error.fix)}")
     return errors
 
 

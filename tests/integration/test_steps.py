@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -621,6 +622,53 @@ def test_servers_that_come_back_in_time(project: Project) -> None:
         assert done.code == 0, done
         run.must("modify") if step == "pull" else None
     assert project.runs() == [run.id]
+    project.proved()
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """What a request reaches that went astray: it knows no S3, and answers all the same."""
+
+    status = 404
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: a test's output is for what went wrong."""
+
+
+@contextmanager
+def stranger(status: int) -> Iterator[str]:
+    """The address of a server that gives everybody the same answer."""
+    kind = type("Stranger", (Stranger,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("step", ["pull", "push"])
+def test_what_a_stranger_says_of_the_data_is_not_believed(
+    project: Project, step: str, status: int
+) -> None:
+    """While a server is restarted, a proxy may answer for it: nothing is lost, nothing refused."""
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    with stranger(status) as url:
+        assert "is no S3 server" in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
+    run.must(*STEPS)
     project.proved()
 
 

@@ -62,12 +62,28 @@ class Remote:
         """
         into.unlink(missing_ok=True)
         part = into.with_name(into.name + ".part")
-        with reading(self.where(pointer)):
+        with self.reading(pointer):
             # One connection: s3fs would hold ten parts of 50 MB each in memory, and is no faster.
             self.repo.dvcfs.get_file(f"/{dataset_path}", str(part), max_concurrency=1)
         if (found := Pointer(md5_of(part), part.stat().st_size)) != pointer:
             raise self.wrong_bytes(pointer, found)
         part.replace(into)
+
+    @contextmanager
+    def reading(self, pointer: Pointer) -> Iterator[None]:
+        """DVC's failures, told apart as `asking` does it.
+
+        What DVC reads with does not say who answered that there is nothing: S3 itself is asked.
+        """
+        where = self.where(pointer)
+        try:
+            yield
+        except (FileNotFoundError, PermissionError) as error:
+            with asking(where):
+                self.s3.head_object(**self.place(pointer))
+            raise TemporaryError(f"DVC could not read {where}, which is there: {error}") from error
+        except (OSError, DvcException, BotoCoreError) as error:
+            raise TemporaryError(f"DVC could not read {where}: {error}") from error
 
     def wrong_bytes(self, pointer: Pointer, found: Pointer) -> StepError:
         """Why other bytes arrived: the server holds others, or it did not send them all.
@@ -146,6 +162,8 @@ def asking(where: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
+        if not by_s3(error):
+            raise TemporaryError(f"what answered {code} for {where} is no S3 server") from error
         if code in MISSING:
             raise missing(where) from error
         if code in REFUSED:
@@ -155,17 +173,12 @@ def asking(where: str) -> Iterator[None]:
         raise TemporaryError(f"the S3 server did not answer for {where}: {error}") from error
 
 
-@contextmanager
-def reading(where: str) -> Iterator[None]:
-    """DVC's failures, told apart in the same way."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise missing(where) from error
-    except PermissionError as error:
-        raise refused(where, str(error)) from error
-    except (OSError, DvcException, BotoCoreError) as error:
-        raise TemporaryError(f"DVC could not read {where}: {error}") from error
+def by_s3(error: ClientError) -> bool:
+    """Whether an S3 server gave this answer: each of its answers has a request's id (S3 API
+    reference, Common response headers). While a server is restarted, a request can reach a proxy,
+    whose 404 or 403 says nothing about the object.
+    """
+    return "x-amz-request-id" in error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
 
 
 def missing(where: str) -> Missing:

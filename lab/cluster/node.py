@@ -26,6 +26,16 @@ VOLUMES = "/var/local-path-provisioner"  # where the node keeps the volumes of i
 # A container that was killed is started again at once, and at the latest after this time. The
 # default's upper limit is five minutes: too long to watch for somebody who learns.
 RESTART = "5s"
+SERVICES = "10.96.0.0/16"  # the addresses of Services
+# A packet that still goes to a Service when it is about to leave a pod's network has met no rule of
+# kube-proxy: the node has just been started, or the Service's pod was killed. It would follow the
+# node's way out, and whatever answers there would be taken for the Service: a transparent proxy's
+# 404 for the news that a dataset is lost. It is refused instead, from before the first pod on.
+BARRIER = "[Service]\n" + "".join(
+    f"ExecStartPre=/bin/sh -c 'iptables -w -C {rule} || iptables -w -I {rule}'\n"
+    for rule in (f"FORWARD -d {SERVICES} -j REJECT", f"OUTPUT -d {SERVICES} -j REJECT")
+)
+BARRIER_PLACE = "/etc/systemd/system/kubelet.service.d/20-services-stay-inside.conf"
 
 
 def name(config: Config) -> str:
@@ -72,8 +82,9 @@ def ensure(config: Config, image: Image) -> None:
 
 def create(config: Config, image: Image) -> None:
     """A new cluster of one node; its kubeconfig is written last, for its owner only."""
-    layout = config.run / "kind.yaml"
-    layout.write_text(yaml.safe_dump(description()), "utf-8")
+    layout, barrier = config.run / "kind.yaml", config.run / "services-stay-inside.conf"
+    barrier.write_text(BARRIER, "utf-8")
+    layout.write_text(yaml.safe_dump(description(barrier)), "utf-8")
     part = kubeconfig(config).with_suffix(".part")
     part.unlink(missing_ok=True)
     kind(
@@ -87,25 +98,31 @@ def create(config: Config, image: Image) -> None:
     part.replace(kubeconfig(config))
 
 
-def description() -> dict[str, object]:
-    """The cluster, as kind wants it described. Its API listens on loopback alone."""
+def description(barrier: Path) -> dict[str, object]:
+    """The cluster, as kind wants it described. Its API listens on loopback alone.
+
+    `barrier` is the file with BARRIER: it stays where it is while there is a node.
+    """
     kubelet = {
         "kind": "KubeletConfiguration",
         "crashLoopBackOff": {"maxContainerRestartPeriod": RESTART},
     }
-    mount = {"hostPath": str(images.folder()), "containerPath": ARCHIVES, "readOnly": True}
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "networking": {"apiServerAddress": "127.0.0.1"},
+        "networking": {"apiServerAddress": "127.0.0.1", "serviceSubnet": SERVICES},
         "nodes": [
             {
                 "role": "control-plane",
-                "extraMounts": [mount],
+                "extraMounts": [mount(images.folder(), ARCHIVES), mount(barrier, BARRIER_PLACE)],
                 "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
             }
         ],
     }
+
+
+def mount(here: Path, there: str) -> dict[str, object]:
+    return {"hostPath": str(here), "containerPath": there, "readOnly": True}
 
 
 def kind(*arguments: str | Path, timeout: float) -> str:

@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -107,6 +108,20 @@ def test_the_steps_may_not_ask_kubernetes_for_anything(lab: Lab, cluster: Cluste
     assert not [name for name in asked if name in ("pods", "secrets", "configmaps", "*.*")]
 
 
+def test_what_no_service_takes_is_refused_and_leaves_no_node(pods: Pods) -> None:
+    refuse_strays(pods)
+
+
+def refuse_strays(pods: Pods) -> None:
+    """Raises unless a pod that asks a Service's address that no Service has is refused at once."""
+    address = str(ip_network(node.SERVICES)[-2])
+    ask = f"import socket; socket.create_connection(({address!r}, 9000), 10)"
+    with pytest.raises(LabError, match="ConnectionRefusedError"):
+        pods.cluster.execute(workloads.AIRFLOW, "airflow-scheduler-0", ["python", "-c", ask])
+    with pytest.raises(LabError, match="Connection refused"):
+        node.inside(pods.config, "bash", "-c", f"exec 3<>/dev/tcp/{address}/9000")
+
+
 def test_down_keeps_the_data_and_up_brings_it_back(lab: Lab, pods: Pods) -> None:
     before = lab.history()
     assert kind.down(pods.config) >= 1
@@ -116,5 +131,6 @@ def test_down_keeps_the_data_and_up_brings_it_back(lab: Lab, pods: Pods) -> None
     again = kind.up(replace(pods.config, dataset=None))
     assert again == lab
     assert lab.history() == before
+    refuse_strays(pods)
     run = lab.run(DAG)
     assert lab.dataset().trailers["Run-Id"] == run.id

@@ -562,13 +562,18 @@ def test_a_name_as_containerd_writes_it(name: str, reference: str) -> None:
     assert node.reference(Image("x", name, None, None, {})) == reference
 
 
-def test_the_node_that_is_asked_for(engine: Engine) -> None:
-    described: Any = yaml.safe_load(yaml.safe_dump(node.description()))
-    assert described["networking"] == {"apiServerAddress": "127.0.0.1"}
+def test_the_node_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
+    barrier = tmp_path / "barrier.conf"
+    described: Any = yaml.safe_load(yaml.safe_dump(node.description(barrier)))
+    assert described["networking"] == {
+        "apiServerAddress": "127.0.0.1",
+        "serviceSubnet": node.SERVICES,
+    }
     (only,) = described["nodes"]
     assert only["role"] == "control-plane"
     assert only["extraMounts"] == [
-        {"hostPath": str(images.folder()), "containerPath": node.ARCHIVES, "readOnly": True}
+        {"hostPath": str(images.folder()), "containerPath": node.ARCHIVES, "readOnly": True},
+        {"hostPath": str(barrier), "containerPath": node.BARRIER_PLACE, "readOnly": True},
     ]
     (patch,) = only["kubeadmConfigPatches"]
     kubelet = yaml.safe_load(patch)

@@ -18,7 +18,7 @@ from lab.backends import BACKENDS
 from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
-from tests import attest
+from tests import attest, failures
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Commands under test can be interrupted, even where whoever started pytest ignores that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
+    config.pluginmanager.register(failures.Failures(), failures.NAME)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,82 @@
+"""What has failed, told in a few lines before the tracebacks: of a long report CI may keep a part.
+
+With each failure goes what was wrong with the lab at that moment, which is gone when the report is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from lab.backends import BACKENDS
+from lab.cluster.control import Pods
+from lab.errors import LabError
+from lab.lab import Lab
+
+NAME = "failures"
+LINES = 8  # of a pod's log
+WIDTH = 240  # characters of a line
+
+
+class Failures:
+    """The failures of a session. A plugin of pytest's."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = crash.message if crash else report.longreprtext
+            self.lines.append(f"{report.nodeid} ({report.when}): {first_line(why)}")
+            lab = getattr(item, "funcargs", {}).get("lab")
+            self.lines += [f"    {line[:WIDTH]}" for line in (state(lab) if lab else [])]
+        return report
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Before the reporter begins with the tracebacks."""
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if self.lines and reporter:
+            reporter.section("failed, in short")
+            for line in self.lines:
+                reporter.write_line(line)
+
+
+def first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")[:WIDTH]
+
+
+def state(lab: Lab) -> list[str]:
+    """What does not serve, and on a cluster the end of what its pods have logged."""
+    try:
+        found = BACKENDS[lab.backend].services(lab.control.config)  # type: ignore[attr-defined]
+        down = [f"{service.name} does not serve" for service, serves in found if not serves]
+        return down + (unready(lab.control) if isinstance(lab.control, Pods) else [])
+    except Exception as error:
+        return [f"the lab can't be asked: {first_line(str(error))}"]
+
+
+def unready(pods: Pods) -> list[str]:
+    """Each pod of which a container is not ready, and the last lines of its logs."""
+    kubectl, lines = pods.cluster.kubectl, []
+    for row in kubectl("get", "pods", "--all-namespaces", "--no-headers").splitlines():
+        namespace, name, ready, status, *_ = row.split()
+        if len(set(ready.split("/"))) > 1 and status != "Completed":
+            lines.append(" ".join(row.split()))
+            lines += tail(pods, namespace, name)
+    return lines
+
+
+def tail(pods: Pods, namespace: str, name: str) -> list[str]:
+    """The last lines of a pod's logs; what keeps a container from starting, where it has none."""
+    try:
+        words = ("logs", "--namespace", namespace, name, "--all-containers", f"--tail={LINES}")
+        logged = pods.cluster.kubectl(*words, timeout=30).splitlines()
+    except LabError as error:
+        logged = error.what.splitlines()
+    return [f"  {line}" for line in logged[-2 * LINES :]]

@@ -1,0 +1,59 @@
+"""What a long report begins with, where something has failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.failures import Failures
+
+if TYPE_CHECKING:
+    import pytest
+
+pytest_plugins = ["pytester"]
+
+FAILING = """
+import pytest
+
+def test_wrong():
+    raise ValueError("one line of it" + chr(10) + "another line")
+
+@pytest.fixture
+def broken():
+    raise KeyError("a fixture")
+
+def test_without(broken):
+    pass
+
+@pytest.fixture
+def lab():
+    return "a lab"
+
+def test_with(lab):
+    assert not lab
+
+def test_right():
+    pass
+"""
+
+
+def report(pytester: pytest.Pytester, tests: str) -> list[str]:
+    plugins: list[Any] = [Failures()]
+    pytester.makepyfile(test_it=tests)
+    return pytester.runpytest_inprocess(plugins=plugins).outlines
+
+
+def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pytester) -> None:
+    said = report(pytester, FAILING)
+    (short,) = [n for n, line in enumerate(said) if "failed, in short" in line]
+    long = next(n for n, line in enumerate(said) if "= ERRORS =" in line)
+    assert [line for line in said[short + 1 : long] if line] == [
+        "test_it.py::test_wrong (call): ValueError: one line of it",
+        "test_it.py::test_without (setup): KeyError: 'a fixture'",
+        "test_it.py::test_with (call): AssertionError: assert not 'a lab'",
+        "    the lab can't be asked: 'str' object has no attribute 'backend'",
+    ]
+
+
+def test_nothing_is_told_where_nothing_failed(pytester: pytest.Pytester) -> None:
+    said = report(pytester, "def test_right(): pass")
+    assert not [line for line in said if "in short" in line]

@@ -24,6 +24,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.state: list[str] = []  # of the lab, when it was told last
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -33,10 +34,16 @@ class Failures:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
-            self.lines.append(f"{report.nodeid} ({report.when}): {first_line(why)}")
-            lab = getattr(item, "funcargs", {}).get("lab")
-            self.lines += [f"    {line[:WIDTH]}" for line in (state(lab) if lab else [])]
+            self.lines.append(f"{report.nodeid} ({report.when}): {ends(why)}")
+            if lab := getattr(item, "funcargs", {}).get("lab"):
+                self.tell(state(lab))
         return report
+
+    def tell(self, found: list[str]) -> None:
+        """What is wrong with the lab, where it is not what was wrong before."""
+        if found != self.state:
+            self.lines += [f"    {line[:WIDTH]}" for line in found or ["the lab is well again"]]
+            self.state = found
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Before the reporter begins with the tracebacks."""
@@ -47,8 +54,10 @@ class Failures:
                 reporter.write_line(line)
 
 
-def first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), "")[:WIDTH]
+def ends(text: str) -> str:
+    """The first line and the last: of a command that failed, the last one mostly says why."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " … ".join(line[:WIDTH] for line in dict.fromkeys(lines[:1] + lines[-1:]))
 
 
 def state(lab: Lab) -> list[str]:
@@ -58,7 +67,7 @@ def state(lab: Lab) -> list[str]:
         down = [f"{service.name} does not serve" for service, serves in found if not serves]
         return down + (unready(lab.control) if isinstance(lab.control, Pods) else [])
     except Exception as error:
-        return [f"the lab can't be asked: {first_line(str(error))}"]
+        return [f"the lab can't be asked: {ends(str(error))}"]
 
 
 def unready(pods: Pods) -> list[str]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
+from threading import Event
 
 from lab.cluster import node, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.docker import docker
 from lab.cluster.workloads import AIRFLOW, STEP_PODS, STORES, WORKLOADS
 from lab.config import Config
+from lab.errors import LabError
 from lab.model import Run
 from lab.state import Secrets
 
@@ -20,6 +24,14 @@ RESTART_SECONDS = 120
 TRACE_SECONDS = 120
 ENDED = ("Succeeded", "Failed")  # a pod's phases without a way back
 POD_LOGS = "/var/log/pods"
+# Where the host has cgroups v1, runc freezes a container for a moment while it makes it. A runc
+# that is killed in that moment leaves it frozen, and what is frozen neither goes on nor can be
+# killed: its pod, and a node that is to end, hang for ever. A node sees its own cgroups alone.
+THAW = (
+    "find /sys/fs/cgroup/freezer -name freezer.state 2> /dev/null | while read -r state; do "
+    'grep -q THAWED "$state" || echo THAWED > "$state"; done'
+)
+THAW_SECONDS = 5  # between two looks
 # Everything in the volumes but the datasets' bytes, which are long and hold no log.
 LEFT_OUT = ("--exclude=*/files/md5/*", "--exclude=*.csv")
 SECRETS = {
@@ -72,11 +84,13 @@ class Pods:
 
     def crash(self) -> None:
         """The whole node ends at once, as by a power cut; Docker starts it again."""
+        node.inside(self.config, "sh", "-c", f"kill -9 -1; {THAW}")
         docker("restart", "-t", "0", node.container(self.config), timeout=RESTART_SECONDS)
 
     def restore(self) -> None:
         """Every service answers again."""
-        self.again()
+        with thawing(self.config):
+            self.again()
 
     def kept(self, run: Run) -> list[str]:
         """The run's pods that have ended and are still there."""
@@ -122,6 +136,26 @@ class Pods:
         words = ["docker", "exec", node.container(self.config), *command]
         done = subprocess.run(words, capture_output=True, timeout=TRACE_SECONDS, check=False)
         return done.stdout
+
+
+@contextmanager
+def thawing(config: Config) -> Iterator[None]:
+    """Nothing in the node stays frozen while the block runs."""
+    ended = Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(thaw, config, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def thaw(config: Config, ended: Event) -> None:
+    while True:
+        with suppress(LabError):  # the node may be on its way up
+            node.inside(config, "sh", "-c", THAW)
+        if ended.wait(THAW_SECONDS):
+            return
 
 
 def client_key(config: Config) -> str:

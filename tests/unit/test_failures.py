@@ -47,7 +47,7 @@ def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pyt
     (short,) = [n for n, line in enumerate(said) if "failed, in short" in line]
     long = next(n for n, line in enumerate(said) if "= ERRORS =" in line)
     assert [line for line in said[short + 1 : long] if line] == [
-        "test_it.py::test_wrong (call): ValueError: one line of it",
+        "test_it.py::test_wrong (call): ValueError: one line of it … another line",
         "test_it.py::test_without (setup): KeyError: 'a fixture'",
         "test_it.py::test_with (call): AssertionError: assert not 'a lab'",
         "    the lab can't be asked: 'str' object has no attribute 'backend'",

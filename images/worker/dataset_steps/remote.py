@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ CLIENT = Config(
 
 class Missing(StepError):
     """The remote has no such object."""
+
+
+class NoS3Server(TemporaryError):
+    """What has answered shows nothing of S3: what it says of an object is not to be believed."""
 
 
 class Remote:
@@ -100,8 +104,9 @@ class Remote:
 
         An object that is there already is not sent again. Raises TemporaryError.
         """
-        if self.proves(pointer):
-            return
+        with suppress(NoS3Server):  # nothing is believed yet: what is sent is proved afterwards
+            if self.proves(pointer):
+                return
         self.send(pointer, path)
         if not self.proves(pointer):
             raise TemporaryError(f"the object {self.where(pointer)} is not what was sent")
@@ -163,7 +168,7 @@ def asking(where: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if not by_s3(error):
-            raise TemporaryError(f"what answered {code} for {where} is no S3 server") from error
+            raise NoS3Server(f"what answered {code} for {where} is no S3 server") from error
         if code in MISSING:
             raise missing(where) from error
         if code in REFUSED:
@@ -174,11 +179,15 @@ def asking(where: str) -> Iterator[None]:
 
 
 def by_s3(error: ClientError) -> bool:
-    """Whether an S3 server gave this answer: each of its answers has a request's id (S3 API
-    reference, Common response headers). While a server is restarted, a request can reach a proxy,
-    whose 404 or 403 says nothing about the object.
+    """Whether an S3 server gave this answer: it names the error, or has a request's id where there
+    is no body to name it in (S3 API reference, Error responses, Common response headers).
+
+    While a server is restarted, a request can reach a proxy, whose 404 or 403 says nothing of the
+    object. boto3 takes the status for the name where an answer has none.
     """
-    return "x-amz-request-id" in error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    named = not error.response.get("Error", {}).get("Code", "").isdigit()
+    return named or "x-amz-request-id" in headers
 
 
 def missing(where: str) -> Missing:

@@ -173,10 +173,9 @@ def import_errors(client: ApiClient) -> list[Broken]:
     from airflow_client.client import ImportErrorApi
 
     order = ["bundle_name", "filename"]
-    found = ImportErrorApi(client).get_import_errors(
-        limit=PAGE, order_by=order, _request_timeout=CALL_SECONDS
-    )
-    return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found.import_errors]
+    listing = partial(ImportErrorApi(client).get_import_errors, order_by=order)
+    found = whole(listing, "import_errors")
+    return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found]
 
 
 def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:

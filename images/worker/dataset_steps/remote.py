@@ -83,8 +83,7 @@ class Remote:
         try:
             yield
         except (FileNotFoundError, PermissionError) as error:
-            with asking(where):
-                self.s3.head_object(**self.place(pointer))
+            self.head(pointer)
             raise TemporaryError(f"DVC could not read {where}, which is there: {error}") from error
         except (OSError, DvcException, BotoCoreError) as error:
             raise TemporaryError(f"DVC could not read {where}: {error}") from error
@@ -128,14 +127,18 @@ class Remote:
         under KMS it is not (S3 API reference, Object, ETag): then the bytes are read back.
         """
         try:
-            with asking(self.where(pointer)):
-                head = self.s3.head_object(**self.place(pointer))
+            head = self.head(pointer)
         except Missing:
             return False
         tag = head["ETag"].strip('"')
         if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head):
             tag = self.rehash(pointer)
         return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
+
+    def head(self, pointer: Pointer) -> dict[str, Any]:
+        """What the server says of the object. Raises what `asking` does."""
+        with asking(self.where(pointer)):
+            return dict(self.s3.head_object(**self.place(pointer)))
 
     def rehash(self, pointer: Pointer) -> str:
         """The MD5 of the bytes that the server sends back."""
@@ -167,7 +170,7 @@ def asking(where: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if not by_s3(error):
+        if not by_s3(error, code):
             raise NoS3Server(f"what answered {code} for {where} is no S3 server") from error
         if code in MISSING:
             raise missing(where) from error
@@ -178,7 +181,7 @@ def asking(where: str) -> Iterator[None]:
         raise TemporaryError(f"the S3 server did not answer for {where}: {error}") from error
 
 
-def by_s3(error: ClientError) -> bool:
+def by_s3(error: ClientError, code: str) -> bool:
     """Whether an S3 server gave this answer: it names the error, or has a request's id where there
     is no body to name it in (S3 API reference, Error responses, Common response headers).
 
@@ -186,8 +189,7 @@ def by_s3(error: ClientError) -> bool:
     object. boto3 takes the status for the name where an answer has none.
     """
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    named = not error.response.get("Error", {}).get("Code", "").isdigit()
-    return named or "x-amz-request-id" in headers
+    return not code.isdigit() or "x-amz-request-id" in headers
 
 
 def missing(where: str) -> Missing:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from dataset_steps.workspace import try_lock
 from lab import layout
 from lab.services import gitserver, seaweedfs
 from tests.integration.conftest import DAG_ID, DAG_VERSION, PATH, employees, md5_of
+from tests.serving import Silent, serving
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Project, Run, Stores
@@ -625,7 +626,7 @@ def test_servers_that_come_back_in_time(project: Project) -> None:
     project.proved()
 
 
-class Stranger(BaseHTTPRequestHandler):
+class Stranger(Silent, BaseHTTPRequestHandler):
     """What a request reaches that went astray: it knows no S3, and answers all the same."""
 
     status = 404
@@ -641,21 +642,6 @@ class Stranger(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.do_GET()
 
-    def log_message(self, *_: object) -> None:
-        """Nothing: a test's output is for what went wrong."""
-
-
-@contextmanager
-def stranger(status: int) -> Iterator[str]:
-    """The address of a server that gives everybody the same answer."""
-    kind = type("Stranger", (Stranger,), {"status": status})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
 
 @pytest.mark.parametrize("status", [403, 404])
 @pytest.mark.parametrize("step", ["pull", "push"])
@@ -666,7 +652,7 @@ def test_what_a_stranger_says_of_the_data_is_not_believed(
     run = project.run()
     if step == "push":
         run.must("pull", "modify")
-    with stranger(status) as url:
+    with serving(type("Stranger", (Stranger,), {"status": status})) as url:
         assert "is no S3 server" in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
     run.must(*STEPS)
     project.proved()

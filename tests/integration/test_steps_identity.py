@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +23,7 @@ from botocore.exceptions import ClientError, CredentialRetrievalError
 from lab import layout
 from lab.config import TREE
 from tests.integration.conftest import PREFIX, employees, md5_of, write
+from tests.serving import Silent, serving
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Done, Project, Run, Stores
@@ -41,7 +41,7 @@ class Agent:
     key: str
     secret: str
     hours: float = 6
-    port: int = 0
+    url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def answer(self, path: str, token: str | None) -> tuple[HTTPStatus, dict[str, str]]:
@@ -63,39 +63,31 @@ class Agent:
         file = folder / "eks-pod-identity-token"
         write(file, token)
         return {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self.port}{PATH}",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}{PATH}",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
         }
 
 
 @contextmanager
-def serving(agent: Agent) -> Iterator[Agent]:
+def listening(agent: Agent) -> Iterator[Agent]:
     """The agent answers on a port of this machine."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Silent, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, said = agent.answer(self.path, self.headers["Authorization"])
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(said).encode())
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing: a test's output is for what went wrong."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        agent.port = server.server_address[1]
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving(Handler) as agent.url:
         yield agent
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def agent(stores: Stores) -> Iterator[Agent]:
     """The agent that gives away the credentials that steps otherwise have in their variables."""
     known = stores.site.step_environment
-    with serving(Agent(known[KEYS[0]], known[KEYS[1]])) as found:
+    with listening(Agent(known[KEYS[0]], known[KEYS[1]])) as found:
         yield found
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ from lab import runs
 from lab.errors import AccessError, ConfError, ServiceError
 from lab.lab import Lab
 from lab.model import Run
+from tests.serving import Silent, serving
 
 
 def a_lab(url: str) -> Lab:
@@ -40,20 +40,15 @@ def answering(code: int, body: object) -> Iterator[tuple[str, list[object]]]:
     """A server that gives one answer to everything; what it was sent."""
     received: list[object] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Silent, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(code)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", received
-        server.shutdown()
+    with serving(Handler) as url:
+        yield url, received
 
 
 # --- Conf ---------------------------------------------------------------------------------------

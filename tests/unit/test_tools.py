@@ -10,9 +10,8 @@ import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -20,6 +19,7 @@ from packaging.version import Version
 
 from lab.cluster import cache, tools
 from lab.errors import LabError, MachineError
+from tests.serving import Silent, serving
 
 NAMES = ["kind", "kubectl", "helm"]
 PLATFORMS = {f"{os}-{arch}" for os in ("linux", "darwin") for arch in ("amd64", "arm64")}
@@ -82,23 +82,15 @@ def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Releas
     folder.mkdir()
     found = Releases(folder, tmp_path / "tools.toml")
 
-    class Handler(SimpleHTTPRequestHandler):
+    class Handler(Silent, SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             found.requests.append(self.path)
             super().do_GET()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        found.address = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(partial(Handler, directory=str(folder))) as found.address:
         found.publish()
         monkeypatch.setattr(tools, "PINS", found.pins)
-        thread = Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
         yield found
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

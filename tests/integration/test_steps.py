@@ -653,7 +653,7 @@ def test_what_a_stranger_says_of_the_data_is_not_believed(
     if step == "push":
         run.must("pull", "modify")
     with serving(type("Stranger", (Stranger,), {"status": status})) as url:
-        assert "is no S3 server" in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
+        assert "names no S3 error" in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
     run.must(*STEPS)
     project.proved()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from dataset_steps.files import BLOCK, md5_of, md5_of_blocks
 from dataset_steps.pointer import Pointer
 
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
-MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
-REFUSED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+MISSING = {"NoSuchKey", "NotFound", "NoSuchBucket"}
+REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 # Seconds. A connection to a server whose pod is gone is answered by nobody; the default is 60.
 CONNECT, READ = 5, 60
 CLIENT = Config(
@@ -33,10 +33,6 @@ CLIENT = Config(
 
 class Missing(StepError):
     """The remote has no such object."""
-
-
-class NoS3Server(TemporaryError):
-    """What has answered shows nothing of S3: what it says of an object is not to be believed."""
 
 
 class Remote:
@@ -103,9 +99,8 @@ class Remote:
 
         An object that is there already is not sent again. Raises TemporaryError.
         """
-        with suppress(NoS3Server):  # nothing is believed yet: what is sent is proved afterwards
-            if self.proves(pointer):
-                return
+        if self.proves(pointer):
+            return
         self.send(pointer, path)
         if not self.proves(pointer):
             raise TemporaryError(f"the object {self.where(pointer)} is not what was sent")
@@ -136,9 +131,18 @@ class Remote:
         return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
 
     def head(self, pointer: Pointer) -> dict[str, Any]:
-        """What the server says of the object. Raises what `asking` does."""
+        """What the server says of the object. Raises what `asking` does.
+
+        An answer to HEAD has no body that could name its error (S3 API reference, HeadObject): of
+        one that failed, GET's is asked for.
+        """
         with asking(self.where(pointer)):
-            return dict(self.s3.head_object(**self.place(pointer)))
+            try:
+                return dict(self.s3.head_object(**self.place(pointer)))
+            except ClientError:
+                got = self.s3.get_object(**self.place(pointer))
+                got.pop("Body").close()
+                return dict(got)
 
     def rehash(self, pointer: Pointer) -> str:
         """The MD5 of the bytes that the server sends back."""
@@ -165,13 +169,18 @@ def impatient(repo: Repo) -> Repo:
 
 @contextmanager
 def asking(where: str) -> Iterator[None]:
-    """boto3's failures, told apart: missing, refused, or worth another try."""
+    """boto3's failures, told apart: missing, refused, or worth another try.
+
+    An S3 server names its error (S3 API reference, Error responses); boto3 takes the status for the
+    name where an answer has none. While a server is restarted, a request can reach a proxy, whose
+    404 or 403 says nothing of the object.
+    """
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if not by_s3(error, code):
-            raise NoS3Server(f"what answered {code} for {where} is no S3 server") from error
+        if code.isdigit():
+            raise TemporaryError(f"what answered {code} for {where} names no S3 error") from error
         if code in MISSING:
             raise missing(where) from error
         if code in REFUSED:
@@ -179,17 +188,6 @@ def asking(where: str) -> Iterator[None]:
         raise TemporaryError(f"the S3 server answered {code} for {where}") from error
     except BotoCoreError as error:
         raise TemporaryError(f"the S3 server did not answer for {where}: {error}") from error
-
-
-def by_s3(error: ClientError, code: str) -> bool:
-    """Whether an S3 server gave this answer: it names the error, or has a request's id where there
-    is no body to name it in (S3 API reference, Error responses, Common response headers).
-
-    While a server is restarted, a request can reach a proxy, whose 404 or 403 says nothing of the
-    object. boto3 takes the status for the name where an answer has none.
-    """
-    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return not code.isdigit() or "x-amz-request-id" in headers
 
 
 def missing(where: str) -> Missing:

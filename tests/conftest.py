@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -65,9 +64,10 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     finally:
         os.umask(before)
         if request.session.testsfailed:
-            keep_evidence(config)
+            failures.say(request.config, keep_evidence(config))
         if request.config.getoption("keep_cluster"):
-            print(f"\nkept; ends with: LAB_HOME={shlex.quote(str(home))} lab down --purge")
+            ends = f"LAB_HOME={shlex.quote(str(home))} lab down --purge"
+            failures.say(request.config, f"kept; ends with: {ends}")
         else:
             backend.down(config, purge=True)
 
@@ -84,9 +84,12 @@ def skip_where_absent(config: Config) -> None:
         pytest.skip(f"{config.backend}: {error.what}")
 
 
-def keep_evidence(config: Config) -> None:
-    """What tells why a lab failed is in an archive beside the README, for CI to offer."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(LabError):
-        BACKENDS[config.backend].collect(config, Path(folder))
+def keep_evidence(config: Config) -> str:
+    """What tells why a lab failed is in an archive beside the README, for CI to offer: where."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            BACKENDS[config.backend].collect(config, Path(folder))
+        except LabError as error:
+            return f"what the failed lab has to say can't be had: {error.what}"
         name = shutil.make_archive(str(TREE / f"failure-{config.backend}"), "gztar", folder)
-        print(f"\nwhat the failed lab has to say is in {name}")
+        return f"what the failed lab has to say is in {name}"

@@ -54,6 +54,12 @@ class Failures:
                 reporter.write_line(line)
 
 
+def say(config: pytest.Config, line: str) -> None:
+    """A line for whoever runs the tests: what a fixture prints, pytest would keep to itself."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{line}")
+
+
 def ends(text: str) -> str:
     """The first line and the last: of a command that failed, the last one mostly says why."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -57,3 +57,12 @@ def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pyt
 def test_nothing_is_told_where_nothing_failed(pytester: pytest.Pytester) -> None:
     said = report(pytester, "def test_right(): pass")
     assert not [line for line in said if "in short" in line]
+
+
+def test_what_is_said_is_not_captured(pytester: pytest.Pytester) -> None:
+    fixture = "@pytest.fixture(autouse=True)\ndef kept(request):\n    yield\n    {}"
+    saying = fixture.format("say(request.config, 'kept: the lab'); print('not this')")
+    tests = f"import pytest\nfrom tests.failures import say\n{saying}\ndef test_it(): pass"
+    said = report(pytester, tests)
+    assert "kept: the lab" in said
+    assert "not this" not in said

@@ -57,13 +57,15 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     tested = attest.begin(config)
     os.environ["LANG"] = "C"
     before = os.umask(0o077)
+    well = False
     try:
         running = backend.up(config)
         yield running
         attest.end(request, config, running, tested)
+        well = not request.session.testsfailed
     finally:
         os.umask(before)
-        if request.session.testsfailed:
+        if not well:
             failures.say(request.config, keep_evidence(config))
         if request.config.getoption("keep_cluster"):
             ends = f"LAB_HOME={shlex.quote(str(home))} lab down --purge"
@@ -86,10 +88,11 @@ def skip_where_absent(config: Config) -> None:
 
 def keep_evidence(config: Config) -> str:
     """What tells why a lab failed is in an archive beside the README, for CI to offer: where."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    name = str(TREE / f"failure-{config.backend}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
             BACKENDS[config.backend].collect(config, Path(folder))
-        except LabError as error:
-            return f"what the failed lab has to say can't be had: {error.what}"
-        name = shutil.make_archive(str(TREE / f"failure-{config.backend}"), "gztar", folder)
-        return f"what the failed lab has to say is in {name}"
+            archive = shutil.make_archive(name, "gztar", folder)
+            return f"what the failed lab has to say is in {archive}"
+    except (LabError, OSError) as error:  # the lab is ended all the same
+        return f"what the failed lab has to say can't be had: {error}"

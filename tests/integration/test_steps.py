@@ -630,32 +630,80 @@ class Stranger(Silent, BaseHTTPRequestHandler):
     """What a request reaches that went astray: it knows no S3, and answers all the same."""
 
     status = 404
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+    body = b""
 
     def do_HEAD(self) -> None:
-        self.do_GET()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.body)
 
     def do_PUT(self) -> None:
         self.do_GET()
 
 
-@pytest.mark.parametrize("status", [403, 404])
-@pytest.mark.parametrize("step", ["pull", "push"])
+PAGE = b"<html><head><title>404 Not Found</title></head><body>Not Found</body></html>"
+STRANGERS = [
+    ("pull", 403, b"", "answered 403 for"),
+    ("pull", 404, b"", "answered 404 for"),
+    ("pull", 404, PAGE, "DVC could not read"),
+    ("pull", 200, PAGE, "gives no ETag"),
+    ("push", 403, b"", "answered 403 for"),
+    ("push", 404, b"", "answered 404 for"),
+    ("push", 404, PAGE, "answered 404 for"),
+    ("push", 404, b"<Error><Code/></Error>", "answered 404 for"),
+    ("push", 200, PAGE, "gives no ETag"),
+]
+
+
+@pytest.mark.parametrize(("step", "status", "body", "why"), STRANGERS)
 def test_what_a_stranger_says_of_the_data_is_not_believed(
-    project: Project, step: str, status: int
+    project: Project, step: str, status: int, body: bytes, why: str
 ) -> None:
     """While a server is restarted, a proxy may answer for it: nothing is lost, nothing refused."""
     run = project.run()
     if step == "push":
         run.must("pull", "modify")
-    with serving(type("Stranger", (Stranger,), {"status": status})) as url:
-        assert "names no S3 error" in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
+    stranger = type("Stranger", (Stranger,), {"status": status, "body": body})
+    with serving(stranger) as url:
+        assert why in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
     run.must(*STEPS)
     project.proved()
+
+
+class NoGet(Stranger):
+    """An S3 server that tells of an object and refuses its bytes, as without its KMS key."""
+
+    body = b"<Error><Code>AccessDenied</Code><Message>no kms:Decrypt</Message></Error>"
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.command == "HEAD" else 403)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.send_header("ETag", '"of an object"')
+        self.end_headers()
+
+
+def test_bytes_that_are_refused_where_their_head_is_not(project: Project) -> None:
+    with serving(NoGet) as url:
+        said = project.run().refused("pull", AWS_ENDPOINT_URL_S3=url)
+    assert "refused the step's key" in said
+    assert "no kms:Decrypt" in said
+
+
+@pytest.mark.parametrize("step", ["pull", "push"])
+def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
+    """It is not taken for a dataset that somebody has deleted."""
+    run = project.run()
+    if step == "push":
+        run.must("pull", "modify")
+    body = b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>"
+    with serving(type("Stranger", (Stranger,), {"body": body})) as url:
+        said = run.refused(step, AWS_ENDPOINT_URL_S3=url)
+    assert "the S3 server can't serve s3://" in said
+    assert "NoSuchBucket" in said
 
 
 # --- Secrets

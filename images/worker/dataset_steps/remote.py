@@ -20,10 +20,18 @@ from dataset_steps.files import BLOCK, md5_of, md5_of_blocks
 from dataset_steps.pointer import Pointer
 
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
-MISSING = {"NoSuchKey", "NotFound", "NoSuchBucket"}
 REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+# What no patience helps, though neither the object is missing nor the key wrong.
+UNUSABLE = {
+    "NoSuchBucket",
+    "PermanentRedirect",
+    "InvalidObjectState",  # in an archive
+    "KMS.DisabledException",
+    "KMS.NotFoundException",
+}
 # Seconds. A connection to a server whose pod is gone is answered by nobody; the default is 60.
 CONNECT, READ = 5, 60
+SERVER_FAILS = 500  # and above: the HTTP statuses of a server's own failures
 CLIENT = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
     connect_timeout=CONNECT,
@@ -73,13 +81,14 @@ class Remote:
     def reading(self, pointer: Pointer) -> Iterator[None]:
         """DVC's failures, told apart as `asking` does it.
 
-        What DVC reads with does not say who answered that there is nothing: S3 itself is asked.
+        What DVC reads with does not say who answered that there is nothing: S3 itself is asked, for
+        the bytes: who may not decrypt them may still be told of them.
         """
         where = self.where(pointer)
         try:
             yield
         except (FileNotFoundError, PermissionError) as error:
-            self.head(pointer)
+            self.begin(pointer)
             raise TemporaryError(f"DVC could not read {where}, which is there: {error}") from error
         except (OSError, DvcException, BotoCoreError) as error:
             raise TemporaryError(f"DVC could not read {where}: {error}") from error
@@ -131,18 +140,29 @@ class Remote:
         return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
 
     def head(self, pointer: Pointer) -> dict[str, Any]:
-        """What the server says of the object. Raises what `asking` does.
+        """What the server says of the object, its entity tag in any case. Raises as `asking` does.
 
-        An answer to HEAD has no body that could name its error (S3 API reference, HeadObject): of
-        one that failed, GET's is asked for.
+        An answer to HEAD has no body that could name its error (S3 API reference, HeadObject): GET
+        is asked why. Not of a server that fails: boto3 has waited for that one.
         """
-        with asking(self.where(pointer)):
+        where = self.where(pointer)
+        with asking(where):
             try:
-                return dict(self.s3.head_object(**self.place(pointer)))
-            except ClientError:
-                got = self.s3.get_object(**self.place(pointer))
-                got.pop("Body").close()
-                return dict(got)
+                said = dict(self.s3.head_object(**self.place(pointer)))
+            except ClientError as error:
+                if status(error) >= SERVER_FAILS:
+                    raise
+                said = self.begin(pointer)
+        if "ETag" not in said:
+            raise TemporaryError(f"what answered for {where} gives no ETag, which S3 always does")
+        return said
+
+    def begin(self, pointer: Pointer) -> dict[str, Any]:
+        """What the server says of the object before it sends its bytes; none is read."""
+        with asking(self.where(pointer)):
+            said = dict(self.s3.get_object(**self.place(pointer)))
+            said.pop("Body").close()
+            return said
 
     def rehash(self, pointer: Pointer) -> str:
         """The MD5 of the bytes that the server sends back."""
@@ -171,30 +191,34 @@ def impatient(repo: Repo) -> Repo:
 def asking(where: str) -> Iterator[None]:
     """boto3's failures, told apart: missing, refused, or worth another try.
 
-    An S3 server names its error (S3 API reference, Error responses); boto3 takes the status for the
-    name where an answer has none. While a server is restarted, a request can reach a proxy, whose
-    404 or 403 says nothing of the object.
+    An S3 server names its error (S3 API reference, Error responses). While a server is restarted, a
+    request can reach a proxy, whose 404 or 403 says nothing of the object.
     """
     try:
         yield
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code.isdigit():
-            raise TemporaryError(f"what answered {code} for {where} names no S3 error") from error
-        if code in MISSING:
-            raise missing(where) from error
-        if code in REFUSED:
-            raise refused(where, code) from error
-        raise TemporaryError(f"the S3 server answered {code} for {where}") from error
+        raise told(error, where) from error
     except BotoCoreError as error:
-        raise TemporaryError(f"the S3 server did not answer for {where}: {error}") from error
+        raise TemporaryError(f"no answer from S3 for {where}: {error}") from error
 
 
-def missing(where: str) -> Missing:
-    return Missing(
-        f"the remote has no object {where}: was it deleted, or does the pointer name a wrong hash?"
-    )
+def told(error: ClientError, where: str) -> StepError:
+    """What an answer means for a step. boto3 takes the status for the name where it has none."""
+    code = error.response.get("Error", {}).get("Code") or ""
+    if not code or code.isdigit():
+        return TemporaryError(f"what answered {status(error)} for {where} names no S3 error")
+    if code == "NoSuchKey":
+        return Missing(
+            f"the remote has no object {where}: was it deleted, or does the pointer name a wrong "
+            "hash?"
+        )
+    if code in REFUSED:
+        return StepError(f"the S3 server refused the step's key for {where}: {error}")
+    if code in UNUSABLE:
+        return StepError(f"the S3 server can't serve {where}: {error}")
+    return TemporaryError(f"the S3 server could not serve {where}: {error}")
 
 
-def refused(where: str, why: str) -> StepError:
-    return StepError(f"the S3 server refused the step's key for {where} ({why})")
+def status(error: ClientError) -> int:
+    """The HTTP status of the answer."""
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])

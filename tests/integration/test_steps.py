@@ -492,6 +492,13 @@ def test_a_repository_without_dvc(project: Project) -> None:
     assert "DVC" in project.run().refused("pull")
 
 
+def about_to(step: str, project: Project) -> Run:
+    """A new run, everything before `step` done."""
+    run = project.run()
+    run.must(*STEPS[: STEPS.index(step)])
+    return run
+
+
 @pytest.mark.parametrize(
     ("step", "name"),
     [
@@ -501,9 +508,7 @@ def test_a_repository_without_dvc(project: Project) -> None:
     ],
 )
 def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: str) -> None:
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     began = time.monotonic()
     said = run.refused(step, **{name: "c4nary-s3-key"})
     assert time.monotonic() - began < 15
@@ -512,9 +517,7 @@ def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: st
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) -> None:
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     began = time.monotonic()
     said = run.refused(step, GIT_SYNC_PASSWORD="c4nary-git-password")
     assert time.monotonic() - began < 15
@@ -582,9 +585,7 @@ def hasty(run: Run, step: str, **env: str) -> str:
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_git_server_that_is_down(project: Project, step: str) -> None:
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     project.stores.kill(gitserver.NAME)
     try:
         assert "git fetch failed" in hasty(run, step)
@@ -596,9 +597,7 @@ def test_a_git_server_that_is_down(project: Project, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     project.stores.kill(seaweedfs.NAME)
     try:
         began = time.monotonic()
@@ -664,9 +663,7 @@ def test_what_a_stranger_says_of_the_data_is_not_believed(
     project: Project, step: str, status: int, body: bytes, why: str
 ) -> None:
     """While a server is restarted, a proxy may answer for it: nothing is lost, nothing refused."""
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     stranger = type("Stranger", (Stranger,), {"status": status, "body": body})
     with serving(stranger) as url:
         assert why in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
@@ -696,9 +693,7 @@ def test_bytes_that_are_refused_where_their_head_is_not(project: Project) -> Non
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
     """It is not taken for a dataset that somebody has deleted."""
-    run = project.run()
-    if step == "push":
-        run.must("pull", "modify")
+    run = about_to(step, project)
     body = b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>"
     with serving(type("Stranger", (Stranger,), {"body": body})) as url:
         said = run.refused(step, AWS_ENDPOINT_URL_S3=url)

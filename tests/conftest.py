@@ -17,7 +17,7 @@ from lab.backends import BACKENDS
 from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
-from tests import attest, failures
+from tests.support import attest, failures
 
 TREE = Path(__file__).resolve().parent.parent
 

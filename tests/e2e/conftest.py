@@ -8,7 +8,7 @@ import pytest
 
 from lab.lab import Lab
 from lab.wait import NotYet, until
-from tests.e2e.idle import await_idle
+from tests.support.idle import await_idle
 
 HOURS = {"dataset_pipeline": 2, "sales_pipeline": 6}  # UTC, each day
 BEFORE = timedelta(minutes=5)  # no test takes longer

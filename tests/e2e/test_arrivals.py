@@ -12,7 +12,7 @@ import pytest
 from lab import runs
 from lab.lab import Lab
 from lab.wait import NotYet, until
-from tests.e2e.landing import ASSET, DAG, PATIENCE, PREFIX, Landing
+from tests.support.landing import ASSET, DAG, PATIENCE, PREFIX, Landing
 
 TRIGGERER = "airflow-triggerer"
 PACE = 0.2  # seconds between two files that land

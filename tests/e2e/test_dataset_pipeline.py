@@ -13,7 +13,7 @@ from lab.errors import CommitError, DagError, RunError
 from lab.lab import Lab
 from lab.model import Version
 from lab.versions import object_key
-from tests.asked import run_ids
+from tests.support.asked import run_ids
 
 DAG = "dataset_pipeline"
 

@@ -14,7 +14,7 @@ import pytest
 from lab.errors import ConfError, RunError
 from lab.lab import Lab
 from lab.wait import NotYet, until
-from tests.e2e.landing import DAG, PATIENCE, WAREHOUSE, Landing
+from tests.support.landing import DAG, PATIENCE, WAREHOUSE, Landing
 
 OWNER = "data-engineering"
 

@@ -16,7 +16,7 @@ from lab.errors import RunError
 from lab.lab import Lab
 from lab.versions import object_key
 from lab.wait import NotYet, until
-from tests.e2e.idle import await_idle
+from tests.support.idle import await_idle
 
 DAG = "sample_etl"
 KEY = f"results/{DAG}/report.json"

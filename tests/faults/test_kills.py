@@ -15,7 +15,7 @@ from lab import s3
 from lab.lab import Lab
 from lab.model import Run, Version
 from lab.versions import object_key
-from tests.asked import run_ids
+from tests.support.asked import run_ids
 
 DAG = "dataset_pipeline"
 KILLS_PER_RUN = 2

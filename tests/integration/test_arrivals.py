@@ -22,7 +22,7 @@ import pytest
 
 from lab import layout
 from lab.services import seaweedfs
-from tests.integration.conftest import Stores, md5_of
+from tests.support.stores import Stores, md5_of
 
 TREE = Path(__file__).resolve().parents[2]
 PREFIX, ASSET = "landing/test/", "landed_test"

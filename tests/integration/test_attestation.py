@@ -18,9 +18,9 @@ from lab.attestation import BASE, RENDERING, Statement
 from lab.cluster import images
 from lab.config import Config
 from lab.errors import PromotionError
-from tests import promoted
-from tests.integration.renderings import chart_file, need_tool
-from tests.promoted import TOLD, attested
+from tests.support import promoted
+from tests.support.promoted import TOLD, attested
+from tests.support.renderings import chart_file, need_tool
 
 SEED = 20260102
 SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lab import layout
 from lab.services import gitserver
-from tests.integration.conftest import PATH, PREFIX, Project, Stores, employees, md5_of, write
+from tests.support.stores import PATH, PREFIX, Project, Stores, employees, md5_of, write
 
 TREE = Path(__file__).resolve().parents[2]
 RUN = "manual__2026-01-02T03:04:05.678901+00:00"

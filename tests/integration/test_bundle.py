@@ -17,7 +17,7 @@ from lab import layout, publish, ssh
 from lab.config import PLUGINS, TREE
 from lab.gitserver import repositories
 from lab.services import gitserver
-from tests.integration.conftest import Stores
+from tests.support.stores import Stores
 
 Change = Callable[..., str]
 

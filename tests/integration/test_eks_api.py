@@ -17,9 +17,8 @@ from lab.cluster.api import Cluster
 from lab.cluster.control import Pods
 from lab.errors import LabError
 from lab.lab import Lab
-from tests.integration.renderings import Object, namespace_of, promoted, promoted_pods
-from tests.integration.test_eks_manifests import ALL
-from tests.integration.test_eks_options import CUSTOM
+from tests.support.promotion import ALL, CUSTOM
+from tests.support.renderings import Object, namespace_of, promoted, promoted_pods
 
 SECONDS = 120
 OWN = "eks-"  # what the test's namespaces are called, before the name that they have on EKS

@@ -30,10 +30,10 @@ from lab.gitserver.repositories import create
 from lab.lab import Lab
 from lab.progress import silent
 from lab.services import gitserver
-from tests.integration.cloud import ACCOUNT, Cloud
-from tests.integration.conftest import Project, new_project
-from tests.integration.renderings import absent, need_renderers
-from tests.promoted import attested
+from tests.support.cloud import ACCOUNT, Cloud
+from tests.support.promoted import attested
+from tests.support.renderings import absent, need_renderers
+from tests.support.stores import Project, new_project
 
 DATASET = "datasets/employee_attrition.csv"
 ADDONS = ("aws-ebs-csi-driver", "aws-efs-csi-driver", "eks-pod-identity-agent")

@@ -27,8 +27,8 @@ from lab.errors import (
     QuotaReached,
     RegionLacks,
 )
-from tests.integration import cloud as clouds
-from tests.integration.cloud import Cloud
+from tests.support import cloud as clouds
+from tests.support.cloud import Cloud
 
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 XML = "<ErrorResponse><Error><Code>{0}</Code><Message>{1}</Message></Error></ErrorResponse>"

@@ -13,7 +13,7 @@ from eks import bucket
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site, tagged
 from lab.errors import NameTaken, PromotionError
-from tests.integration.cloud import Cloud, every_death
+from tests.support.cloud import Cloud, every_death
 
 NAME = "lab-staging"
 CLUSTER = "mlops-lab-staging"

@@ -44,9 +44,9 @@ from lab.errors import (
 )
 from lab.state import write_private
 from lab.wait import NotYet, until
-from tests.integration import cloud as clouds
-from tests.integration import eksctl
-from tests.integration.cloud import Cloud, every_death
+from tests.support import cloud as clouds
+from tests.support import eksctl
+from tests.support.cloud import Cloud, every_death
 
 NAME = "mlops-lab-staging"
 SCHEMA = TREE.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"

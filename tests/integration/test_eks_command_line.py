@@ -13,7 +13,7 @@ from eks import bucket, environment, site
 from eks.environment import Environment
 from eks.ledger import Ledger
 from lab.config import TREE
-from tests.integration.cloud import ACCOUNT, Cloud, sign_in
+from tests.support.cloud import ACCOUNT, Cloud, sign_in
 
 # The command line with another folder than the checkout's own for what it remembers.
 AT = """

@@ -7,7 +7,7 @@ from dataclasses import replace
 from eks import disks, environment
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
-from tests.integration.cloud import REGION, Cloud
+from tests.support.cloud import REGION, Cloud
 
 
 def disk(cloud: Cloud, tags: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from eks.environment import CLUSTER_TAG, TAG
 from eks.ledger import Ledger
 from eks.site import Site, tagged
 from lab.errors import CloudBusy, NameTaken, NotRunningError
-from tests.integration.cloud import Cloud, every_death
+from tests.support.cloud import Cloud, every_death
 
 TOKEN, GROUP = "mlops-lab-staging/staging", "mlops-lab-staging-efs"
 

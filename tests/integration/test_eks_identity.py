@@ -26,8 +26,8 @@ from eks.aws import settled
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site, tagged
 from lab.errors import CloudBusy, NameTaken
-from tests.integration import cloud as clouds
-from tests.integration.cloud import Cloud, every_death, run_python
+from tests.support import cloud as clouds
+from tests.support.cloud import Cloud, every_death, run_python
 
 CLUSTER = "mlops-lab-staging"
 STEPS, AIRFLOW, PAGES = f"{CLUSTER}-steps", f"{CLUSTER}-airflow", f"{CLUSTER}-pages"

@@ -21,7 +21,21 @@ from packaging.version import Version
 from eks import environment, release, rendering
 from lab.config import TREE
 from lab.errors import EnvironmentFileError
-from tests.integration.renderings import (
+from tests.support.pods import RULES, Rule, offenders, references, short
+from tests.support.promotion import (
+    ALL,
+    CUSTOM,
+    NEEDED,
+    REFUSED,
+    configuration,
+    fits,
+    node_groups,
+    place,
+    reaches,
+    secrets_of,
+    words,
+)
+from tests.support.renderings import (
     SETTINGS,
     Object,
     Pod,
@@ -33,23 +47,9 @@ from tests.integration.renderings import (
     promoted_pods,
     staging,
 )
-from tests.integration.test_eks_manifests import (
-    ALL,
-    NEEDED,
-    REFUSED,
-    configuration,
-    fits,
-    node_groups,
-    place,
-    reaches,
-    secrets_of,
-    words,
-)
-from tests.integration.test_manifests import RULES, Rule, offenders, references, short
-from tests.integration.test_values import KEYS, check, closed, exposed
+from tests.support.values import KEYS, check, closed, exposed
 
 SETS = (*((name,) for name in ALL), ALL)
-CUSTOM = {"ExternalSecret", "SecretStore"}  # of the External Secrets operator
 # What a person makes before such an option is switched on: not in the rendering.
 MADE_BEFORE = {"rds-ca"}
 

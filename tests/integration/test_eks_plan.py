@@ -21,9 +21,9 @@ from lab.cluster import tools
 from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
 from lab.progress import silent
-from tests import promoted
-from tests.integration.renderings import SETTINGS, need_renderers
-from tests.promoted import attested
+from tests.support import promoted
+from tests.support.promoted import attested
+from tests.support.renderings import SETTINGS, need_renderers
 
 OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
 CHOICES = ("none", "staging", "another dataset", *OPTION_NAMES)

@@ -10,9 +10,9 @@ import pytest
 
 from eks import difference, rendering
 from eks.difference import Difference
-from tests.integration.renderings import Object, home_of_a_lab, need_renderers, objects, promoted
-from tests.integration.test_eks_manifests import ALL, EKS
-from tests.integration.test_manifests import change
+from tests.support.pods import change
+from tests.support.promotion import ALL, EKS
+from tests.support.renderings import Object, home_of_a_lab, need_renderers, objects, promoted
 
 SETS = ((), *((name,) for name in ALL), ALL)  # of options
 

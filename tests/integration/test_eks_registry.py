@@ -24,10 +24,10 @@ from lab.cluster import docker, gitea, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, LabError, MachineError, NameTaken
 from lab.wait import until
-from tests.integration import cloud as clouds
-from tests.integration.cloud import Cloud, every_death
-from tests.integration.renderings import need_image
-from tests.integration.test_gitea import PORT, settings
+from tests.support import cloud as clouds
+from tests.support.cloud import Cloud, every_death
+from tests.support.gitea import PORT, settings
+from tests.support.renderings import need_image
 
 WORKER, TRAINER = "mlops-lab-staging/worker", "mlops-lab-staging/trainer"
 SERVER = f"{clouds.ACCOUNT}.dkr.ecr.{clouds.REGION}.amazonaws.com"

@@ -19,10 +19,10 @@ import pytest
 
 from dataset_steps.workspace import run_key, try_lock
 from lab import layout
-from tests.integration.conftest import DAG_VERSION, PATH, Run, md5_of
+from tests.support.stores import DAG_VERSION, PATH, Run, md5_of
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Project, Stores
+    from tests.support.stores import Project, Stores
 
 STEPS = ("extract", "transform", "load")
 HEADER = "Employee ID,Name,Job Role,Monthly Income,Left early,Attrition\n"

@@ -17,12 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-import yaml
 
 from lab import ssh
 from lab.backends import kind
 from lab.cluster import docker, gitea, images
-from lab.config import TREE
 from lab.errors import AccessError, LabError, ServiceError
 from lab.git import git
 from lab.layout import (
@@ -38,15 +36,13 @@ from lab.layout import (
 )
 from lab.model import Access
 from lab.wait import NotYet, until
-from tests.integration.renderings import need_image
+from tests.support.gitea import PORT, SSH_PORT, settings
+from tests.support.renderings import need_image
 
-MANIFEST = TREE / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
-PORT, SSH_PORT = 3000, 2222
 HOST_KEY = "/etc/gitea-ssh/host-key"
 KEEPER = "keeper"
 FILES = "/var/lib/gitea"
 ACCOUNTS = (OWNER, STEPS, READER)
-RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRET")
 REFUSED = r"not found|error: 403|Authentication failed|refused the account"
 
 # What Airflow would be: it takes whatever is posted, and prints it for the test to read.
@@ -219,13 +215,6 @@ class Clone:
     def tip(self) -> str:
         """The branch on the server."""
         return self.git("ls-remote", "origin", "refs/heads/main").partition("\t")[0]
-
-
-def settings() -> dict[str, str]:
-    """Gitea's environment in the cluster."""
-    documents = yaml.safe_load_all(MANIFEST.read_text("utf-8"))
-    (given,) = [one["data"] for one in documents if one["kind"] == "ConfigMap"]
-    return {**given, **{f"GITEA__{name}": secrets.token_hex(32) for name in RANDOM}}
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +14,30 @@ import pytest
 import yaml
 
 from dataset_steps.errors import StepError
-from dataset_steps.workspace import run_key
 from lab import dataset, layout, versions
 from model_steps import publish, records, schema
 from model_steps.request import Request
 from model_steps.schema import Schema
-from tests.integration.conftest import DAG_VERSION, PATH, STOPPER, Done, Run, md5_of, new_project
-from tests.integration.test_steps import MEASURE, dvc
+from tests.support.steps import MEASURE, dvc
+from tests.support.stores import DAG_VERSION, PATH, md5_of, new_project
+from tests.support.training import (
+    CONF,
+    DAG,
+    METRICS,
+    MODEL,
+    RECORDS,
+    SCHEMA,
+    STEPS,
+    first,
+    made_by,
+    published,
+    training,
+)
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Project
+    from tests.support.stores import Project
 
-DAG = "ml_training_pipeline"
-STEPS = ("prepare", "train", "validate", "publish")
 RESULT = f"results/{DAG}/model.json"
-MODEL, METRICS, SCHEMA = (
-    f"models/attrition.{end}" for end in ("joblib", "metrics.json", "schema.json")
-)
-CONF = {"DATA_COMMIT": "main", "THRESHOLD": "0.6", "SEED": "7", "ACCEPT_SCHEMA_CHANGE": "false"}
-RECORDS = 3000
-MODEL_STOPPER = STOPPER.replace(
-    'import_module("dataset_steps." + module)', "import_module(module)"
-).replace("dataset_steps.__main__", "model_steps.__main__")
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +52,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def employees(whole: bytes) -> bytes:
     """The first records of it: enough to learn something from."""
     return first(whole, RECORDS)
-
-
-def first(content: bytes, count: int) -> bytes:
-    return b"".join(content.splitlines(keepends=True)[: count + 1])
 
 
 @pytest.fixture
@@ -91,109 +85,6 @@ def copied(other: Project, folder: Path) -> Project:
 
 
 # --- A training run, and what it published --------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Training:
-    """One run of the training pipeline. No step's output may ever hold a secret."""
-
-    project: Project
-    id: str
-    conf: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def run(self) -> Run:
-        return Run(self.project, self.id)
-
-    @property
-    def folder(self) -> Path:
-        """The run's workspace."""
-        return self.project.shared / "runs" / run_key(DAG, self.id)
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {**CONF, "DAG_ID": DAG, **self.conf}
-
-    def asked(self, **conf: str) -> Training:
-        return replace(self, conf=conf)
-
-    def step(self, name: str) -> Done:
-        return self.run.end(self.run.start("model-steps", name, **self.env))
-
-    def must(self, *steps: str) -> str:
-        """What the steps printed, all of which succeeded."""
-        done = [self.step(step) for step in steps]
-        assert [d.code for d in done] == [0] * len(steps), done
-        return "".join(d.output for d in done)
-
-    def refused(self, step: str) -> str:
-        """What the step said, which was that no retry would help."""
-        done = self.step(step)
-        assert done.code == 65, done
-        *_, last = done.output.splitlines()
-        assert last.startswith("error: "), "a traceback instead of an error"
-        return last
-
-    def killed(self, step: str, when: str, place: str) -> None:
-        argv = (sys.executable, "-c", MODEL_STOPPER, place, when, step)
-        done = self.run.end(self.run.start(*argv, **self.env))
-        assert done.code == -signal.SIGKILL, done
-
-    @contextmanager
-    def held(self, step: str, place: str) -> Iterator[None]:
-        """The step waits before that function while the block runs; then it must succeed."""
-        argv = (sys.executable, "-c", MODEL_STOPPER, place, "hold", step)
-        process = self.run.start(*argv, **self.env)
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                if line == "held\n":
-                    break
-            yield
-            done = self.run.end(process)
-            assert done.code == 0, done
-        finally:
-            process.kill()
-            process.wait()
-
-
-def training(project: Project, **conf: str) -> Training:
-    return Training(project, f"manual__{project.name}/{next(project.stores.serial)}", conf)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A commit that names a model, read as anybody would."""
-
-    commit: str
-    trailers: Mapping[str, str]
-    content: bytes
-    metrics: Mapping[str, float]
-    schema: Mapping[str, Any]
-
-
-def published(project: Project, name: str = "main") -> Published:
-    """The model at a commit: its object is there and is what the pointer says."""
-    row = project.git("log", "-1", "--format=%H%n%(trailers:only,unfold)", name).splitlines()
-    trailers = dict(line.split(": ", 1) for line in row[1:] if line)
-    (out,) = yaml.safe_load(project.git("show", f"{name}:{MODEL}.dvc"))["outs"]
-    content = project.stores.object(out["md5"])
-    assert (md5_of(content), len(content)) == (out["md5"], out["size"])
-    metrics, columns = (
-        json.loads(project.git("show", f"{name}:{path}")) for path in (METRICS, SCHEMA)
-    )
-    return Published(row[0], trailers, content, metrics, columns)
-
-
-def made_by(project: Project) -> list[str]:
-    """The training runs that made a commit, the oldest first; none made two."""
-    found = [
-        commit.trailers["Run-Id"]
-        for commit in project.commits()
-        if commit.trailers.get("Dag-Id") == DAG
-    ]
-    assert len(found) == len(set(found)), "a run made more than one commit"
-    return found
 
 
 def dataset_commit(project: Project) -> str:

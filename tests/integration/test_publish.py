@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.gitserver import repositories
 from lab.publish import PRODUCTION, STAGING
 from lab.services import gitserver
-from tests.integration.conftest import Stores
+from tests.support.stores import Stores
 
 
 class Killed(BaseException):

@@ -29,7 +29,7 @@ from lab.processes import STOP_SECONDS
 from lab.services import airflow, gitserver, pushes
 from lab.shell import run
 from lab.wait import NotYet, until
-from tests.integration.conftest import Project, Stores
+from tests.support.stores import Project, Stores
 
 SECRET = "ten-thousand-monkeys"
 ASSET = "push:lab/datasets:main"

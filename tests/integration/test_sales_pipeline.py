@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from lab import layout
 from lab.wait import NotYet, until
-from tests.integration.conftest import Stores
+from tests.support.stores import Stores
 
 TREE = Path(__file__).resolve().parents[2]
 PREFIX = "results/sales_pipeline/runs/"

@@ -29,7 +29,7 @@ from lab.services.seaweedfs import GRPC_OFFSET, NAME
 from lab.wait import NotYet, until
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Stores
+    from tests.support.stores import Stores
 
 SECONDS = 10  # for one request
 DENIED = {"AccessDenied", "403"}

@@ -20,7 +20,7 @@ from lab.gitserver.accounts import Accounts
 from lab.services import gitserver, ssh_door
 from lab.state import write_private
 from lab.wait import NotYet, until
-from tests.integration.conftest import Stores
+from tests.support.stores import Stores
 
 pytestmark = pytest.mark.skipif(not ssh.available(), reason="there is no ssh here")
 OTHERS = [layout.PIPELINES, layout.DATASETS, "lab/none", "../secrets", "lab/team-a.git/.."]

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,39 +27,12 @@ from dataset_steps.remote import Remote
 from dataset_steps.workspace import try_lock
 from lab import layout
 from lab.services import gitserver, seaweedfs
-from tests.integration.conftest import DAG_ID, DAG_VERSION, PATH, employees, md5_of
-from tests.serving import Silent, serving
+from tests.support.serving import Silent, serving
+from tests.support.steps import HASTY, MEASURE, STEPS, dvc, reproduced
+from tests.support.stores import DAG_ID, DAG_VERSION, PATH, employees, md5_of
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Project, Run, Stores
-
-STEPS = ("pull", "modify", "push")
-
-
-def dvc(folder: Path, project: Project, *arguments: str) -> str:
-    """What the `dvc` command says to somebody who has the steps' key and nothing else."""
-    names = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")
-    own = {f"DVC_{name}_DIR": str(folder.parent / name) for name in names}
-    env = {k: v for k, v in project.environment("none").items() if k.startswith(("AWS_", "PATH"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env={**env, **own, "HOME": str(folder), "DVC_NO_ANALYTICS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def reproduced(project: Project, commit: str, folder: Path) -> bytes:
-    """The dataset of a commit: a plain `git clone`, then `dvc pull`."""
-    project.git("clone", "--quiet", project.lab.git_url, folder, cwd=folder.parent)
-    project.git("checkout", "--quiet", commit, cwd=folder)
-    dvc(folder, project, "pull")
-    return (folder / PATH).read_bytes()
+    from tests.support.stores import Project, Run, Stores
 
 
 # --- The first version
@@ -562,20 +534,6 @@ def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
     assert str(place) in done.output
 
 
-# The step with a patience of one attempt: nobody waits here for its waiting.
-HASTY = """
-import sys
-from botocore.config import Config
-from tenacity import stop_after_attempt
-from dataset_steps import pull, remote, repository
-remote.CLIENT = Config(retries={"total_max_attempts": 1})
-for function in (pull.fetch_dataset, repository.fetch, repository.push):
-    function.retry.stop = stop_after_attempt(1)
-from dataset_steps.__main__ import main
-main(sys.argv[1:])
-"""
-
-
 def hasty(run: Run, step: str, **env: str) -> str:
     done = run.end(run.start(sys.executable, "-c", HASTY, step, **env))
     assert done.code == 75, done
@@ -836,14 +794,6 @@ def test_an_object_of_several_parts_is_proved_by_reading_it_back(
 
 
 # --- Size
-
-MEASURE = """
-import json, os, subprocess, sys
-child = subprocess.Popen(sys.argv[1:], stdout=2)
-_, status, usage = os.wait4(child.pid, 0)
-unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit]))
-"""
 
 
 def test_memory_does_not_grow_with_the_dataset(project: Project) -> None:

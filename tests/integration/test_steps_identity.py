@@ -22,11 +22,11 @@ from botocore.exceptions import ClientError, CredentialRetrievalError
 
 from lab import layout
 from lab.config import TREE
-from tests.integration.conftest import PREFIX, employees, md5_of, write
-from tests.serving import Silent, serving
+from tests.support.serving import Silent, serving
+from tests.support.stores import PREFIX, employees, md5_of, write
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Done, Project, Run, Stores
+    from tests.support.stores import Done, Project, Run, Stores
 
 STEPS = ("pull", "modify", "push")
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

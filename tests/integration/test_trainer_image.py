@@ -14,11 +14,11 @@ from lab import dataset
 from lab.cluster import docker, images
 from lab.config import TREE
 from lab.errors import LabError
-from tests.integration.test_model_steps import CONF, DAG, RECORDS, STEPS, first, made_by, published
-from tests.integration.test_worker_image import LOOPBACK, Worker, absent, inspected, looked_for
+from tests.support.containers import LOOPBACK, Worker, absent, inspected, looked_for
+from tests.support.training import CONF, DAG, RECORDS, STEPS, first, made_by, published
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import Project
+    from tests.support.stores import Project
 
 USER = 10001
 TEMPLATES = ("model", "training")

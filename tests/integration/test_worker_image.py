@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,33 +17,32 @@ import pytest
 import yaml
 
 from lab.cluster import docker, images
-from lab.config import TREE, Config
+from lab.config import TREE
 from lab.errors import LabError
 from lab.wait import NotYet, until
-from tests.integration.conftest import CREDENTIALS, DEADLINE, STOPPER, Done
-from tests.integration.test_steps import HASTY, STEPS, reproduced
+from tests.support.containers import (
+    LOOPBACK,
+    USER,
+    Worker,
+    absent,
+    inspected,
+    looked_for,
+    outcome,
+    said,
+)
+from tests.support.steps import HASTY, STEPS, reproduced
+from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
-    from tests.integration.conftest import Project
+    from tests.support.stores import Project
 
-USER = 10001
 TEMPLATE = Path("manifests", "base", "step-template.yaml")
 KILLED = 137
-LINUX = sys.platform == "linux"
-# What a server on this machine's loopback is called inside of a container.
-LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
 
 
 # --- The image and its containers ---------------------------------------------------------------
-
-
-def absent(why: str) -> None:
-    """Skips, and fails instead where the lab on kind is required."""
-    if Config.from_environment().require == "kind":
-        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="module")
@@ -62,51 +59,6 @@ def image() -> str:
         absent(f"Docker has neither {worker.name} nor {base.name}; lab up --backend kind builds it")
     images.provide(known, worker)
     return worker.name
-
-
-@dataclass(frozen=True)
-class Worker:
-    """The image, and the volume that its containers share."""
-
-    image: str
-    shared: Path
-
-    @contextmanager
-    def container(self, *argv: str, **options: Any) -> Iterator[DockerContainer]:
-        """A container as the PodTemplate has it; it is gone afterwards."""
-        from testcontainers.core.config import testcontainers_config
-        from testcontainers.core.container import DockerContainer
-
-        testcontainers_config.ryuk_disabled = True  # the block below ends the container
-        container = DockerContainer(self.image, env=options.pop("env", {}))
-        container.with_command(list(argv))
-        container.with_volume_mapping(self.shared, "/shared", "rw")
-        container.with_tmpfs_mount("/tmp", "size=1g,mode=1777")
-        container.with_kwargs(
-            user=f"{USER}:{USER}",
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            mem_limit="512m",
-            **({"network_mode": "host"} if LINUX else {}),
-            **options,
-        )
-        with container:
-            yield container
-
-    def ends(self, *argv: str, **options: Any) -> Done:
-        """What a container that ran to its end has said."""
-        with self.container(*argv, **options) as container:
-            return outcome(container)
-
-
-def outcome(container: DockerContainer) -> Done:
-    code = container.get_wrapped_container().wait(timeout=DEADLINE)["StatusCode"]
-    return Done(code, said(container))
-
-
-def said(container: DockerContainer) -> str:
-    return "".join(stream.decode() for stream in container.get_logs())
 
 
 @pytest.fixture(scope="module")
@@ -296,12 +248,6 @@ def test_a_volume_that_can_not_be_written_may_come_back(pods: Pods) -> None:
 # --- The image ----------------------------------------------------------------------------------
 
 
-def inspected(name: str) -> dict[str, Any]:
-    (found,) = json.loads(docker.docker("inspect", name))
-    assert isinstance(found, dict)
-    return found
-
-
 def test_it_runs_the_steps_as_a_user_without_rights(image: str, run: Callable[..., Done]) -> None:
     config = inspected(image)["Config"]
     assert config["User"] == f"{USER}:{USER}"
@@ -314,14 +260,6 @@ def test_it_runs_the_steps_as_a_user_without_rights(image: str, run: Callable[..
     for place in ("/shared", "/tmp"):
         assert run("touch", f"{place}/file").code == 0, place
     assert run("rm", "/shared/file").code == 0
-
-
-def looked_for(image: str, user: int, *expression: str) -> set[str]:
-    """What `find` finds in the image, as a container has it that nothing restricts."""
-    command = ("run", "--rm", "--network", "none", "--user", str(user), "--entrypoint", "sh", image)
-    kernel = "-not -path '/proc/*' -not -path '/dev/*' -not -path '/sys/*'"
-    words = f"find / -xdev {kernel} \\( {' '.join(expression)} \\) 2>/dev/null; true"
-    return set(docker.docker(*command, "-c", words, timeout=DEADLINE).splitlines())
 
 
 def test_the_user_may_write_nowhere_even_without_a_read_only_root(image: str) -> None:

@@ -21,8 +21,8 @@ from lab.attestation import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from lab.cluster import docker, images, tools
 from lab.config import TREE, Config
 from lab.errors import MachineError, PromotionError
-from tests import attest, promoted
-from tests.promoted import PROOF, TESTS, TOLD, attested
+from tests.support import attest, promoted
+from tests.support.promoted import PROOF, TESTS, TOLD, attested
 
 pytest_plugins = ["pytester"]
 SEED = 20260101
@@ -417,7 +417,7 @@ CONFTEST = """
 import pytest
 from lab.config import Config
 from pathlib import Path
-from tests import attest
+from tests.support import attest
 from tests.conftest import pytest_collection_modifyitems
 TREE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from eks import environment, rendering
 from eks.environment import Environment
 from lab.config import TREE
-from tests import promoted
+from tests.support import promoted
 
 
 def noted(chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.failures import Failures
+from tests.support.failures import Failures
 
 if TYPE_CHECKING:
     import pytest
@@ -62,7 +62,7 @@ def test_nothing_is_told_where_nothing_failed(pytester: pytest.Pytester) -> None
 def test_what_is_said_is_not_captured(pytester: pytest.Pytester) -> None:
     fixture = "@pytest.fixture(autouse=True)\ndef kept(request):\n    yield\n    {}"
     saying = fixture.format("say(request.config, 'kept: the lab'); print('not this')")
-    tests = f"import pytest\nfrom tests.failures import say\n{saying}\ndef test_it(): pass"
+    tests = f"import pytest\nfrom tests.support.failures import say\n{saying}\ndef test_it(): pass"
     said = report(pytester, tests)
     assert "kept: the lab" in said
     assert "not this" not in said

@@ -16,7 +16,7 @@ from lab import runs
 from lab.errors import AccessError, ConfError, ServiceError
 from lab.lab import Lab
 from lab.model import Run
-from tests.serving import Silent, serving
+from tests.support.serving import Silent, serving
 
 
 def a_lab(url: str) -> Lab:

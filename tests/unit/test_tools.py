@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from lab.cluster import cache, tools
 from lab.errors import LabError, MachineError
-from tests.serving import Silent, serving
+from tests.support.serving import Silent, serving
 
 NAMES = ["kind", "kubectl", "helm"]
 PLATFORMS = {f"{os}-{arch}" for os in ("linux", "darwin") for arch in ("amd64", "arm64")}

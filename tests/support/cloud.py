@@ -49,7 +49,7 @@ from eks.environment import Environment
 from eks.ledger import Ledger
 from eks.site import Site
 from lab.config import TREE
-from tests.integration import eksctl
+from tests.support import eksctl
 
 ACCOUNT = "123456789012"  # moto's own
 REGION = "eu-central-1"

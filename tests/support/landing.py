@@ -11,7 +11,7 @@ from lab import runs, s3
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, until
-from tests.e2e.idle import active
+from tests.support.idle import active
 
 PREFIX, ASSET, DAG = "landing/sales/", "landed_sales", "sales_pipeline"
 WAREHOUSE, LINEAGE = f"results/{DAG}/warehouse.csv", f"results/{DAG}/lineage.json"

@@ -1,0 +1,93 @@
+"""The steps' images as containers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lab.cluster import docker
+from lab.config import Config
+from tests.support.stores import DEADLINE, Done
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+USER = 10001
+LINUX = sys.platform == "linux"
+
+
+# What a server on this machine's loopback is called inside of a container.
+LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
+
+
+def absent(why: str) -> None:
+    """Skips, and fails instead where the lab on kind is required."""
+    if Config.from_environment().require == "kind":
+        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
+    pytest.skip(why)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The image, and the volume that its containers share."""
+
+    image: str
+    shared: Path
+
+    @contextmanager
+    def container(self, *argv: str, **options: Any) -> Iterator[DockerContainer]:
+        """A container as the PodTemplate has it; it is gone afterwards."""
+        from testcontainers.core.config import testcontainers_config
+        from testcontainers.core.container import DockerContainer
+
+        testcontainers_config.ryuk_disabled = True  # the block below ends the container
+        container = DockerContainer(self.image, env=options.pop("env", {}))
+        container.with_command(list(argv))
+        container.with_volume_mapping(self.shared, "/shared", "rw")
+        container.with_tmpfs_mount("/tmp", "size=1g,mode=1777")
+        container.with_kwargs(
+            user=f"{USER}:{USER}",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit="512m",
+            **({"network_mode": "host"} if LINUX else {}),
+            **options,
+        )
+        with container:
+            yield container
+
+    def ends(self, *argv: str, **options: Any) -> Done:
+        """What a container that ran to its end has said."""
+        with self.container(*argv, **options) as container:
+            return outcome(container)
+
+
+def outcome(container: DockerContainer) -> Done:
+    code = container.get_wrapped_container().wait(timeout=DEADLINE)["StatusCode"]
+    return Done(code, said(container))
+
+
+def said(container: DockerContainer) -> str:
+    return "".join(stream.decode() for stream in container.get_logs())
+
+
+def inspected(name: str) -> dict[str, Any]:
+    (found,) = json.loads(docker.docker("inspect", name))
+    assert isinstance(found, dict)
+    return found
+
+
+def looked_for(image: str, user: int, *expression: str) -> set[str]:
+    """What `find` finds in the image, as a container has it that nothing restricts."""
+    command = ("run", "--rm", "--network", "none", "--user", str(user), "--entrypoint", "sh", image)
+    kernel = "-not -path '/proc/*' -not -path '/dev/*' -not -path '/sys/*'"
+    words = f"find / -xdev {kernel} \\( {' '.join(expression)} \\) 2>/dev/null; true"
+    return set(docker.docker(*command, "-c", words, timeout=DEADLINE).splitlines())

@@ -1,0 +1,143 @@
+"""What EKS gets: its options, its node groups, its ways out."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import yaml
+
+from eks import environment
+from lab.config import TREE
+from tests.support.pods import (
+    AIRFLOW,
+    COMPONENTS,
+    NAME_SERVER,
+    OUTSIDE,
+    Peer,
+    permits,
+    short,
+)
+from tests.support.renderings import (
+    POD_FILE,
+    Object,
+    Pod,
+)
+
+EKS = ("eks", "eks-chart")
+ALL = tuple(sorted(folder.name for folder in (TREE / environment.OPTIONS).iterdir()))
+ADDRESSES = {
+    "s3": "52.219.170.1",
+    "github": "140.82.121.3",
+    "agent": "169.254.170.23",
+    "agent-6": "fd00:ec2::23",
+    "metadata": "169.254.169.254",
+    "metadata-6": "fd00:ec2::254",
+    "in-the-vpc": "10.20.3.4",
+    "rds": "10.20.30.40",
+}
+
+
+def words(found: Iterable[Object]) -> str:
+    """All that these objects say, but for the plugins' code."""
+    return json.dumps([o for o in found if o["metadata"]["name"] != "airflow-plugins"])
+
+
+def node_groups() -> dict[str, Object]:
+    """The cluster's groups of nodes by the role that their label says."""
+    text = (TREE / "eks" / "cluster.yaml").read_text("utf-8")
+    found = yaml.safe_load(text)["managedNodeGroups"]
+    return {group["labels"]["mlops-lab/role"]: group for group in found}
+
+
+def fits(pod: Pod, group: Object) -> bool:
+    """Whether a pod may run on this group's nodes."""
+    known = pod.spec.get("tolerations") or []
+    taints = group.get("taints") or []
+    chosen = pod.spec.get("nodeSelector") or {}
+    return chosen.items() <= group["labels"].items() and all(
+        any(tolerates(one, taint) for one in known) for taint in taints
+    )
+
+
+def tolerates(toleration: Object, taint: Object) -> bool:
+    return (
+        toleration["key"] == taint["key"]
+        and toleration.get("effect", taint["effect"]) == taint["effect"]
+        and (toleration.get("operator") == "Exists" or toleration["value"] == taint["value"])
+    )
+
+
+def place(name: str, found: Iterable[Pod]) -> Peer:
+    """A pod by its short name, or an address."""
+    if name in ADDRESSES:
+        return Peer("outside", {}, ADDRESSES[name])
+    if name in {"names", "outside"}:
+        return NAME_SERVER if name == "names" else OUTSIDE
+    one = next(pod for pod in found if short(pod) == name)
+    return Peer(one.namespace, dict(one.labels))
+
+
+def reaches(rendered: Iterable[Object], found: Iterable[Pod], *way: Any) -> bool:
+    """Whether the policies of a rendering let a pod open a connection."""
+    one, other, number, *over = way
+    policies = [o for o in rendered if o["kind"] == "NetworkPolicy"]
+    source, target = place(one, found), place(other, found)
+    protocol = over[0] if over else "TCP"
+    return permits(policies, "egress", source, target, protocol, number) and permits(
+        policies, "ingress", target, source, protocol, number
+    )
+
+
+STEPS = ("step", "model", "training")
+OUT = ("scheduler", "worker", "triggerer", "dag-processor")
+NEEDED = (
+    *((name, where, 443) for name in (*STEPS, *OUT) for where in ("s3", "github")),
+    *((name, where, 80) for name in (*STEPS, *OUT) for where in ("agent", "agent-6")),
+    *((name, "postgresql", 5432) for name in AIRFLOW),
+    *((name, "api-server", 8080) for name in COMPONENTS),
+    *((name, "names", 53, "UDP") for name in ("step", *AIRFLOW)),
+    ("scheduler", "in-the-vpc", 443),  # the Kubernetes API
+)
+REFUSED = (
+    *((name, where, 443) for name in ("step", "triggerer") for where in ("metadata", "metadata-6")),
+    *((name, "metadata", 80) for name in ("step", *COMPONENTS)),
+    *((name, "github", number) for name in ("step", *COMPONENTS) for number in (22, 80)),
+    ("api-server", "agent", 80),  # it has no business with the bucket
+    ("step", "postgresql", 5432),
+    ("step", "rds", 5432),
+    ("scheduler", "rds", 5432),
+    ("step", "api-server", 8080),
+    ("step", "in-the-vpc", 8080),
+    ("outside", "api-server", 8080),
+    ("in-the-vpc", "api-server", 8080),
+    ("outside", "postgresql", 5432),
+    ("postgresql", "s3", 443),
+    ("postgresql", "agent", 80),
+    ("api-server", "scheduler", 8793),
+)
+
+
+def configuration(found: Iterable[Object]) -> configparser.RawConfigParser:
+    (held,) = (o for o in found if o["metadata"]["name"] == "airflow-config")
+    parser = configparser.RawConfigParser()
+    parser.read_string(held["data"]["airflow.cfg"])
+    return parser
+
+
+def secrets_of(part: object) -> Iterator[str]:
+    """The Secrets without which a pod would not start."""
+    if isinstance(part, list):
+        for item in part:
+            yield from secrets_of(item)
+    if isinstance(part, dict):
+        for key in ("secretKeyRef", "secretRef", "secret"):
+            if isinstance(part.get(key), dict):
+                yield part[key].get("name") or part[key]["secretName"]
+        for key, value in part.items():
+            yield from secrets_of(yaml.safe_load(value) if key == POD_FILE else value)
+
+
+CUSTOM = {"ExternalSecret", "SecretStore"}  # of the External Secrets operator

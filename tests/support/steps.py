@@ -1,0 +1,62 @@
+"""Steps as processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.stores import PATH
+
+if TYPE_CHECKING:
+    from tests.support.stores import Project
+
+STEPS = ("pull", "modify", "push")
+
+
+def dvc(folder: Path, project: Project, *arguments: str) -> str:
+    """What the `dvc` command says to somebody who has the steps' key and nothing else."""
+    names = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")
+    own = {f"DVC_{name}_DIR": str(folder.parent / name) for name in names}
+    env = {k: v for k, v in project.environment("none").items() if k.startswith(("AWS_", "PATH"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env={**env, **own, "HOME": str(folder), "DVC_NO_ANALYTICS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def reproduced(project: Project, commit: str, folder: Path) -> bytes:
+    """The dataset of a commit: a plain `git clone`, then `dvc pull`."""
+    project.git("clone", "--quiet", project.lab.git_url, folder, cwd=folder.parent)
+    project.git("checkout", "--quiet", commit, cwd=folder)
+    dvc(folder, project, "pull")
+    return (folder / PATH).read_bytes()
+
+
+# The step with a patience of one attempt: nobody waits here for its waiting.
+HASTY = """
+import sys
+from botocore.config import Config
+from tenacity import stop_after_attempt
+from dataset_steps import pull, remote, repository
+remote.CLIENT = Config(retries={"total_max_attempts": 1})
+for function in (pull.fetch_dataset, repository.fetch, repository.push):
+    function.retry.stop = stop_after_attempt(1)
+from dataset_steps.__main__ import main
+main(sys.argv[1:])
+"""
+MEASURE = """
+import json, os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=2)
+_, status, usage = os.wait4(child.pid, 0)
+unit = 1 if sys.platform == "darwin" else 1024
+print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit]))
+"""

@@ -1,0 +1,374 @@
+"""The lab's own S3 server and git server, and the steps as the processes that a run starts.
+
+cloud     AWS for one test, as moto's server plays it: see cloud.py
+site      staging in it, of which nothing is made yet
+stores    both servers, started once for all tests of a session, without Airflow
+project   a repository of the test's own, holding the first version of the dataset
+Run       one run of the pipeline: its steps, each a process with a run's environment
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from dataset_steps.workspace import run_key
+from lab import git as owner_git
+from lab import layout, processes, s3
+from lab.backends import embedded
+from lab.config import Config
+from lab.gitserver.accounts import Account, write_accounts
+from lab.lab import Lab
+from lab.services import gitserver, seaweedfs
+
+DAG_ID = "dataset_pipeline"
+DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
+PATH = "datasets/employees.csv"
+PREFIX = "store/files/md5"
+DEADLINE = 120  # seconds for one step
+USERS = (layout.STEPS, layout.OWNER)
+CREDENTIALS = ("GIT_SYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
+SHOWN = "%H%x1f%P%x1f%B%x1f%(trailers:only,unfold,separator=%x1e)"
+
+# Runs a step that stops at the first call of one function of the steps' package: it kills itself
+# before or after the call, or says that it is there and waits for a line before it goes on.
+STOPPER = """
+import os, signal, sys
+from functools import reduce
+from importlib import import_module
+place, what, *argv = sys.argv[1:]
+module, _, names = place.partition(":")
+*owners, name = names.split(".")
+owner = reduce(getattr, owners, import_module("dataset_steps." + module))
+function = getattr(owner, name)
+def stopper(*arguments, **named):
+    setattr(owner, name, function)
+    if what == "hold":
+        print("held", flush=True)
+        sys.stdin.readline()
+    if what != "before":
+        result = function(*arguments, **named)
+    if what != "hold":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, name, stopper)
+from dataset_steps.__main__ import main
+main(argv)
+"""
+
+
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def employees(count: int, mark: str = "first") -> bytes:
+    """A dataset with quoted commas, letters outside of ASCII and an integer key."""
+    rows = (f'{n},"Müller, {mark} {n}",{n % 7},note {n % 13}\n' for n in range(1, count + 1))
+    return ("Employee ID,Name,Grade,Note\n" + "".join(rows)).encode()
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Both servers, and what their owner may do."""
+
+    site: embedded.Site
+    names: list[str] = field(default_factory=list)
+    serial: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def config(self) -> Config:
+        return self.site.config
+
+    @property
+    def lab(self) -> Lab:
+        return self.site.lab
+
+    @property
+    def client(self) -> Any:
+        return s3.client(self.lab)
+
+    def start(self) -> None:
+        """Both answer; what was killed is started again."""
+        embedded.start_servers(self.site)
+
+    def kill(self, service: str) -> None:
+        """The service and all that it started are dead, as after a crash."""
+        found = processes.strays(self.config, service)
+        processes.send(found, signal.SIGKILL)
+        psutil.wait_procs(found, timeout=10)
+
+    def process(self, service: str) -> psutil.Process:
+        """The service's process; a test fails at once, and not by a timeout, when it has died."""
+        process = processes.find(self.config, service)
+        assert process, f"{service} has died: see {self.config.logs}"
+        return process
+
+    def grant(self, name: str) -> None:
+        """The steps and the owner may read and write this repository, too."""
+        self.names.append(name)
+        accounts = {user: self.account(user) for user in USERS}
+        write_accounts(gitserver.accounts_file(self.config), accounts)
+
+    def account(self, user: str) -> Account:
+        password = gitserver.password(self.site.secrets, user)
+        return Account.with_token(password, read=self.names, write=self.names)
+
+    def folder(self, repository: str) -> Path:
+        """Where the git server keeps the repository."""
+        return self.config.data / gitserver.NAME / f"{repository}.git"
+
+    def put(self, content: bytes) -> str:
+        """The key of an object in the DVC remote, stored by somebody else than a step."""
+        name = md5_of(content)
+        key = f"{PREFIX}/{name[:2]}/{name[2:]}"
+        self.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content)
+        return key
+
+    def object(self, name: str) -> bytes:
+        """The bytes of the object that the DVC remote keeps under this hash."""
+        key = f"{PREFIX}/{name[:2]}/{name[2:]}"
+        body = self.client.get_object(Bucket=layout.BUCKET, Key=key)["Body"]
+        content: bytes = body.read()
+        return content
+
+    def leaked(self, text: str, *more: str) -> list[str]:
+        """Which secrets `text` holds, as they are or as HTTP would send them."""
+        secrets = [*self.site.secrets.values.values(), *more]
+        pairs = [f"{user}:{secret}".encode() for user in USERS for secret in secrets]
+        sent = [base64.b64encode(pair).decode() for pair in pairs]
+        return [secret for secret in (*secrets, *sent) if secret in text]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the datasets repository, and the version that its pointer names."""
+
+    hash: str
+    parents: tuple[str, ...]
+    message: str
+    trailers: dict[str, str]
+    md5: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that has ended."""
+
+    code: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """One datasets repository on the server, and a folder in which its runs meet."""
+
+    stores: Stores
+    name: str
+    shared: Path
+
+    @property
+    def bare(self) -> Path:
+        return self.stores.folder(self.name)
+
+    @property
+    def lab(self) -> Lab:
+        url = gitserver.url(self.stores.site.ports, self.name)
+        return replace(self.stores.lab, git_url=url, dataset_path=PATH)
+
+    def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
+        """What git says to the owner of the lab, by default about the server's own repository."""
+        return owner_git.git(self.lab, *arguments, cwd=cwd or self.bare)
+
+    def tip(self) -> str:
+        return self.git("rev-parse", "main").strip()
+
+    def commits(self) -> list[Commit]:
+        """All commits of the branch, the oldest first."""
+        log = self.git("log", "--reverse", "--first-parent", "-z", f"--format={SHOWN}", "main")
+        return [self.commit(row) for row in log.rstrip("\0").split("\0")]
+
+    def commit(self, row: str) -> Commit:
+        name, parents, message, trailers = row.split("\x1f")
+        (out,) = yaml.safe_load(self.git("show", f"{name}:{PATH}.dvc"))["outs"]
+        pairs = (line.partition(": ") for line in trailers.strip().split("\x1e") if line)
+        said = {key: value for key, _, value in pairs}
+        return Commit(name, tuple(parents.split()), message, said, out["md5"], out["size"])
+
+    def runs(self) -> list[str]:
+        """The run of each commit that a run made, the oldest first."""
+        return [c.trailers["Run-Id"] for c in self.commits() if "Run-Id" in c.trailers]
+
+    def proved(self) -> list[Commit]:
+        """All commits: each has its object, each run made one, and each added one record only."""
+        commits = self.commits()
+        contents = [self.stores.object(commit.md5) for commit in commits]
+        for commit, content in zip(commits, contents, strict=True):
+            assert (md5_of(content), len(content)) == (commit.md5, commit.size)
+        for (before, old), (after, new) in itertools.pairwise(zip(commits, contents, strict=True)):
+            assert after.parents == (before.hash,)
+            if "Run-Id" in after.trailers:
+                assert after.trailers["Data-Parent"] == before.md5
+                self.prove_one_record(old, new)
+        runs = self.runs()
+        assert len(runs) == len(set(runs)), "a run made more than one commit"
+        return commits
+
+    @staticmethod
+    def prove_one_record(old: bytes, new: bytes) -> None:
+        assert new.startswith(old)
+        added = new[len(old) :]
+        assert added.endswith(b"\n")
+        assert added.count(b"\n") == 1
+        keys = [int(line.split(b",")[0]) for line in old.splitlines()[1:]]
+        assert int(added.split(b",")[0]) == max(keys) + 1
+
+    def by_somebody_else(self, change: Callable[[Path], None]) -> str:
+        """The commit that the owner made of what `change` did in a clone, and pushed."""
+        clone = self.shared.parent / f"clone-{next(self.stores.serial)}"
+        self.git("clone", "--quiet", self.lab.git_url, clone, cwd=self.shared)
+        change(clone)
+        self.git("add", "--all", cwd=clone)
+        self.git("commit", "--quiet", "--message", "By somebody else", cwd=clone)
+        self.git("push", "--quiet", "origin", "HEAD:main", cwd=clone)
+        return self.git("rev-parse", "HEAD", cwd=clone).strip()
+
+    def replace_pointer(self, text: str) -> str:
+        """The commit by which somebody else wrote another text into the pointer."""
+        return self.by_somebody_else(lambda clone: write(clone / f"{PATH}.dvc", text))
+
+    def replace_dataset(self, content: bytes) -> str:
+        """The key of the object that holds a version of the dataset that somebody else made."""
+        out = {"md5": md5_of(content), "size": len(content), "hash": "md5", "path": Path(PATH).name}
+        key = self.stores.put(content)
+        self.replace_pointer(yaml.safe_dump({"outs": [out]}))
+        return key
+
+    def run(self, name: str = "") -> Run:
+        return Run(self, name or f"manual__{self.name}/{next(self.stores.serial)}+00:00")
+
+    def elsewhere(self) -> Project:
+        """The same repository, seen by runs that share no folder with the others."""
+        shared = self.shared.with_name(f"shared-{next(self.stores.serial)}")
+        shared.mkdir()
+        return replace(self, shared=shared)
+
+    def left(self) -> list[str]:
+        """What ended runs have left in their folder, sorted, but for the lock of their turns."""
+        found = (p.name for p in (self.shared / "runs").iterdir())
+        return sorted(name for name in found if name != "publish.lock")
+
+    def environment(self, run_id: str) -> dict[str, str]:
+        """All that a step of this run sees, as the embedded backend would give it."""
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+        return {
+            **self.stores.site.step_environment,
+            "GIT_URL": self.lab.git_url,
+            "DATASET_PATH": PATH,
+            "PATH": path,
+            "HOME": str(self.shared),
+            "SHARED_DIR": str(self.shared),
+            "DAG_ID": DAG_ID,
+            "RUN_ID": run_id,
+            "DAG_VERSION": DAG_VERSION,
+        }
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the pipeline. No step's output may ever hold a secret."""
+
+    project: Project
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's workspace."""
+        return self.project.shared / "runs" / run_key(DAG_ID, self.id)
+
+    @property
+    def dataset(self) -> Path:
+        return self.folder / "repository" / PATH
+
+    def start(self, *argv: str | Path, **env: str | None) -> subprocess.Popen[str]:
+        """A process in a group of its own; a variable that is None is absent."""
+        both = {**self.project.environment(self.id), **env}
+        return subprocess.Popen(
+            [str(word) for word in argv],
+            env={name: value for name, value in both.items() if value is not None},
+            cwd=self.project.shared,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self, process: subprocess.Popen[str], *secrets: str | None) -> Done:
+        output, _ = process.communicate("go on\n", timeout=DEADLINE)
+        assert not self.project.stores.leaked(output, *(s for s in secrets if s))
+        assert process.returncode in {0, 65, 75, -signal.SIGKILL}, output
+        return Done(process.returncode, output)
+
+    def step(self, *argv: str | Path, **env: str | None) -> Done:
+        process = self.start("dataset-steps", *argv, **env)
+        return self.end(process, *(env.get(name) for name in CREDENTIALS))
+
+    def must(self, *steps: str) -> str:
+        """What the steps printed, all of which succeeded."""
+        done = [self.step(step) for step in steps]
+        assert [d.code for d in done] == [0] * len(steps), done
+        return "".join(d.output for d in done)
+
+    def refused(self, step: str, **env: str | None) -> str:
+        """What the step printed, which said that no retry would help."""
+        done = self.step(step, **env)
+        assert done.code == 65, done
+        assert done.output.startswith("error: "), "a traceback instead of an error"
+        return done.output
+
+    def killed(self, step: str, when: str, place: str) -> None:
+        """The step was killed before or after that function, named as in `remote:Remote.store`."""
+        done = self.end(self.start(sys.executable, "-c", STOPPER, place, when, step))
+        assert done.code == -signal.SIGKILL, done
+
+    @contextmanager
+    def held(self, step: str, place: str) -> Iterator[None]:
+        """The step waits before that function while the block runs; then it must succeed."""
+        process = self.start(sys.executable, "-c", STOPPER, place, "hold", step)
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "held\n"
+            yield
+            done = self.end(process)
+            assert done.code == 0, done
+        finally:
+            process.kill()
+            process.wait()
+
+
+def new_project(stores: Stores, folder: Path) -> Project:
+    for service in (gitserver.NAME, seaweedfs.NAME):
+        stores.process(service)
+    project = Project(stores, f"lab/test-{next(stores.serial)}", folder / "shared")
+    project.shared.mkdir()
+    stores.grant(project.name)
+    return project

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from lab.backends import BACKENDS
 from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
-from tests.support import attest, failures
+from tests.support import attest, durations, failures, needs, workers
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -25,6 +25,7 @@ TREE = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="how many kills a round of faults has")
     parser.addoption("--once", action="store_true", help="leave variations out on kind")
+    parser.addoption("--every", action="store_true", help="sweep over every call, not every kind")
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
 
 
@@ -33,17 +34,46 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
     config.pluginmanager.register(failures.Failures(), failures.NAME)
+    config.pluginmanager.register(durations.Durations(), durations.NAME)
+    workers.share_ports(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--once`, what pods change nothing about is tried on the embedded backend only."""
+    """Mark what asks AWS; leave variations out on kind with `--once`; begin with the longest."""
     for item in items:
+        if "aws_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.aws)
         again = item.get_closest_marker("variation") and "[kind" in item.name
         if again and config.getoption("--once"):
             item.add_marker(pytest.mark.skip(reason="--once: a variation, tried on embedded"))
+    items.sort(key=workers.rank)
 
 
-@pytest.fixture(scope="session", params=tuple(BACKENDS))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give each worker whole files, and all tests of one lab to one worker."""
+    return workers.scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what skips for want of kind's tools and is not marked so: CI would never run it."""
+    report = yield
+    absent = report.skipped and needs.ABSENT in str(report.longrepr)
+    if absent and not item.get_closest_marker("kind"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} needs kind's tools and lacks the marker `kind`"
+    return report
+
+
+def backend_params() -> list[object]:
+    """Return each backend as a parameter with a marker of its name."""
+    return [pytest.param(name, marks=getattr(pytest.mark, name)) for name in BACKENDS]
+
+
+@pytest.fixture(scope="session", params=backend_params())
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A fresh lab on one backend, ended and removed afterwards; its logs are kept on failure.
 

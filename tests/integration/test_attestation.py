@@ -19,8 +19,8 @@ from lab.cluster import images
 from lab.config import Config
 from lab.errors import PromotionError
 from tests.support import promoted
+from tests.support.needs import chart_file, need_tool
 from tests.support.promoted import TOLD, attested
-from tests.support.renderings import chart_file, need_tool
 
 SEED = 20260102
 SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"

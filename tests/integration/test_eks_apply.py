@@ -31,8 +31,8 @@ from lab.lab import Lab
 from lab.progress import silent
 from lab.services import gitserver
 from tests.support.cloud import ACCOUNT, Cloud
+from tests.support.needs import absent, need_renderers
 from tests.support.promoted import attested
-from tests.support.renderings import absent, need_renderers
 from tests.support.stores import Project, new_project
 
 DATASET = "datasets/employee_attrition.csv"

@@ -19,6 +19,7 @@ import yaml
 from eks import difference, environment, rendering
 from lab.cluster import images, manifests
 from lab.config import TREE
+from tests.support.needs import need_renderers
 from tests.support.pods import (
     change,
     is_task,
@@ -41,7 +42,6 @@ from tests.support.renderings import (
     Object,
     Pod,
     home_of_a_lab,
-    need_renderers,
     objects,
     of_kind,
     pods,

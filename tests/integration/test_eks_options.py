@@ -21,6 +21,7 @@ from packaging.version import Version
 from eks import environment, release, rendering
 from lab.config import TREE
 from lab.errors import EnvironmentFileError
+from tests.support.needs import need_renderers
 from tests.support.pods import RULES, Rule, offenders, references, short
 from tests.support.promotion import (
     ALL,
@@ -41,7 +42,6 @@ from tests.support.renderings import (
     Pod,
     home_of_a_lab,
     namespace_of,
-    need_renderers,
     promote,
     promoted,
     promoted_pods,

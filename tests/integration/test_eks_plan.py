@@ -22,8 +22,9 @@ from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
 from lab.progress import silent
 from tests.support import promoted
+from tests.support.needs import need_renderers
 from tests.support.promoted import attested
-from tests.support.renderings import SETTINGS, need_renderers
+from tests.support.renderings import SETTINGS
 
 OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
 CHOICES = ("none", "staging", "another dataset", *OPTION_NAMES)

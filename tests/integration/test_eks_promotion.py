@@ -10,9 +10,10 @@ import pytest
 
 from eks import difference, rendering
 from eks.difference import Difference
+from tests.support.needs import need_renderers
 from tests.support.pods import change
 from tests.support.promotion import ALL, EKS
-from tests.support.renderings import Object, home_of_a_lab, need_renderers, objects, promoted
+from tests.support.renderings import Object, home_of_a_lab, objects, promoted
 
 SETS = ((), *((name,) for name in ALL), ALL)  # of options
 

@@ -27,7 +27,7 @@ from lab.wait import until
 from tests.support import cloud as clouds
 from tests.support.cloud import Cloud, every_death
 from tests.support.gitea import PORT, settings
-from tests.support.renderings import need_image
+from tests.support.needs import need_image
 
 WORKER, TRAINER = "mlops-lab-staging/worker", "mlops-lab-staging/trainer"
 SERVER = f"{clouds.ACCOUNT}.dkr.ecr.{clouds.REGION}.amazonaws.com"

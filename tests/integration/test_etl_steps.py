@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pytest
 
 from dataset_steps.workspace import run_key, try_lock
 from lab import layout
-from tests.support.stores import DAG_VERSION, PATH, Run, md5_of
+from tests.support.stores import DAG_VERSION, PATH, Process, Run, md5_of
 
 if TYPE_CHECKING:
     from tests.support.stores import Project, Stores
@@ -72,7 +71,7 @@ class Etl(Run):
     def key(self) -> str:
         return f"results/{self.dag_id}/employee_summary.json"
 
-    def start(self, *argv: str | Path, **env: str | None) -> subprocess.Popen[str]:
+    def start(self, *argv: str | Path, **env: str | None) -> Process:
         return super().start(*argv, **{"DAG_ID": self.dag_id, "KEEP_HOURS": self.keep, **env})
 
     def result(self) -> bytes | None:

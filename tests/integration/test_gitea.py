@@ -37,7 +37,7 @@ from lab.layout import (
 from lab.model import Access
 from lab.wait import NotYet, until
 from tests.support.gitea import PORT, SSH_PORT, settings
-from tests.support.renderings import need_image
+from tests.support.needs import need_image
 
 HOST_KEY = "/etc/gitea-ssh/host-key"
 KEEPER = "keeper"

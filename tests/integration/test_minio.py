@@ -17,11 +17,11 @@ from minio.error import MinioAdminException
 
 from lab import s3
 from lab.cluster import docker, images, minio
-from lab.config import Config
 from lab.errors import AccessError, LabError, ServiceError
 from lab.layout import BUCKET
 from lab.model import Access
 from lab.wait import NotYet, until
+from tests.support.needs import absent
 
 PORT = 9000
 ROOT = "lab-owner"
@@ -75,13 +75,6 @@ class Server:
             for one in found
         )
         return [body.read() for body in bodies]
-
-
-def absent(why: str) -> None:
-    """Skips, and fails instead where the lab on kind is required."""
-    if Config.from_environment().require == "kind":
-        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
-    pytest.skip(why)
 
 
 def image() -> str:

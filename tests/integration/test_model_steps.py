@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def dataset_commit(project: Project) -> str:
 
 def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
     before = project.commits()[-1]
-    run = training(project)
+    run = replace(training(project), fresh=True)
     run.must(*STEPS)
     after = project.commits()[-1]
     found = published(project)
@@ -612,7 +613,7 @@ def test_the_lab_s_own_dataset_is_trained_on_in_the_memory_of_the_pod(
     project: Project, whole: bytes
 ) -> None:
     project.replace_dataset(whole)
-    run, peaks = training(project), {}
+    run, peaks = replace(training(project), fresh=True), {}
     for step in STEPS:
         argv = (sys.executable, "-c", MEASURE, "model-steps", step)
         done = run.run.end(run.run.start(*argv, **run.env))

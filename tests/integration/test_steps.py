@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def test_two_imports_at_once_make_one_version(empty: Project, tmp_path: Path) ->
 
 def test_a_run_makes_one_commit(project: Project) -> None:
     before = project.commits()[-1]
-    run = project.run()
+    run = replace(project.run(), fresh=True)
     run.must(*STEPS)
     _, after = project.proved()
     assert after.parents == (before.hash,)
@@ -301,23 +302,33 @@ def test_a_push_killed_while_it_follows_a_dataset_that_moved(project: Project) -
     assert len(project.proved()) == 6
 
 
-# How often a run's step is killed, and how long after its start at the latest, in seconds.
-KILLS = {"pull": (2, 1.3), "modify": (1, 0.15), "push": (2, 1.0)}
+KILLS = {"pull": 2, "modify": 1, "push": 2}  # how often a run's step is killed
 
 
+@pytest.mark.sweep
 def test_kills_at_random_moments(project: Project, pytestconfig: pytest.Config) -> None:
     seed = pytestconfig.getoption("--seed") or random.SystemRandom().randrange(2**32)
     print(f"repeat it with --seed {seed}")
     chance = random.Random(seed)
-    runs = [project.run() for _ in range(5)]
+    undisturbed = project.run()
+    seconds = {step: seconds_of(undisturbed, step) for step in STEPS}
+    runs = [project.run() for _ in range(20 if pytestconfig.getoption("--every") else 5)]
     for run in runs:
-        for step, (times, latest) in KILLS.items():
+        for step, times in KILLS.items():
             for _ in range(times):
-                kill_after(run, step, chance.uniform(0, latest), group=chance.random() < 0.5)
+                moment = chance.uniform(0, seconds[step])
+                kill_after(run, step, moment, group=chance.random() < 0.5)
             run.must(step)
         assert project.left() == []
-    assert project.runs() == [run.id for run in runs]
+    assert project.runs() == [undisturbed.id, *(run.id for run in runs)]
     project.proved()
+
+
+def seconds_of(run: Run, step: str) -> float:
+    """Return how long a step takes that nobody disturbs."""
+    began = time.monotonic()
+    run.must(step)
+    return time.monotonic() - began
 
 
 def kill_after(run: Run, step: str, seconds: float, *, group: bool) -> None:
@@ -663,7 +674,7 @@ def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
 
 
 def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
-    run = project.run()
+    run = replace(project.run(), fresh=True)
     with arguments() as seen:
         run.must("pull", "modify")
         left = b"\0".join(p.read_bytes() for p in project.shared.rglob("*") if p.is_file())
@@ -810,7 +821,7 @@ def peaks(project: Project, megabytes: int) -> dict[str, int]:
     line = 'x,"Müller, of a large file",' + "y" * 200
     rows = (f"{n},{line}\n" for n in range(megabytes * 1_000_000 // 240))
     project.replace_dataset(("Employee ID,a,b,c\n" + "".join(rows)).encode())
-    run = project.run()
+    run = replace(project.run(), fresh=True)
     return {step: peak(run, step) for step in STEPS}
 
 

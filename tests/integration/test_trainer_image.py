@@ -14,7 +14,8 @@ from lab import dataset
 from lab.cluster import docker, images
 from lab.config import TREE
 from lab.errors import LabError
-from tests.support.containers import LOOPBACK, Worker, absent, inspected, looked_for
+from tests.support.containers import LOOPBACK, Worker, inspected, looked_for
+from tests.support.needs import absent
 from tests.support.training import CONF, DAG, RECORDS, STEPS, first, made_by, published
 
 if TYPE_CHECKING:

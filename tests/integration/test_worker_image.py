@@ -20,16 +20,8 @@ from lab.cluster import docker, images
 from lab.config import TREE
 from lab.errors import LabError
 from lab.wait import NotYet, until
-from tests.support.containers import (
-    LOOPBACK,
-    USER,
-    Worker,
-    absent,
-    inspected,
-    looked_for,
-    outcome,
-    said,
-)
+from tests.support.containers import LOOPBACK, USER, Worker, inspected, looked_for, outcome, said
+from tests.support.needs import absent
 from tests.support.steps import HASTY, STEPS, reproduced
 from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ class Witness:
         self.items: list[pytest.Item] = []  # chosen or not
         self.passed: set[str] = set()
         self.said = ""
+        self.shown: dict[str, Any] | None = None  # what a green session will attest
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -37,6 +39,24 @@ class Witness:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
             self.passed.add(report.nodeid)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker of pytest-xdist's has shown: the one that had the lab on kind."""
+        output = getattr(node, "workeroutput", {})
+        self.said = output.get("said") or self.said
+        self.shown = output.get("shown") or self.shown
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the attestation where every test that ran, in every worker, has passed."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput |= {"said": self.said, "shown": self.shown}
+        elif self.shown and not session.testsfailed:
+            config = Config.from_environment()
+            found = attestation.Statement(self.shown["subjects"], self.shown["predicate"])
+            path = Path(self.shown["path"])
+            attestation.write(path, found, config.attestation_key)
+            self.said = f"attested, for a promotion to AWS: {path}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.said:
@@ -88,8 +108,8 @@ def begin(config: Config) -> dict[str, str]:
 
 
 def end(request: pytest.FixtureRequest, config: Config, lab: Lab, before: dict[str, str]) -> None:
-    """What the session has shown of the lab on kind is attested. One that was not green, or ran a
-    few tests only, attests nothing."""
+    """Keep what the session has shown of the lab on kind, for its end to attest. One that was not
+    green, or ran a few tests only, attests nothing."""
     witness = request.config.pluginmanager.get_plugin(NAME)
     assert isinstance(witness, Witness)
     if config.backend != BACKEND or request.session.testsfailed or not witness.files():
@@ -102,5 +122,8 @@ def end(request: pytest.FixtureRequest, config: Config, lab: Lab, before: dict[s
     else:
         tests = witness.files()
         found = attestation.statement(config, before, lab.verify(), tests, variations=not once)
-        attestation.write(attestation.place(config), found, config.attestation_key)
-        witness.said = f"attested, for a promotion to AWS: {attestation.place(config)}"
+        witness.shown = {
+            "subjects": dict(found.subjects),
+            "predicate": dict(found.predicate),
+            "path": str(attestation.place(config)),
+        }

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from lab.cluster import docker
-from lab.config import Config
 from tests.support.stores import DEADLINE, Done
 
 if TYPE_CHECKING:
@@ -25,13 +22,6 @@ LINUX = sys.platform == "linux"
 
 # What a server on this machine's loopback is called inside of a container.
 LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
-
-
-def absent(why: str) -> None:
-    """Skips, and fails instead where the lab on kind is required."""
-    if Config.from_environment().require == "kind":
-        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
-    pytest.skip(why)
 
 
 @dataclass(frozen=True)

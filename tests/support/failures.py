@@ -34,16 +34,22 @@ class Failures:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
-            self.lines.append(f"{report.nodeid} ({report.when}): {ends(why)}")
+            lines = [f"{report.nodeid} ({report.when}): {ends(why)}"]
             if lab := getattr(item, "funcargs", {}).get("lab"):
-                self.tell(state(lab))
+                lines += self.told(state(lab))
+            vars(report)["in_short"] = lines
         return report
 
-    def tell(self, found: list[str]) -> None:
+    def told(self, found: list[str]) -> list[str]:
         """What is wrong with the lab, where it is not what was wrong before."""
-        if found != self.state:
-            self.lines += [f"    {line[:WIDTH]}" for line in found or ["the lab is well again"]]
-            self.state = found
+        if found == self.state:
+            return []
+        self.state = found
+        return [f"    {line[:WIDTH]}" for line in found or ["the lab is well again"]]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what this process or a worker of pytest-xdist's has found."""
+        self.lines += getattr(report, "in_short", [])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Before the reporter begins with the tracebacks."""

@@ -154,7 +154,7 @@ def main_of(argv: list[str]) -> Callable[[], object]:
     """Return what runs a console script, or the program of `python -c`, with these arguments."""
     if argv[:2] == [sys.executable, "-c"]:
         sys.argv = argv[1:2] + argv[3:]
-        return lambda: exec(argv[2], {"__name__": "__main__"})
+        return lambda: exec(argv[2], {"__name__": "__main__"})  # noqa: S102
     sys.argv = argv
     (entry,) = metadata.entry_points(group="console_scripts", name=argv[0])
     main: Callable[[], object] = entry.load()

@@ -20,17 +20,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from eks import environment
 from eks.environment import Environment
 from eks.rendering import Rendering, on_eks
 from lab.backends import kind
-from lab.cluster import cache, chart, docker, images, manifests, tools
+from lab.cluster import chart, images, manifests
 from lab.config import TREE, Config
-from lab.errors import LabError
 from lab.state import Secrets, State
+from tests.support.needs import chart_file, need_tool
 
 NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh", "eks", "eks-chart")
 # The files of values that come on top of the lab's own.
@@ -92,47 +91,6 @@ class Pod:
 
 def sidecar(init: Object) -> bool:
     return bool(init.get("restartPolicy") == "Always")
-
-
-def absent(why: str) -> None:
-    """Skips, and fails instead where the lab on kind is required."""
-    if Config.from_environment().require == "kind":
-        pytest.fail(f"LAB_REQUIRE=kind, but: {why}")
-    pytest.skip(why)
-
-
-def need_tool(name: str) -> None:
-    if not tools.here(name):
-        absent(f"there is no {name} on this machine, and no test downloads one")
-
-
-def need_image(key: str) -> str:
-    """The name of an image that Docker holds. Skips where it does not, or there is no Docker."""
-    name = images.locked()[key].name
-    try:
-        docker.engine()
-        if not docker.image_id(name):
-            absent(f"Docker has no image {name}")
-    except LabError as error:
-        absent(error.what)
-    return name
-
-
-def need_renderers() -> None:
-    """Skips where kubectl, helm or the chart is missing."""
-    for tool in ("kubectl", "helm"):
-        need_tool(tool)
-    chart_file()
-
-
-def chart_file() -> Path:
-    """The chart's file, which is on this machine; the test skips where it is not."""
-    config, pin = Config.from_environment(), chart.pinned()
-    held = config.chart or cache.held(pin["sha256"], chart.file_name(pin))
-    if held is None:
-        absent("Airflow's chart is not in the cache, and no test downloads it")
-        raise AssertionError
-    return held
 
 
 @functools.cache

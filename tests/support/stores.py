@@ -1,9 +1,7 @@
 """The lab's own S3 server and git server, and the steps as the processes that a run starts.
 
-cloud     AWS for one test, as moto's server plays it: see cloud.py
-site      staging in it, of which nothing is made yet
-stores    both servers, started once for all tests of a session, without Airflow
-project   a repository of the test's own, holding the first version of the dataset
+Stores    both servers, without Airflow
+Project   a repository of a test's own
 Run       one run of the pipeline: its steps, each a process with a run's environment
 """
 
@@ -34,7 +32,9 @@ from lab.config import Config
 from lab.gitserver.accounts import Account, write_accounts
 from lab.lab import Lab
 from lab.services import gitserver, seaweedfs
+from tests.support import forks
 
+Process = subprocess.Popen[str] | forks.Fork
 DAG_ID = "dataset_pipeline"
 DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
 PATH = "datasets/employees.csv"
@@ -294,10 +294,14 @@ def write(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the pipeline. No step's output may ever hold a secret."""
+    """One run of the pipeline. No step's output may ever hold a secret.
+
+    Each step is a fork of a process that has imported what steps need, or a `fresh` Python.
+    """
 
     project: Project
     id: str
+    fresh: bool = field(default=False, kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -308,12 +312,16 @@ class Run:
     def dataset(self) -> Path:
         return self.folder / "repository" / PATH
 
-    def start(self, *argv: str | Path, **env: str | None) -> subprocess.Popen[str]:
-        """A process in a group of its own; a variable that is None is absent."""
+    def start(self, *argv: str | Path, **env: str | None) -> Process:
+        """Start a process in a session of its own; a variable that is None is absent."""
         both = {**self.project.environment(self.id), **env}
+        words = [str(word) for word in argv]
+        given = {name: value for name, value in both.items() if value is not None}
+        if forks.POSSIBLE and not self.fresh:
+            return forks.Fork(words, given, self.project.shared)
         return subprocess.Popen(
-            [str(word) for word in argv],
-            env={name: value for name, value in both.items() if value is not None},
+            words,
+            env=given,
             cwd=self.project.shared,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -322,7 +330,7 @@ class Run:
             start_new_session=True,
         )
 
-    def end(self, process: subprocess.Popen[str], *secrets: str | None) -> Done:
+    def end(self, process: Process, *secrets: str | None) -> Done:
         output, _ = process.communicate("go on\n", timeout=DEADLINE)
         assert not self.project.stores.leaked(output, *(s for s in secrets if s))
         assert process.returncode in {0, 65, 75, -signal.SIGKILL}, output

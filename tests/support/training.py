@@ -42,10 +42,11 @@ class Training:
     project: Project
     id: str
     conf: Mapping[str, str] = field(default_factory=dict)
+    fresh: bool = False  # see Run
 
     @property
     def run(self) -> Run:
-        return Run(self.project, self.id)
+        return Run(self.project, self.id, fresh=self.fresh)
 
     @property
     def folder(self) -> Path:

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -415,11 +416,17 @@ def test_a_file_that_is_no_such_key_is_named(tmp_path: Path) -> None:
 
 CONFTEST = """
 import pytest
+from lab import attestation
 from lab.config import Config
 from pathlib import Path
 from tests.support import attest
 from tests.conftest import pytest_collection_modifyitems
 TREE = Path(__file__).parent
+PATCH = pytest.MonkeyPatch()
+
+def statement(_, subjects, proof, tests, **how):
+    told = {"proof": {"ok": True, "said": proof}, "tests": tests, "dirty": 0, "commit": ""}
+    return attestation.Statement(subjects, {**told, "when": "now", **how})
 
 def pytest_addoption(parser):
     parser.addoption("--once", action="store_true")
@@ -427,6 +434,10 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "variation: of a test")
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
+    PATCH.setattr(attestation, "statement", statement)
+
+def pytest_unconfigure():
+    PATCH.undo()
 
 class Lab:
     def verify(self):
@@ -454,16 +465,8 @@ def test_of_no_backend(): pass
 
 
 @pytest.fixture
-def project(
-    config: Config, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> pytest.Pytester:
+def project(config: Config, pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with two files of end-to-end tests, whose lab is none; what it would attest."""
-
-    def statement(_: Config, subjects: Any, proof: Any, tests: Any, **how: Any) -> Statement:
-        told = {"proof": {"ok": True, "said": proof}, "tests": tests, "dirty": 0, "commit": ""}
-        return Statement(subjects, {**told, "when": "now", **how})
-
-    monkeypatch.setattr(attestation, "statement", statement)
     config.tree.rename(pytester.path / "tree")
     for entry in (pytester.path / "tree").iterdir():
         entry.rename(pytester.path / entry.name)
@@ -521,6 +524,28 @@ def test_a_test_that_has_not_passed_attests_nothing(project: pytest.Pytester, bo
     (project.path / "tests" / "e2e" / "test_second.py").write_text(SECOND.format(body=body))
     project.runpytest()
     assert not (project.path / "attestation.json").exists()
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
+    tmp_path: Path, failed: int
+) -> None:
+    path = tmp_path / "attestation.json"
+    worker, controller = attest.Witness(tmp_path), attest.Witness(tmp_path)
+    worker.shown = {"subjects": {"a": "b"}, "predicate": TOLD, "path": str(path)}
+    output: dict[str, object] = {}
+    finish(worker, SimpleNamespace(workeroutput=output), failed=0)
+    assert not path.exists()
+    controller.pytest_testnodedown(SimpleNamespace(workeroutput=output))
+    finish(controller, SimpleNamespace(), failed=failed)
+    assert path.exists() == (not failed)
+    if not failed:
+        assert attestation.read(path).subjects == {"a": "b"}
+
+
+def finish(witness: attest.Witness, config: SimpleNamespace, failed: int) -> None:
+    """End a session that has so many failures."""
+    witness.pytest_sessionfinish(cast("Any", SimpleNamespace(config=config, testsfailed=failed)))
 
 
 def test_a_tree_that_was_changed_meanwhile_is_not_attested(project: pytest.Pytester) -> None:

@@ -16,7 +16,7 @@ from lab.config import Config
 from lab.errors import NotRunningError, ServiceError
 from lab.model import Service
 from lab.state import write_private
-from lab.wait import until
+from lab.wait import NotYet, until
 
 # Each process of a lab carries this variable, so that none is missed even when nobody wrote down
 # that it was started. It is not called LAB_HOME: a person's own shell may carry that one.
@@ -24,6 +24,7 @@ MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
 COMMAND = "command"  # what a tool is called that a command runs for a while
 STOP_SECONDS = 5
+MARK_SECONDS = 30
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
 
 
@@ -46,6 +47,21 @@ def start(config: Config, service: Service) -> None:
             umask=0o077,
         )
     write_private(pid_file(config, service.name), str(process.pid))
+    await_mark(config, service, process)
+
+
+def await_mark(config: Config, service: Service, process: subprocess.Popen[bytes]) -> None:
+    """Return when the process shows its environment, by which it is known, or has ended.
+
+    For a moment after exec Linux shows none; a busy machine makes that moment long enough for a
+    service to be taken for dead, and to be started again beside the first.
+    """
+
+    def shown() -> None:
+        if process.poll() is None and not find(config, service.name):
+            raise NotYet("its environment can't be read yet")
+
+    until(shown, what=service.name, timeout=MARK_SECONDS, interval=0.01)
 
 
 def environment(config: Config, service: Service) -> dict[str, str]:

@@ -192,6 +192,22 @@ def test_what_a_service_needs_is_prepared_each_time_it_starts(config: Config) ->
     assert prepared == [True]
 
 
+def test_a_service_whose_environment_can_not_be_read_yet_is_waited_for(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine just after exec: it must not be taken for dead and started twice."""
+    as_it_is, looks = psutil.Process.environ, iter(range(1000))
+
+    def late(process: psutil.Process) -> dict[str, str]:
+        ours = process.ppid() == os.getpid()
+        return {} if ours and next(looks) < 3 else as_it_is(process)
+
+    monkeypatch.setattr(psutil.Process, "environ", late)
+    processes.start(config, service(config, IDLE))
+    assert running(config)
+    assert len(processes.strays(config)) == 1
+
+
 def test_a_process_that_died_is_not_found(config: Config) -> None:
     processes.ensure(config, service(config, IDLE))
     process = running(config)

@@ -22,6 +22,8 @@ from tests.support import promoted
 from tests.support.needs import chart_file, need_tool
 from tests.support.promoted import TOLD, attested
 
+pytestmark = pytest.mark.kind
+
 SEED = 20260102
 SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"
 

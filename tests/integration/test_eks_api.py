@@ -20,6 +20,8 @@ from lab.lab import Lab
 from tests.support.promotion import ALL, CUSTOM
 from tests.support.renderings import Object, namespace_of, promoted, promoted_pods
 
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
+
 SECONDS = 120
 OWN = "eks-"  # what the test's namespaces are called, before the name that they have on EKS
 NOWHERE = {"Namespace", "StorageClass"}  # kinds of objects that are in no namespace
@@ -28,8 +30,7 @@ NOWHERE = {"Namespace", "StorageClass"}  # kinds of objects that are in no names
 @pytest.fixture(scope="module")
 def api(lab: Lab) -> Iterator[Cluster]:
     """The API of the lab's cluster, with EKS's namespaces and accounts under names of their own."""
-    if not isinstance(lab.control, Pods):
-        pytest.skip("only a lab on kind has a cluster")
+    assert isinstance(lab.control, Pods)
     cluster = lab.control.cluster
     kinds = {"Namespace", "ServiceAccount"}
     there = [moved(o) for o in promoted("high-availability") if o["kind"] in kinds]

@@ -35,6 +35,8 @@ from tests.support.needs import absent, need_renderers
 from tests.support.promoted import attested
 from tests.support.stores import Project, new_project
 
+pytestmark = pytest.mark.kind
+
 DATASET = "datasets/employee_attrition.csv"
 ADDONS = ("aws-ebs-csi-driver", "aws-efs-csi-driver", "eks-pod-identity-agent")
 

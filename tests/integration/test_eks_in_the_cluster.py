@@ -19,6 +19,8 @@ from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
 from lab.progress import silent
 
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
+
 OF_AN_OPTION = f"""
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -36,9 +38,8 @@ spec:
 
 @pytest.fixture
 def api(lab: Lab) -> Cluster:
-    """The API of the lab's cluster; a lab without one is not what this file is about."""
-    if not isinstance(lab.control, Pods):
-        pytest.skip("only a lab on kind has a cluster")
+    """The API of the lab's cluster."""
+    assert isinstance(lab.control, Pods)
     return lab.control.cluster
 
 

@@ -52,6 +52,8 @@ from tests.support.renderings import (
 )
 from tests.support.values import KEYS, variables
 
+pytestmark = pytest.mark.kind
+
 OFF_AWS = {
     "AWS_ENDPOINT_URL_S3",
     "AWS_REQUEST_CHECKSUM_CALCULATION",

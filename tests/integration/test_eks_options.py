@@ -49,6 +49,8 @@ from tests.support.renderings import (
 )
 from tests.support.values import KEYS, check, closed, exposed
 
+pytestmark = pytest.mark.kind
+
 SETS = (*((name,) for name in ALL), ALL)
 # What a person makes before such an option is switched on: not in the rendering.
 MADE_BEFORE = {"rds-ca"}

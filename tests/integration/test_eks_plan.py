@@ -26,6 +26,8 @@ from tests.support.needs import need_renderers
 from tests.support.promoted import attested
 from tests.support.renderings import SETTINGS
 
+pytestmark = pytest.mark.kind
+
 OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
 CHOICES = ("none", "staging", "another dataset", *OPTION_NAMES)
 EKS = Path("manifests", "overlays", "eks", "kustomization.yaml")

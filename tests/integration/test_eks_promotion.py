@@ -15,6 +15,8 @@ from tests.support.pods import change
 from tests.support.promotion import ALL, EKS
 from tests.support.renderings import Object, home_of_a_lab, objects, promoted
 
+pytestmark = pytest.mark.kind
+
 SETS = ((), *((name,) for name in ALL), ALL)  # of options
 
 

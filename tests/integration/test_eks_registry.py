@@ -242,6 +242,7 @@ def test_all_goes_with_the_images_and_again(cloud: Cloud, site: Site, docker_her
     registry.remove(site)
 
 
+@pytest.mark.sweep
 def test_killed_at_any_call_it_is_completed_and_removed(
     cloud: Cloud, site: Site, docker_here: Docker
 ) -> None:
@@ -258,9 +259,10 @@ def test_killed_at_any_call_it_is_completed_and_removed(
         assert repositories(cloud) == {}
         assert after.ledger.entries() == []
         deaths += 1
-    assert deaths == 2 * 6
+    assert deaths == 2 * (6 if cloud.every else 3)
 
 
+@pytest.mark.sweep
 def test_killed_at_any_call_a_removal_is_ended(
     cloud: Cloud, site: Site, docker_here: Docker
 ) -> None:
@@ -350,6 +352,7 @@ def local_names(image: Image) -> list[str]:
     return list(json.loads(shown))
 
 
+@pytest.mark.kind
 def test_a_real_registry_gets_an_image_under_the_digest_that_it_says(
     real: Real, image: Image, tmp_path: Path
 ) -> None:
@@ -364,6 +367,7 @@ def test_a_real_registry_gets_an_image_under_the_digest_that_it_says(
     assert local_names(image) == [image.name]
 
 
+@pytest.mark.kind
 def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_path: Path) -> None:
     folder = tmp_path / "login"
     wrong = Login(real.server, "pusher", "wrong-" + real.login.password)
@@ -379,6 +383,7 @@ def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_
     assert real.digest("pusher/refused", image.tag) is None
 
 
+@pytest.mark.kind
 def test_a_registry_that_is_not_there(real: Real, image: Image, tmp_path: Path) -> None:
     """Of a push that failed no name is left behind."""
     env = {**os.environ, **registry.engine(), "DOCKER_CONFIG": str(tmp_path)}
@@ -387,6 +392,7 @@ def test_a_registry_that_is_not_there(real: Real, image: Image, tmp_path: Path) 
     assert local_names(image) == [image.name]
 
 
+@pytest.mark.kind
 def test_the_password_is_in_no_argument(
     real: Real, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +410,7 @@ def test_the_password_is_in_no_argument(
     assert not any(real.login.password in word for command in commands for word in command)
 
 
+@pytest.mark.kind
 def test_a_login_that_a_killed_push_left_goes(real: Real, tmp_path: Path) -> None:
     folder = tmp_path / "login"
     folder.mkdir()

@@ -39,6 +39,8 @@ from lab.wait import NotYet, until
 from tests.support.gitea import PORT, SSH_PORT, settings
 from tests.support.needs import need_image
 
+pytestmark = pytest.mark.kind
+
 HOST_KEY = "/etc/gitea-ssh/host-key"
 KEEPER = "keeper"
 FILES = "/var/lib/gitea"

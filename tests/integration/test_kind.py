@@ -23,7 +23,7 @@ from lab.wait import NotYet, until
 DAG = "dataset_pipeline"
 SECONDS = 240
 
-pytestmark = pytest.mark.parametrize("lab", ["kind"], indirect=True)
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
 
 
 @pytest.fixture

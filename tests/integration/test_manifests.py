@@ -62,6 +62,8 @@ from tests.support.renderings import (
     worker_pod,
 )
 
+pytestmark = pytest.mark.kind
+
 MOST_CPU = 1.0  # core, of a lab on a machine that has two
 
 

@@ -16,12 +16,14 @@ from botocore.exceptions import ClientError
 from minio.error import MinioAdminException
 
 from lab import s3
-from lab.cluster import docker, images, minio
-from lab.errors import AccessError, LabError, ServiceError
+from lab.cluster import minio
+from lab.errors import AccessError, ServiceError
 from lab.layout import BUCKET
 from lab.model import Access
 from lab.wait import NotYet, until
-from tests.support.needs import absent
+from tests.support.needs import built_image
+
+pytestmark = pytest.mark.kind
 
 PORT = 9000
 ROOT = "lab-owner"
@@ -77,27 +79,10 @@ class Server:
         return [body.read() for body in bodies]
 
 
-def image() -> str:
-    """The lock's image, or else the newest one that this machine has built."""
-    locked = images.locked()["minio"]
-    try:
-        docker.engine()
-        if docker.image_id(locked.name):
-            return locked.name
-        built = docker.docker(
-            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", locked.repository
-        )
-    except LabError as error:
-        absent(error.what)
-    if not built:
-        absent(f"Docker has no image {locked.repository}; lab up --backend kind builds it")
-    return built.splitlines()[0]
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     """A fresh MinIO, nothing prepared."""
-    name, password = image(), secrets.token_urlsafe(24)
+    name, password = built_image("minio"), secrets.token_urlsafe(24)
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 

@@ -11,15 +11,16 @@ import pytest
 import yaml
 
 from lab import dataset
-from lab.cluster import docker, images
+from lab.cluster import images
 from lab.config import TREE
-from lab.errors import LabError
 from tests.support.containers import LOOPBACK, Worker, inspected, looked_for
-from tests.support.needs import absent
+from tests.support.needs import built_image
 from tests.support.training import CONF, DAG, RECORDS, STEPS, first, made_by, published
 
 if TYPE_CHECKING:
     from tests.support.stores import Project
+
+pytestmark = pytest.mark.kind
 
 USER = 10001
 TEMPLATES = ("model", "training")
@@ -28,18 +29,7 @@ TEMPLATES = ("model", "training")
 @pytest.fixture(scope="module")
 def image() -> str:
     """The lock's image, built of this checkout where what it is built from is here."""
-    known = images.locked()
-    trainer = known["trainer"]
-    try:
-        docker.engine()
-        names = [known[key].name for key in ("trainer", "worker", "python")]
-        here = any(docker.image_id(name) for name in names)
-    except LabError as error:
-        absent(error.what)
-    if not here:
-        absent(f"Docker has none of {', '.join(names)}; lab up --backend kind builds them")
-    images.provide(known, trainer)
-    return trainer.name
+    return built_image("trainer")
 
 
 @pytest.fixture(scope="module")

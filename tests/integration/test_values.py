@@ -118,6 +118,7 @@ def test_no_file_holds_a_secret(path: Path) -> None:
     assert not exposed(documents(path))
 
 
+@pytest.mark.kind
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rendering_holds_a_secret(name: str) -> None:
     """Neither the chart nor the overlay makes one up."""
@@ -125,6 +126,7 @@ def test_no_rendering_holds_a_secret(name: str) -> None:
     assert not of_kind("Secret", name)
 
 
+@pytest.mark.kind
 def test_airflows_settings_hold_no_secret() -> None:
     parser = configparser.RawConfigParser()
     parser.read_string(settings())
@@ -190,23 +192,27 @@ def test_a_version_beside_the_lock_is_found() -> None:
     assert not versions({"containers": [{"image": "docker.io/postgres"}], "tag": None})
 
 
+@pytest.mark.kind
 def test_the_overlay_runs_the_locked_images() -> None:
     known = images.locked()
     found = {container["image"] for pod in pods("overlay") for container in pod.containers}
     assert found == {known[key].name for key in (*images.STORES, "worker", "trainer")}
 
 
+@pytest.mark.kind
 def test_the_chart_runs_the_locked_image() -> None:
     found = {container["image"] for pod in pods("chart") for container in pod.containers}
     assert found == {images.locked()["airflow"].name}
 
 
+@pytest.mark.kind
 def test_git_sync_is_the_charts_own() -> None:
     its = yaml.safe_load(packed("values.yaml"))["images"]["gitSync"]
     found = {container["image"] for pod in pods("git-sync") for container in pod.containers}
     assert found == {images.locked()["airflow"].name, f"{its['repository']}:{its['tag']}"}
 
 
+@pytest.mark.kind
 def test_airflow_starts_workers_of_the_locked_image() -> None:
     parser = configparser.RawConfigParser()
     parser.read_string(settings())
@@ -234,10 +240,12 @@ def contract_embedded() -> set[str]:
         return set(airflow.steps_environment(config))
 
 
+@pytest.mark.kind
 def test_a_step_sees_the_same_variables_on_every_backend() -> None:
     assert contract_on_kind() == contract_embedded() - PROCESS
 
 
+@pytest.mark.kind
 def test_nothing_of_the_base_is_off_aws_only() -> None:
     """On AWS there is no endpoint, and no key: Pod Identity gives a step its access."""
     extra = {"AWS_ENDPOINT_URL_S3", *KEYS}
@@ -247,6 +255,7 @@ def test_nothing_of_the_base_is_off_aws_only() -> None:
     assert not [name for name in (*extra, "s3-credentials") for text in texts if name in text]
 
 
+@pytest.mark.kind
 def test_a_step_has_its_credentials_from_secrets() -> None:
     container = the("PodTemplate", "step", "overlay")["template"]["spec"]["containers"][0]
     plain = {variable["name"] for variable in container["env"] if "valueFrom" not in variable}
@@ -254,6 +263,7 @@ def test_a_step_has_its_credentials_from_secrets() -> None:
     assert {*KEYS, "GIT_SYNC_PASSWORD"} <= {variable["name"] for variable in container["env"]}
 
 
+@pytest.mark.kind
 def test_dags_are_delivered_the_same_on_every_backend() -> None:
     """From the same branches, as soon, and each repository by a connection that is there."""
     told = {f"AIRFLOW__{name}": value for name, value in airflow.delivery(TREE).items()}
@@ -275,6 +285,7 @@ def test_dags_are_delivered_the_same_on_every_backend() -> None:
     assert wanted <= {each["envName"] for each in values("values.yaml")["secret"]}
 
 
+@pytest.mark.kind
 def test_every_plugin_reaches_the_cluster() -> None:
     """The cluster's Airflow loads the very files that the embedded one does."""
     files = {path.name for path in (TREE / PLUGINS_FOLDER).iterdir() if path.is_file()}

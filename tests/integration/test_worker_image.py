@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from lab.cluster import docker, images
+from lab.cluster import docker
 from lab.config import TREE
-from lab.errors import LabError
 from lab.wait import NotYet, until
 from tests.support.containers import LOOPBACK, USER, Worker, inspected, looked_for, outcome, said
-from tests.support.needs import absent
+from tests.support.needs import built_image
 from tests.support.steps import HASTY, STEPS, reproduced
 from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
     from tests.support.stores import Project
+
+pytestmark = pytest.mark.kind
 
 TEMPLATE = Path("manifests", "base", "step-template.yaml")
 KILLED = 137
@@ -40,17 +41,7 @@ KILLED = 137
 @pytest.fixture(scope="module")
 def image() -> str:
     """The lock's image, built of this checkout where what it is built from is here."""
-    known = images.locked()
-    worker, base = known["worker"], known["python"]
-    try:
-        docker.engine()
-        here = docker.image_id(worker.name) or docker.image_id(base.name)
-    except LabError as error:
-        absent(error.what)
-    if not here:
-        absent(f"Docker has neither {worker.name} nor {base.name}; lab up --backend kind builds it")
-    images.provide(known, worker)
-    return worker.name
+    return built_image("worker")
 
 
 @pytest.fixture(scope="module")

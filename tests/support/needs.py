@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lab.cluster import cache, chart, docker, images, tools
 from lab.config import Config
@@ -35,6 +38,37 @@ def need_image(key: str) -> str:
     except LabError as error:
         absent(error.what)
     return name
+
+
+def built_image(key: str) -> str:
+    """Return the name of an image of the lock, which Docker holds: it is built where it was not.
+
+    Skips where there is no Docker, or it lacks what the image is built from.
+    """
+    known = images.locked()
+    image = known[key]
+    try:
+        docker.engine()
+        with builder():
+            lacking = [base.name for base in images.needed(known, image) if not base.folder]
+            if lacking:
+                absent(f"Docker has neither {image.name} nor {', '.join(lacking)}")
+            images.provide(known, image)
+    except LabError as error:
+        absent(error.what)
+    return image.name
+
+
+def build_images(config: Config) -> None:
+    """Have Docker hold all images of a lab on kind; other labs need none."""
+    if config.backend == "kind":
+        with builder():
+            images.collect()
+
+
+def builder() -> FileLock:
+    """Return a lock that one worker has at a time: two would build the same image side by side."""
+    return FileLock(Path(tempfile.gettempdir(), f"mlops-lab-{os.getuid()}-images.lock"))
 
 
 def need_renderers() -> None:

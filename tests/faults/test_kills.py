@@ -32,6 +32,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(seed)
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(0)  # as long as its kills take; each run has a deadline of its own
 def test_after_kills_at_random_moments_each_run_has_made_one_version(
     lab: Lab, chance: random.Random, request: pytest.FixtureRequest

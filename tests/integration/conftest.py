@@ -83,14 +83,18 @@ def aws_server() -> Iterator[str]:
 
 @pytest.fixture
 def cloud(
-    aws_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    aws_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> Cloud:
     """AWS, empty, and the one that whoever asks AWS is led to."""
     from tests.support import cloud
 
     folder = tmp_path_factory.mktemp("cloud")
     cloud.sign_in(monkeypatch, aws_server, folder)
-    return cloud.Cloud(folder / "sites", monkeypatch).empty()
+    every = pytestconfig.getoption("--every")
+    return cloud.Cloud(folder / "sites", monkeypatch, every=every).empty()
 
 
 @pytest.fixture

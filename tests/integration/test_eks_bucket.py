@@ -260,6 +260,7 @@ def test_a_bucket_that_is_gone_is_forgotten(cloud: Cloud, site: Site) -> None:
 # --- Killed -------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
     whole = details(cloud)
@@ -277,6 +278,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
     assert deaths == 2 * 8
 
 
+@pytest.mark.sweep
 def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud, site: Site) -> None:
     def between() -> None:
         bucket.make(cloud.site())

@@ -10,6 +10,7 @@ fulfilled, so that "deny what comes without TLS" would deny all: here a call has
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import boto3
+import botocore.loaders
 import pytest
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
@@ -242,6 +244,7 @@ class Cloud:
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     plain: ClassVar[bool] = False  # whether calls come without TLS
+    every: bool = False  # whether sweeps are over every call
     aws: Aws = field(default_factory=lambda: Aws(REGION))
 
     def client(self, service: str) -> Any:
@@ -360,8 +363,13 @@ def enforce(after: float = 0) -> None:
     ActionAuthenticatorMixin.request_count = 0
 
 
+# A session reads the descriptions of AWS's services anew, which is most of a client's making.
+shared_loader = functools.cache(botocore.loaders.create_loader)
+
+
 def sign_in(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
     """Whoever asks AWS asks `url`, with keys of nobody; what the person has set up is not seen."""
+    monkeypatch.setattr(botocore.loaders, "create_loader", shared_loader)
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "no-config"))
@@ -383,25 +391,24 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(number: int, event: str) -> Iterator[None]:
-    """In the block, the process dies at its n-th call that changes something in AWS.
+def watched(at: str, called: Callable[[str], None]) -> Iterator[None]:
+    """Call `called` with the name of each operation that changes something in AWS.
 
-    `event` is botocore's: `before-call`, when it is not sent yet, or `after-call`, when the answer
-    has come and nothing was made of it.
+    `at` is botocore's event: `before-call`, when the call is not sent yet, or `after-call`, when
+    the answer has come and nothing was made of it.
     """
-    seen = itertools.count(1)
     armed: dict[int, Any] = {}
     as_it_is = Aws.client
 
-    def count(model: Any, **_: object) -> None:
-        if not model.name.startswith(LOOKS) and next(seen) == number:
-            raise Killed
+    def look(model: Any, **_: object) -> None:
+        if not model.name.startswith(LOOKS):
+            called(model.name)
 
     def client(aws: Aws, service: str) -> Any:
         found = as_it_is(aws, service)
         if id(found) not in armed:
             armed[id(found)] = found
-            found.meta.events.register_first(event, count)
+            found.meta.events.register_first(at, look)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -410,29 +417,48 @@ def killed_at(number: int, event: str) -> Iterator[None]:
             yield
         finally:
             for found in armed.values():
-                found.meta.events.unregister(event, count)
+                found.meta.events.unregister(at, look)
+
+
+@contextmanager
+def killed_at(number: int, at: str) -> Iterator[None]:
+    """In the block, the process dies at its n-th call that changes something in AWS."""
+    seen = itertools.count(1)
+
+    def count(_: str) -> None:
+        if next(seen) == number:
+            raise Killed
+
+    with watched(at, count):
+        yield
 
 
 def every_death(
     cloud: Cloud, do: Callable[[Site], object], between: Callable[[], object] = lambda: None
 ) -> Iterator[tuple[int, str]]:
-    """Which call `do` has died at, for each that changes something; each time from nothing.
+    """Yield the number of each call that `do` has died at, and when; each time from nothing.
 
-    `between` comes before each `do`: what must be there. When the loop's body runs, `do` is dead.
+    The calls are the first of each operation that changes something, and with `cloud.every` all of
+    them. `between` comes before each `do`: what must be there. When the loop's body runs, `do` is
+    dead.
     """
-    for event in ("before-call", "after-call"):
-        number = 0
-        while True:
-            number += 1
-            cloud.empty()
-            between()
-            try:
-                with killed_at(number, event):
-                    do(cloud.site())
-            except Killed:
-                yield number, event
-            else:
-                break
+
+    def again() -> Site:
+        cloud.empty()
+        between()
+        return cloud.site()
+
+    calls: list[str] = []
+    site = again()
+    with watched("before-call", calls.append):
+        do(site)
+    firsts = {name: number for number, name in reversed(list(enumerate(calls, 1)))}
+    numbers = range(1, len(calls) + 1) if cloud.every else sorted(firsts.values())
+    for at, number in itertools.product(("before-call", "after-call"), numbers):
+        site = again()
+        with pytest.raises(Killed), killed_at(number, at):
+            do(site)
+        yield number, at
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

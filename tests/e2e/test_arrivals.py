@@ -104,6 +104,7 @@ def test_files_that_land_together_are_each_told_of_and_all_loaded(
     assert [times_told(lab)[key] for key in keys] == [1] * len(keys)
 
 
+@pytest.mark.variation
 def test_a_dead_triggerer_loses_and_repeats_nothing(lab: Lab, landing: Landing) -> None:
     watcher = [each.trigger_id for each in asset(lab).watchers]
     before = landing.put("before", 1)
@@ -120,7 +121,7 @@ def test_a_dead_triggerer_loses_and_repeats_nothing(lab: Lab, landing: Landing) 
     landing.await_loaded(before, meanwhile, after, fence)
 
 
-@pytest.mark.variation
+@pytest.mark.long
 def test_a_triggerer_that_dies_while_files_land_loses_none(lab: Lab, landing: Landing) -> None:
     """It may tell twice of what it had told of but not yet remembered, and of nothing else."""
     with ThreadPoolExecutor(1) as pool:

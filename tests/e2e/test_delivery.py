@@ -134,6 +134,7 @@ def one_task(dag_id: str, text: str, *, named: bool = True) -> dict[str, str]:
 # --- What can't be parsed -----------------------------------------------------------------------
 
 
+@pytest.mark.variation
 def test_a_dag_that_can_not_be_parsed_is_named_and_stops_no_other(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +193,7 @@ def object_at_the_end(lab: Lab, key: str) -> Iterator[Callable[[], object]]:
         client.delete_object(**place)
 
 
+@pytest.mark.variation
 def test_the_commit_of_a_run_names_the_version_that_it_began_with(lab: Lab) -> None:
     before = settled(lab)
     running = lab.trigger(DAG)

@@ -88,7 +88,7 @@ def test_a_model_s_commit_names_the_run_and_the_data(lab: Lab, model: Model) -> 
     assert model.data_commit == data.commit
 
 
-@pytest.mark.variation
+@pytest.mark.long
 def test_a_model_of_the_newest_dataset_while_datasets_are_published(lab: Lab, model: Model) -> None:
     """Each run makes one commit, and the dataset's own line is as it was without models."""
     lab.run("dataset_pipeline")
@@ -132,6 +132,7 @@ def notifications(lab: Lab, run_id: str) -> list[dict[str, Any]]:
 # --- What is refused, and leaves the newest model as it is ----------------------------------------
 
 
+@pytest.mark.variation
 def test_a_model_below_the_threshold_is_not_published(lab: Lab, model: Model) -> None:
     kept = lab.model()
     with pytest.raises(RunError) as caught:

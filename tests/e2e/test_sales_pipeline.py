@@ -74,6 +74,7 @@ def test_a_task_that_fails_is_tried_again_until_it_works(lab: Lab, landing: Land
     assert landing.lineage()["run_id"] == run.id
 
 
+@pytest.mark.variation
 def test_bad_data_leaves_the_warehouse_as_it_is_until_it_is_mended(
     lab: Lab, landing: Landing
 ) -> None:

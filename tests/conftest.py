@@ -23,7 +23,7 @@ TREE = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=12, help="how many kills a round of faults has")
+    parser.addoption("--kills", type=int, default=6, help="how many kills a round of faults has")
     parser.addoption("--once", action="store_true", help="leave variations out on kind")
     parser.addoption("--every", action="store_true", help="sweep over every call, not every kind")
     parser.addoption("--seed", type=int, default=None, help="of the kills; printed, random if none")
@@ -46,6 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         again = item.get_closest_marker("variation") and "[kind" in item.name
         if again and config.getoption("--once"):
             item.add_marker(pytest.mark.skip(reason="--once: a variation, tried on embedded"))
+        if item.get_closest_marker("long") and not config.getoption("--every"):
+            item.add_marker(pytest.mark.skip(reason="long: nox -s faults runs it"))
     items.sort(key=workers.rank)
 
 
@@ -83,6 +85,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     home = tmp_path_factory.mktemp("läb") / "höme of a lab"
     config = replace(Config.from_environment(), home=home, backend=request.param)
     skip_where_absent(config)
+    needs.build_images(config)
     backend = BACKENDS[config.backend]
     tested = attest.begin(config)
     os.environ["LANG"] = "C"

@@ -1,12 +1,14 @@
-"""How long the tests of each file took: a table at the end of a session, and a file for CI's own.
+"""How long the tests of each file took: a table at the end of a session, and one at CI's end.
 
 The durations of parallel workers are summed: they are time of workers, not of the clock.
+`python tests/support/durations.py FOLDER` prints CI's, of what its sessions have left there.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter, defaultdict
 from operator import itemgetter
@@ -25,13 +27,16 @@ class Durations:
     """Seconds of a session's tests, by file. A plugin of pytest's."""
 
     def __init__(self) -> None:
+        from tests.support.workers import room  # not where this file is a program
+
+        self.room = room
         self.began = time.monotonic()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.tests: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         file = report.nodeid.partition("::")[0]
-        if "[kind" in report.nodeid:
+        if self.room(report.nodeid) == "kind":
             file += " on kind"
         self.seconds[file] += report.duration
         self.tests[file] += report.when == "call"
@@ -50,3 +55,22 @@ class Durations:
             found = {"wall": wall, "seconds": self.seconds, "tests": self.tests}
             name = f"{time.time_ns()}-{os.getpid()}.json"
             Path(folder, name).write_text(json.dumps(found), encoding="utf-8")
+
+
+def table(folder: Path) -> None:
+    """Print the phases of CI, and the files of tests that took most, in seconds."""
+    print("\nseconds  what")
+    if (phases := folder / "phases").exists():
+        for line in phases.read_text("utf-8").splitlines():
+            seconds, _, name = line.partition(" ")
+            print(f"{seconds:>7}  {name}")
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        number = sum(found["tests"].values())
+        print(f"{found['wall']:7.0f}  pytest: {number} tests; most by file, summed over workers:")
+        for file, seconds in sorted(found["seconds"].items(), key=itemgetter(1))[: -SHOWN - 1 : -1]:
+            print(f"{seconds:15.0f}  {file} ({found['tests'][file]})")
+
+
+if __name__ == "__main__":
+    table(Path(sys.argv[1]))

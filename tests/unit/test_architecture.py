@@ -123,6 +123,26 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not [name for name in silent if (TREE / name).read_text("utf-8").strip()]
 
 
+def imported(path: Path) -> Iterator[str]:
+    """The names of the modules that a module imports, and of what it takes from them."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_what_tests_share_is_in_support() -> None:
+    """A test module, and a conftest, is imported by pytest alone."""
+    shared = ("tests.support.", "tests.bench.")
+    assert not [
+        f"{name_of(path)} imports {name}"
+        for path in modules("tests")
+        for name in imported(path)
+        if name.startswith("tests.") and not name.startswith(shared)
+    ]
+
+
 # --- Choices and exits --------------------------------------------------------------------------
 
 

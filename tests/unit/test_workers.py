@@ -1,0 +1,47 @@
+"""Which tests a worker of pytest-xdist's is given together, and which ports it may take."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lab import ports
+from tests.support import workers
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "room"),
+    [
+        ("tests/e2e/test_secrets.py::test_one[kind]", "kind"),
+        ("tests/faults/test_kills.py::test_two[kind-7]", "kind"),
+        ("tests/integration/test_kind.py::test_three[airflow-kind]", "kind"),
+        ("tests/e2e/test_secrets.py::test_one[embedded]", "embedded"),
+        ("tests/integration/test_values.py::test_six[kind]", "renderings"),
+        ("tests/integration/test_steps.py::test_four", "tests/integration/test_steps.py"),
+        ("tests/unit/test_choices.py::test_five[kind]", "tests/unit/test_choices.py"),
+    ],
+)
+def test_a_lab_is_one_worker_s_and_other_tests_go_by_files(nodeid: str, room: str) -> None:
+    assert workers.room(nodeid) == room
+
+
+def test_workers_choose_among_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has as many, and all are among those that a lab may have."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+    chosen = []
+    for number in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ports, "FIRST", 11_000)
+            patch.setattr(ports, "LAST", 22_000)
+            config = SimpleNamespace(workerinput={"workerid": f"gw{number}"})
+            workers.share_ports(cast("Any", config))
+            chosen.append((ports.FIRST, ports.LAST))
+    assert chosen == [(11_000, 14_665), (14_666, 18_331), (18_332, 21_997)]
+
+
+def test_without_workers_all_ports_may_be_chosen() -> None:
+    before = ports.FIRST, ports.LAST
+    workers.share_ports(cast("Any", SimpleNamespace()))
+    assert before == (ports.FIRST, ports.LAST)

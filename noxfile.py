@@ -12,13 +12,8 @@ LOCKS = TREE / "requirements"
 STEPS = (TREE / "images" / "worker", TREE / "images" / "trainer")
 HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
 PYTHONS = ((3, 11), (3, 14))
-# By the names of tests and of their files.
-ON_KIND = (
-    "(kind or test_gitea or test_minio or manifests or test_values or worker or trainer"
-    " or attestation or eks_api or eks_apply or eks_in or eks_options or eks_plan or eks_promotion"
-    " or real_registry)"
-    " and not embedded"
-)
+# One worker more than cores: the one that has a lab mostly waits. See tests/support/workers.py.
+PARALLEL = ("--numprocesses", str((os.cpu_count() or 1) + 1))
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lab"]
@@ -92,11 +87,19 @@ def eks(session: nox.Session) -> None:
 
 
 @nox.session
+def quick(session: nox.Session) -> None:
+    """What to run before each commit: style, types, layers, unit tests."""
+    install(session, "lab", "check")
+    check(session)
+    session.run("pytest", *PARALLEL, *(session.posargs or ["tests/unit"]))
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Every check that this machine can run: style, types, unit, integration, e2e, faults."""
     install(session, "lab", "check")
     check(session)
-    session.run("pytest", *(session.posargs or ["tests"]))
+    session.run("pytest", *PARALLEL, *(session.posargs or ["tests"]))
 
 
 @nox.session
@@ -110,16 +113,16 @@ def e2e(session: nox.Session) -> None:
 def kind(session: nox.Session) -> None:
     """What CI runs where Docker is: all of kind, and each part that needs a cluster's tools."""
     install(session, "lab", "check")
-    folders = ("tests/e2e", "tests/faults", "tests/integration")
     required = {"LAB_REQUIRE": "kind"}
-    session.run("pytest", *folders, "-k", ON_KIND, *session.posargs, env=required)
+    session.run("pytest", *PARALLEL, "tests", "-m", "kind", *session.posargs, env=required)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Two hundred kills at random moments while runs go on; `-- --kills N --seed S`."""
+    """Two hundred kills while runs go on, and each sweep over every call; `-- --seed S`."""
     install(session, "lab", "check")
-    session.run("pytest", "tests/faults", "-s", "--kills", "200", *session.posargs)
+    long = ("-m", "sweep or long", "--every", "--kills", "200")
+    session.run("pytest", *PARALLEL, "tests", *long, *session.posargs)
 
 
 @nox.session

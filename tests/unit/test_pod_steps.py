@@ -765,7 +765,7 @@ def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_p
     monkeypatch.setenv("STEP_RUNTIME", runtime)
     monkeypatch.delitem(sys.modules, "steps", raising=False)  # it has chosen its runtime
     runpy.run_path(str(TREE / "dags" / file))
-    monkeypatch.delitem(sys.modules, "steps")
+    del sys.modules["steps"]  # not by monkeypatch, which would bring this one back
     (dag,) = entered
     return dag
 

@@ -115,6 +115,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(lab: Lab) -> 
     assert lab.outcomes(run)["transform"].attempts == 1
 
 
+@pytest.mark.variation
 def test_a_new_summary_of_etl_workflow_starts_a_run(lab: Lab) -> None:
     # Airflow 3.3 drops an event that comes while one run is under way, and another event waits.
     await_idle(lab, DAG)

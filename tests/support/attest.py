@@ -1,12 +1,14 @@
 """After a green end-to-end test on kind: the attestation that a promotion to AWS asks for.
 
 Written when every end-to-end test has passed on kind, and the files that were tested are as they
-were when the lab was brought up. Variations that `--once` leaves out are tried by the same path.
+were when the lab was brought up. Variations that `--once` leaves out are tried by the same path;
+tests marked `long` are those of `nox -s faults`.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ class Witness:
         self.items: list[pytest.Item] = []  # chosen or not
         self.passed: set[str] = set()
         self.said = ""
-        self.shown: dict[str, Any] | None = None  # what a green session will attest
+        self.shown = ""  # what a green session will attest, as JSON: workers send it
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -52,9 +54,9 @@ class Witness:
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput |= {"said": self.said, "shown": self.shown}
         elif self.shown and not session.testsfailed:
-            config = Config.from_environment()
-            found = attestation.Statement(self.shown["subjects"], self.shown["predicate"])
-            path = Path(self.shown["path"])
+            config, shown = Config.from_environment(), json.loads(self.shown)
+            found = attestation.Statement(shown["subjects"], shown["predicate"])
+            path = Path(shown["path"])
             attestation.write(path, found, config.attestation_key)
             self.said = f"attested, for a promotion to AWS: {path}"
 
@@ -64,9 +66,11 @@ class Witness:
 
     def lacking(self, *, once: bool) -> list[str]:
         """The end-to-end tests that have not passed on kind, though they could have."""
-        on_kind = [item for item in self.items if runs_on_kind(item)]
+        left_out = {"long", "variation"} if once else {"long"}
         due = {
-            item.nodeid for item in on_kind if not (once and item.get_closest_marker("variation"))
+            item.nodeid
+            for item in self.items
+            if runs_on_kind(item) and not any(map(item.get_closest_marker, left_out))
         }
         seen = {(item.path.name, function(item)) for item in self.items}
         return sorted((due - self.passed) | {"::".join(one) for one in written(self.tree) - seen})
@@ -122,8 +126,6 @@ def end(request: pytest.FixtureRequest, config: Config, lab: Lab, before: dict[s
     else:
         tests = witness.files()
         found = attestation.statement(config, before, lab.verify(), tests, variations=not once)
-        witness.shown = {
-            "subjects": dict(found.subjects),
-            "predicate": dict(found.predicate),
-            "path": str(attestation.place(config)),
-        }
+        path = str(attestation.place(config))
+        shown = {"subjects": dict(found.subjects), "predicate": found.predicate, "path": path}
+        witness.shown = json.dumps(shown)

@@ -430,9 +430,11 @@ def statement(_, subjects, proof, tests, **how):
 
 def pytest_addoption(parser):
     parser.addoption("--once", action="store_true")
+    parser.addoption("--every", action="store_true")
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "variation: of a test")
+    for marker in ("variation", "long"):
+        config.addinivalue_line("markers", f"{marker}: of a test")
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
     PATCH.setattr(attestation, "statement", statement)
 
@@ -457,6 +459,8 @@ def test_one(lab): pass
 def test_two(lab, n): pass
 @pytest.mark.variation
 def test_three(lab): pass
+@pytest.mark.long
+def test_of_faults(lab): pass
 """
 SECOND = """
 def test_four(lab): {body}
@@ -532,7 +536,8 @@ def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
 ) -> None:
     path = tmp_path / "attestation.json"
     worker, controller = attest.Witness(tmp_path), attest.Witness(tmp_path)
-    worker.shown = {"subjects": {"a": "b"}, "predicate": TOLD, "path": str(path)}
+    shown = {"subjects": {"a": "b"}, "predicate": TOLD, "path": str(path)}
+    worker.shown = json.dumps(shown)
     output: dict[str, object] = {}
     finish(worker, SimpleNamespace(workeroutput=output), failed=0)
     assert not path.exists()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 USER = 10001
 LINUX = sys.platform == "linux"
-
-
 # What a server on this machine's loopback is called inside of a container.
 LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
 

@@ -9,17 +9,9 @@ from typing import Any
 
 import yaml
 
-from tests.support.renderings import (
-    POD_FILE,
-    Object,
-    Pod,
-    namespace_of,
-    of_kind,
-)
+from tests.support.renderings import POD_FILE, Object, Pod, namespace_of, of_kind
 
 UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-
-
 # The chart gives the triggerer no probe but of its liveness; its port only offers logs.
 NEVER_ASKED = {"triggerer"}
 VOLUMES = {

@@ -11,20 +11,8 @@ import yaml
 
 from eks import environment
 from lab.config import TREE
-from tests.support.pods import (
-    AIRFLOW,
-    COMPONENTS,
-    NAME_SERVER,
-    OUTSIDE,
-    Peer,
-    permits,
-    short,
-)
-from tests.support.renderings import (
-    POD_FILE,
-    Object,
-    Pod,
-)
+from tests.support.pods import AIRFLOW, COMPONENTS, NAME_SERVER, OUTSIDE, Peer, permits, short
+from tests.support.renderings import POD_FILE, Object, Pod
 
 EKS = ("eks", "eks-chart")
 ALL = tuple(sorted(folder.name for folder in (TREE / environment.OPTIONS).iterdir()))

@@ -10,15 +10,9 @@ from typing import Any
 
 import jsonschema
 
-from tests.support.renderings import (
-    Object,
-    packed,
-    the,
-)
+from tests.support.renderings import Object, packed, the
 
 SECRET = re.compile("passw|secret|token|key|credential|connection", re.IGNORECASE)
-
-
 # Names of Secrets, of entries in them, and of files, are no secrets.
 REFERENCE = re.compile(
     r"(^|/)(secretName|\w+SecretName|credentialsSecret|sshKeySecret|secret/secretKey|\w+_KEY_FILE)$"

@@ -12,6 +12,7 @@ disks         what a cluster leaves when it goes
 prerequisites what options need in the cluster and no apply brings
 access        the addresses of an environment, and the accounts for them
 keys          the search for static keys
+attestation   what a green end-to-end test on kind attests
 rendering     what would be applied, on kind and on AWS
 difference    the fields in which two renderings differ, and which of them promotion.yaml allows
 validation    whether Kubernetes would take the objects

@@ -17,8 +17,8 @@ from eks import destroy as removal
 from eks import verify as proof
 from eks.errors import translated
 from eks.ledger import Entry
-from lab.__main__ import run_command, show_proof
 from lab.config import TREE
+from lab.console import run_command, show_proof
 from lab.errors import EnvironmentFileError, PromotionError
 
 app = typer.Typer(

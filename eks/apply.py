@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eks import access, bucket, cluster, filesystem, identity, plan, registry, release, repositories
+from eks import (
+    access,
+    attestation,
+    bucket,
+    cluster,
+    filesystem,
+    identity,
+    plan,
+    registry,
+    release,
+    repositories,
+)
 from eks.aws import check_account, region_offers
 from eks.rendering import Made
 from eks.site import Site
-from lab import attestation
 from lab.cluster import chart, docker, tools
 from lab.cluster.api import Cluster
+from lab.home.state import exclusive, make_home
 from lab.model import Access
 from lab.progress import Report, phase, title
-from lab.state import exclusive, make_home
 
 
 def apply(site: Site, agree: Callable[[], None], report: Report = phase) -> None:

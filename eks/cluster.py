@@ -26,8 +26,8 @@ from eks.environment import FOLDER, Environment
 from eks.site import Row, Site, is_ours, tags_of
 from lab.config import TREE
 from lab.errors import BusyError, LabError, MachineError, NotRunningError, PromotionError
+from lab.files import write_private
 from lab.shell import run, tail
-from lab.state import write_private
 from lab.wait import NotYet
 
 KIND, ADDON = "cluster", "add-on"  # the ledger's kinds

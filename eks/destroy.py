@@ -7,8 +7,8 @@ from collections.abc import Callable
 from eks import bucket, cluster, disks, filesystem, identity, registry, release
 from eks.aws import check_account
 from eks.site import Site
+from lab.home.state import exclusive, make_home
 from lab.progress import Report, phase, title
-from lab.state import exclusive, make_home
 
 
 def revoke(site: Site) -> None:

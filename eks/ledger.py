@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab.errors import EnvironmentFileError, HomeError
-from lab.state import write_private
+from lab.files import write_private
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from eks import (
+    attestation,
     bucket,
     cluster,
     difference,
@@ -32,7 +33,6 @@ from eks import (
 from eks.difference import Difference
 from eks.environment import Environment
 from eks.validation import Verdict
-from lab import attestation
 from lab.cluster import tools
 from lab.config import Config
 from lab.errors import PromotionError

@@ -20,8 +20,8 @@ from eks.site import Row, Site, is_ours, tagged, tags_of
 from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, MachineError, PromotionError
+from lab.files import make_private
 from lab.shell import run
-from lab.state import make_private
 
 KIND = "repository"
 ARCHITECTURE = "amd64"  # of the machines in eks/cluster.yaml

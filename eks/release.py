@@ -18,10 +18,11 @@ from eks.aws import settled
 from eks.environment import PRIVATE, Environment
 from eks.rendering import Made, made, overlay, values
 from eks.site import Row, Site
-from lab import git, ssh
+from lab.client import git
 from lab.cluster import chart, manifests, workloads
 from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
 from lab.cluster.workloads import AIRFLOW, STORES
+from lab.delivery import ssh
 from lab.errors import AccountError, LabError, NameTaken, PromotionError
 from lab.layout import OWNER
 from lab.shell import tail

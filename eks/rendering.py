@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from eks.environment import OPTIONS, Environment
-from lab.backends import kind
+from lab.backends.kind import backend as kind
 from lab.cluster import chart, images, manifests
 from lab.cluster.images import Image
 from lab.config import Config
-from lab.state import write_private
+from lab.files import write_private
 
 OVERLAY = Path("manifests", "overlays", "eks")
 VALUES = Path("manifests", "airflow")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from eks.environment import FOLDER, Environment
 from eks.site import Row, Site
-from lab import first_version, publish, versions
-from lab.dataset import EMPLOYEES_NAME
+from lab.client import versions
+from lab.client.git import git
+from lab.dataset import first_version
+from lab.dataset.employees import EMPLOYEES_NAME
+from lab.delivery import publish
 from lab.errors import (
     AccessError,
     AccountError,
@@ -19,9 +22,8 @@ from lab.errors import (
     PromotionError,
     ProofError,
 )
-from lab.git import git
+from lab.home.state import State
 from lab.model import Access
-from lab.state import State
 
 GENERATED = first_version.path_of(Path(EMPLOYEES_NAME))
 CONFIG = ".dvc/config"

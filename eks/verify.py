@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from eks import access, identity, keys, release
 from eks.aws import check_account
 from eks.site import Site
-from lab import runs, verify
+from lab.client import runs, verify
 from lab.cluster import forward
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES

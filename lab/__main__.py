@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import subprocess
 import sys
-import traceback
 import webbrowser
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.exceptions import TyperException
 
-from lab import runs, state
-from lab.backends import BACKENDS, choose, of
-from lab.config import FIRST_DAG, Config, database, debug
-from lab.errors import DiskError, LabError, NotRunningError
+from lab.backends import Backend, choose_backend, find_backend, load_backends
+from lab.client import runs
+from lab.config import FIRST_DAG, Config, database
+from lab.console import run_command, show_proof, typeable
+from lab.errors import LabError, NotRunningError
+from lab.home import state
 from lab.lab import Lab
-from lab.model import Proof
 from lab.progress import mark, phase
-from lab.shell import tail
 from lab.wait import together
 
 app = typer.Typer(
@@ -35,9 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-INTERRUPTED = 130
-LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
-USAGE = 2
 SHOWN_RUNS = 5
 
 BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
@@ -56,64 +48,6 @@ def main() -> None:
     )
 
 
-def run_command(app: typer.Typer, name: str, interrupted: str) -> None:
-    """Runs one command; turns every known failure into its message and its exit code."""
-    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
-    os.umask(0o077)  # what a command makes is for the lab's owner only
-    os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), LOOPBACK)))
-    try:
-        code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            raise KeyboardInterrupt
-        sys.exit(code)
-    except (KeyboardInterrupt, typer.Abort):
-        print(f"\n{interrupted}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except TyperException as error:
-        print(f"error: {error.format_message()}\n  try: {name} --help", file=sys.stderr)
-        sys.exit(USAGE)
-    except LabError as error:
-        sys.exit(explain(error))
-    except OSError as error:
-        sys.exit(explain(of_system(error)))
-
-
-def explain(error: LabError) -> int:
-    """What happened, what to do and where the log is, on standard error; the exit code."""
-    if debug():
-        traceback.print_exc()
-    print(f"error: {error.what}\n  try: {typeable(error.fix)}", file=sys.stderr)
-    if error.log:
-        print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
-        if error.log.exists():
-            print(tail(error.log.read_text("utf-8", "replace")), file=sys.stderr)
-    return error.exit_code
-
-
-def typeable(text: str) -> str:
-    """The text with commands that can be typed where this one was: nox may be all that there is."""
-    if "NOX_CURRENT_SESSION" not in os.environ:
-        return text
-    return re.sub(rf"\blab (?=(?:{'|'.join(command_names())})\b)", "nox -s lab -- ", text)
-
-
-def command_names() -> list[str]:
-    """The commands, as a person types them."""
-    return [
-        str(command.name or getattr(command.callback, "__name__", ""))
-        for command in app.registered_commands
-    ]
-
-
-def of_system(error: OSError) -> LabError:
-    """The operating system's failure as one of the lab's."""
-    where = f" ({error.filename})" if error.filename else ""
-    text = f"{error.strerror or error}{where}"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskError(f"the disk is full: {text}", "make room, then: lab up")
-    return LabError(text, "LAB_DEBUG=1 shows where it happened")
-
-
 def settings(
     backend: str | None = None, database_name: str | None = None, csv: Path | None = None
 ) -> Config:
@@ -128,7 +62,7 @@ def settings(
 
 
 @app.callback(invoke_without_command=True)
-def everything(
+def default(
     context: typer.Context,
     backend: BackendName = None,
     database: DatabaseName = None,
@@ -156,10 +90,9 @@ def up(
 
 def bring_up(config: Config) -> Lab:
     """The lab that the config asks for, running."""
-    backend, why = choose(config)
+    backend, why = choose_backend(config)
     print(f"backend: {backend.NAME} ({why})\nhome:    {config.home}")
-    lab: Lab = backend.up(config, phase)
-    return lab
+    return backend.up(config, phase)
 
 
 def what_next(lab: Lab) -> str:
@@ -195,13 +128,12 @@ def follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> No
 def connect() -> Lab:
     """The running lab of this LAB_HOME. Raises NotRunningError."""
     config = settings()
-    lab: Lab = existing(config).connect(config)
-    return lab
+    return existing(config).connect(config)
 
 
-def existing(config: Config) -> ModuleType:
+def existing(config: Config) -> Backend:
     """The backend of the lab that is there. Raises NotRunningError when there is none."""
-    return of(state.known(config).backend)
+    return find_backend(state.known(config).backend)
 
 
 @app.command()
@@ -220,24 +152,13 @@ def verify(
         raise
 
 
-def show_proof(proof: Proof) -> None:
-    print(f"""{mark(True)} Proved: this commit brings its dataset back, byte for byte
-  commit       {proof.commit}
-  md5          {proof.md5}
-  size         {proof.size} bytes
-  object       {proof.object}
-  run          {proof.run_id or "none (the first import)"}
-  DAG version  {proof.dag_version or "none"}
-  lineage      {proof.parents_checked} earlier versions checked""")
-
-
 @app.command()
 def status() -> None:
     """Show each service and its address, the DAGs, the newest runs, the newest version."""
     config = settings()
     backend = existing(config)
     print(f"backend: {backend.NAME}\nhome:    {config.home}")
-    rows = backend.services(config)
+    rows = backend.list_services(config)
     for service, running in rows:
         first = f"http://127.0.0.1:{service.ports[0].number}" if service.ports else ""
         print(
@@ -272,14 +193,14 @@ def logs(
     """Print the logs of one service, or of all."""
     config = settings()
     backend = existing(config)
-    names = [each.name for each, _ in backend.services(config)]
+    names = [each.name for each, _ in backend.list_services(config)]
     if service and service not in names:
         raise LabError(f"there is no service {service!r}", f"choose one of {', '.join(names)}")
     chosen = [service] if service else names
     if following:
         together(*(partial(show, words) for words in backend.follow_commands(config, chosen)))
         return
-    for name, path in backend.logs(config).items():
+    for name, path in backend.log_files(config).items():
         if name in chosen and path.exists():
             print(f"==> {path}\n{path.read_text('utf-8', 'replace')}")
 
@@ -313,13 +234,13 @@ def open_pages() -> None:
 
 
 @app.command("doctor")
-def look(backend: BackendName = None, database: DatabaseName = None) -> None:
+def doctor(backend: BackendName = None, database: DatabaseName = None) -> None:
     """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
     config = settings(backend, database)
-    chosen, why = choose(config)
+    chosen, why = choose_backend(config)
     print(f"backend: {chosen.NAME} ({why})")
     errors = []
-    for finding in chosen.findings(config):
+    for finding in chosen.diagnose(config):
         print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
         if finding.error:
             errors.append(finding.error)
@@ -334,7 +255,7 @@ def examine(config: Config) -> list[LabError]:
     """What is wrong with the lab that is there; prints each port and what protects it."""
     backend = existing(config)
     stopped = []
-    for service, running in backend.services(config):
+    for service, running in backend.list_services(config):
         stopped += [] if running else [service.name]
         for port in service.ports:
             print(f"{mark(True)} port {port.number:<7} {port.name:<24} {port.protection}")
@@ -357,9 +278,9 @@ def down(
     known = state.readable(config) if purge else state.read(config)
     with phase("End the lab"):
         if purge and not known:
-            for backend in BACKENDS.values():
-                backend.forget(config)
-        ended = of(known.backend if known else "embedded").down(config, purge=purge)
+            for backend in load_backends().values():
+                backend.remove_leftovers(config)
+        ended = find_backend(known.backend if known else "embedded").down(config, purge=purge)
     gone = f"{config.home} is removed" if purge else f"its data is in {config.home}"
     print(f"{ended} processes ended; {gone}")
 

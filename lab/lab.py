@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from lab import runs, verify, versions
-from lab.model import Access, Checkout, Control, Model, Outcome, Proof, Run, Version
+from lab.client import runs, verify, versions
+from lab.model import Access, Checkout, Model, Outcome, Proof, Run, Version
 
 
 @dataclass(frozen=True)
 class Lab(Access):
     """A running lab: what its access allows to do. Tests touch nothing else."""
-
-    control: Control = field(repr=False, compare=False)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
         """A run that Airflow has accepted. Raises DagError and ConfError."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -34,37 +33,6 @@ class Service:
     ready: Callable[[], object]
     ports: tuple[Port, ...] = ()
     prepare: Callable[[], object] = field(default=lambda: None)
-
-
-class Control(Protocol):
-    """What a backend lets tests do to a running lab, the same on every backend."""
-
-    def services(self) -> list[str]:
-        """The services that can be killed."""
-
-    def stores(self) -> tuple[str, str]:
-        """The git server and the S3 server, by the names that `services` has for them."""
-
-    def parts(self) -> list[str]:
-        """What can be killed one by one at this moment: steps, and workers of the services."""
-
-    def kill(self, name: str) -> None:
-        """That service or part is killed without a warning, as by a crash."""
-
-    def crash(self) -> None:
-        """Everything ends at once, as by a power cut."""
-
-    def restore(self) -> None:
-        """Every service answers again."""
-
-    def kept(self, run: Run) -> list[str]:
-        """What a run's steps ran in and left for reading, by name."""
-
-    def secrets(self) -> list[str]:
-        """Every password, token and key of the lab."""
-
-    def traces(self) -> Iterator[tuple[str, bytes]]:
-        """Everything that the lab writes down or shows, by name: no secret may be in it."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.backends import BACKENDS
+from lab.backends import NAMES, find_backend
 from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
 from tests.support import attest, durations, failures, needs, workers
+from tests.support.control import Control, control_of
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -72,21 +73,29 @@ def pytest_runtest_makereport(
 
 def backend_params() -> list[object]:
     """Return each backend as a parameter with a marker of its name."""
-    return [pytest.param(name, marks=getattr(pytest.mark, name)) for name in BACKENDS]
+    return [pytest.param(name, marks=getattr(pytest.mark, name)) for name in NAMES]
 
 
 @pytest.fixture(scope="session", params=backend_params())
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A fresh lab on one backend, ended and removed afterwards; its logs are kept on failure.
+def lab_config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Return the choices of a lab on one backend, under awkward conditions that it must bear.
 
-    It lives under awkward conditions that a lab must bear: a path with a space and non-ASCII
-    letters, a C locale, and a umask that shuts everybody out.
+    Its home has a space and non-ASCII letters in its path.
     """
     home = tmp_path_factory.mktemp("läb") / "höme of a lab"
-    config = replace(Config.from_environment(), home=home, backend=request.param)
+    return replace(Config.from_environment(), home=home, backend=request.param)
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest, lab_config: Config) -> Iterator[Lab]:
+    """Bring a fresh lab up; end and remove it afterwards, and keep its logs on failure.
+
+    It begins in a C locale, and with a umask that shuts everybody out.
+    """
+    config = lab_config
     skip_where_absent(config)
     needs.build_images(config)
-    backend = BACKENDS[config.backend]
+    backend = find_backend(config.backend)
     tested = attest.begin(config)
     os.environ["LANG"] = "C"
     before = os.umask(0o077)
@@ -101,10 +110,16 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         if not well:
             failures.say(request.config, keep_evidence(config))
         if request.config.getoption("keep_cluster"):
-            ends = f"LAB_HOME={shlex.quote(str(home))} lab down --purge"
+            ends = f"LAB_HOME={shlex.quote(str(config.home))} lab down --purge"
             failures.say(request.config, f"kept; ends with: {ends}")
         else:
             backend.down(config, purge=True)
+
+
+@pytest.fixture(scope="session")
+def control(lab: Lab, lab_config: Config) -> Control:
+    """Return what kills parts of the lab, and reads what only its owner may read."""
+    return control_of(lab_config)
 
 
 def skip_where_absent(config: Config) -> None:
@@ -112,7 +127,7 @@ def skip_where_absent(config: Config) -> None:
     if Config.from_environment().backend not in ("auto", config.backend):
         pytest.skip(f"LAB_BACKEND={Config.from_environment().backend}")
     try:
-        BACKENDS[config.backend].check(config)
+        find_backend(config.backend).check(config)
     except LabError as error:
         if config.require == config.backend:
             pytest.fail(f"LAB_REQUIRE={config.require}, but: {error.what}")
@@ -124,7 +139,7 @@ def keep_evidence(config: Config) -> str:
     name = str(TREE / f"failure-{config.backend}")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            BACKENDS[config.backend].collect(config, Path(folder))
+            find_backend(config.backend).collect_evidence(config, Path(folder))
             archive = shutil.make_archive(name, "gztar", folder)
             return f"what the failed lab has to say is in {archive}"
     except (LabError, OSError) as error:  # the lab is ended all the same

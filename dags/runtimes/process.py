@@ -83,8 +83,8 @@ def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
     """A fork of this process that runs `argv`.
 
     The fork calls the console script's function instead of starting a new Python: the scheduler has
-    imported what a step needs (lab/airflow_extensions/executor.py), and imports are most of a short
-    step's time.
+    imported what a step needs (executor.py of the kit's airflow_extensions), and imports are most
+    of a short step's time.
     The child is killed when the block is left before it has ended.
     """
     read, write = os.pipe()

@@ -1,34 +1,96 @@
-"""Where a lab can run: one module per backend, and the dict that names them.
+"""Where a lab can run.
 
-Each has `check`, `findings`, `up`, `connect`, `services`, `logs`, `follow_commands`, `collect`,
-`undeclared_ports`, `down` and `forget`; no base class says so.
+embedded/, kind/   one package each; its `backend` is the module that satisfies `Backend`
+choices            what a later command may not change
+doctor             what any lab needs of this machine
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from lab import state
-from lab.backends import embedded, kind
 from lab.config import Config
 from lab.errors import BackendError, LabError
+from lab.home import state
 
-BACKENDS: dict[str, ModuleType] = {embedded.NAME: embedded, kind.NAME: kind}
+if TYPE_CHECKING:
+    from lab.backends.doctor import Finding
+    from lab.lab import Lab
+    from lab.model import Service
+    from lab.progress import Report
+
+NAMES = ("embedded", "kind")
 
 
-def of(name: str) -> ModuleType:
-    """The backend of that name. Raises BackendError when there is none."""
-    if name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}", f"choose auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+class Backend(Protocol):
+    """What a module must offer to be a backend. Each function takes the choices of one lab."""
+
+    NAME: str
+
+    def check(self, config: Config) -> None:
+        """Raise the LabError of the first thing that keeps a lab from running; change nothing."""
+
+    def diagnose(self, config: Config) -> list[Finding]:
+        """Return what this machine has and lacks for a lab."""
+
+    def up(self, config: Config, report: Report = ...) -> Lab:
+        """Bring a whole lab up; leave alone what runs already, and add what is missing."""
+
+    def connect(self, config: Config) -> Lab:
+        """Return the running lab. Raise NotRunningError, naming what does not run."""
+
+    def restore(self, config: Config) -> None:
+        """Start again what has ended of a lab that was up, and wait until each service answers."""
+
+    def list_services(self, config: Config) -> list[tuple[Service, bool]]:
+        """Return each service, and whether it runs."""
+
+    def undeclared_ports(self, config: Config) -> list[int]:
+        """Return the ports on which the lab listens though no service names them."""
+
+    def log_files(self, config: Config) -> dict[str, Path]:
+        """Return a file per service that holds its log as it is now."""
+
+    def follow_commands(self, config: Config, wanted: list[str]) -> list[list[str | Path]]:
+        """Return the commands that print the logs of these services as they grow."""
+
+    def collect_evidence(self, config: Config, folder: Path) -> None:
+        """Write what tells why a lab failed into `folder`."""
+
+    def down(self, config: Config, *, purge: bool = False) -> int:
+        """End the lab, with `purge` its data too; return how many processes and nodes ended."""
+
+    def remove_leftovers(self, config: Config) -> None:
+        """Delete what is left outside of a home that has no state: nothing else tells of it."""
 
 
-def choose(config: Config) -> tuple[ModuleType, str]:
-    """The backend that the config asks for, and why it is that one. Raises BackendError."""
+def load_backends() -> dict[str, Backend]:
+    """Return each backend by its name.
+
+    They are imported here because parts of a running lab (its git server, Airflow's executor) are
+    in these packages too, and must not wait for all of them.
+    """
+    from lab.backends.embedded import backend as embedded
+    from lab.backends.kind import backend as kind
+
+    return {embedded.NAME: embedded, kind.NAME: kind}
+
+
+def find_backend(name: str) -> Backend:
+    """Return the backend of that name. Raise BackendError when there is none."""
+    if name not in NAMES:
+        raise BackendError(f"unknown backend {name!r}", f"choose auto, {', '.join(NAMES)}")
+    return load_backends()[name]
+
+
+def choose_backend(config: Config) -> tuple[Backend, str]:
+    """Return the backend that the config asks for, and why that one. Raise BackendError."""
     if config.backend != "auto":
-        return of(config.backend), "asked for"
+        return find_backend(config.backend), "asked for"
     if known := state.read(config):
-        return of(known.backend), "this lab was made so"
+        return find_backend(known.backend), "this lab was made so"
+    embedded, kind = map(find_backend, NAMES)
     if config.database == "sqlite":
         return embedded, "--database sqlite"
     try:

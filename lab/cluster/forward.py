@@ -19,32 +19,15 @@ from threading import Event
 
 import requests
 
-from lab import ports
-from lab.cluster import node, tools
+from lab.cluster import tools
 from lab.cluster.workloads import Door, Workload
-from lab.config import Config
-from lab.model import Port, Service
+from lab.home import ports
 from lab.wait import NotYet, until
 
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 3
 PATIENCE = 3  # looks without an answer before kubectl is started again
 PAUSE_SECONDS = 0.3
-
-
-def service(config: Config, workload: Workload, local: int) -> Service:
-    """The process that keeps a workload's door on a loopback port; ready when it answers there."""
-    if not workload.door:
-        raise ValueError(f"{workload.name} has no door")
-    door = workload.door
-    return Service(
-        name=workload.name,
-        command=command(node.kubeconfig(config), workload, door, local),
-        folder=config.run,
-        environment={"PYTHONUNBUFFERED": "1"},
-        ready=lambda: answers(f"http://127.0.0.1:{local}{door.path}"),
-        ports=(Port(workload.name, local, door.protection),),
-    )
 
 
 def command(kubeconfig: Path, workload: Workload, door: Door, local: int) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ import yaml
 from lab.cluster import images, tools
 from lab.cluster.images import Image
 from lab.config import PLUGINS
+from lab.files import write_private
 from lab.shell import run
-from lab.state import write_private
 
 RENDER_SECONDS = 60
 Objects = list[dict[str, Any]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lab.backends import of
+from lab.backends import find_backend
 from lab.config import Config
 from tests.bench.cold_start import cold_start
 from tests.bench.commit import trigger_to_commit
@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Ro
         return
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as folder:
         config = replace(Config.from_environment(), home=Path(folder) / "lab")
-        backend = of(arguments.backend)
+        backend = find_backend(arguments.backend)
         try:
             lab = backend.up(config)
             for name, measurement in ON_A_LAB.items():

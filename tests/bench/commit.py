@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from lab.git import git
+from lab.client.git import git
 from lab.lab import Lab
 from lab.wait import NotYet, until
 from tests.bench.plain import run_script

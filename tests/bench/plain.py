@@ -7,8 +7,8 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from lab import s3
-from lab.git import environment as git_environment
+from lab.client import s3
+from lab.client.git import environment as git_environment
 from lab.lab import Lab
 
 SCRIPT = """

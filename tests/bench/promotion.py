@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from eks import environment, rendering
-from lab.backends import kind
+from lab.backends.kind import backend as kind
 from lab.cluster import chart, images, tools
 from lab.config import Config
 from tests.bench.row import Row

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from lab import runs
+from lab.client import runs
+from lab.client.git import git
 from lab.cluster import images
-from lab.git import git
 from lab.lab import Lab
 from tests.bench.commit import DAG, one_run
 from tests.bench.row import Row

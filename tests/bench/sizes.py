@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lab import s3
-from lab.dataset import write_employees
+from lab.client import s3
+from lab.dataset.employees import write_employees
 from lab.lab import Lab
 from tests.bench.plain import environment
 from tests.bench.row import Row

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from lab import runs, s3
-from lab.git import git
+from lab.client import runs, s3
+from lab.client.git import git
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, until

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from lab import runs
+from lab.client import runs
 from lab.lab import Lab
 from lab.wait import NotYet, until
+from tests.support.control import Control
 from tests.support.landing import ASSET, DAG, PATIENCE, PREFIX, Landing
 
 TRIGGERER = "airflow-triggerer"
@@ -105,13 +106,15 @@ def test_files_that_land_together_are_each_told_of_and_all_loaded(
 
 
 @pytest.mark.variation
-def test_a_dead_triggerer_loses_and_repeats_nothing(lab: Lab, landing: Landing) -> None:
+def test_a_dead_triggerer_loses_and_repeats_nothing(
+    lab: Lab, control: Control, landing: Landing
+) -> None:
     watcher = [each.trigger_id for each in asset(lab).watchers]
     before = landing.put("before", 1)
     await_remembered(lab, before)
-    lab.control.kill(TRIGGERER)
+    control.kill(TRIGGERER)
     meanwhile = landing.put("meanwhile", 2)
-    lab.control.restore()
+    control.restore()
     after = landing.put("after", 3)
     await_remembered(lab, meanwhile, after)
     fence = landing.put("fence", 4)
@@ -122,7 +125,9 @@ def test_a_dead_triggerer_loses_and_repeats_nothing(lab: Lab, landing: Landing) 
 
 
 @pytest.mark.long
-def test_a_triggerer_that_dies_while_files_land_loses_none(lab: Lab, landing: Landing) -> None:
+def test_a_triggerer_that_dies_while_files_land_loses_none(
+    lab: Lab, control: Control, landing: Landing
+) -> None:
     """It may tell twice of what it had told of but not yet remembered, and of nothing else."""
     with ThreadPoolExecutor(1) as pool:
         enough = threading.Event()
@@ -130,11 +135,11 @@ def test_a_triggerer_that_dies_while_files_land_loses_none(lab: Lab, landing: La
         try:
             await_remembered(lab, landing.key("000"))
             kept = remembered(lab)
-            lab.control.kill(TRIGGERER)
+            control.kill(TRIGGERER)
         finally:
             enough.set()
         keys = putting.result()
-    lab.control.restore()
+    control.restore()
     await_remembered(lab, *keys)
     told = times_told(lab)
     assert [key for key in keys if told[key] == 0] == []

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from lab import s3
+from lab.client import s3
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, until
+from tests.support.control import Control
 
 DAG = "critical_pipeline"
 TASK_WITHIN = 8  # seconds, from the run's start
@@ -67,7 +68,7 @@ def test_who_is_told_depends_on_which_deadline_is_missed(lab: Lab) -> None:
 
 
 @pytest.mark.long
-def test_people_are_told_though_the_triggerer_was_killed(lab: Lab) -> None:
+def test_people_are_told_though_the_triggerer_was_killed(lab: Lab, control: Control) -> None:
     """While the run goes on: nothing waits for its end, long after the last deadline."""
     run = lab.trigger(DAG, {"work_seconds": 75})
 
@@ -80,8 +81,8 @@ def test_people_are_told_though_the_triggerer_was_killed(lab: Lab) -> None:
             raise NotYet(f"nobody was told: {missing}")
 
     until(watched, what=WATCH, timeout=120)
-    lab.control.kill("airflow-triggerer")
-    lab.control.restore()
+    control.kill("airflow-triggerer")
+    control.restore()
     until(all_told, what="the messages", timeout=120, interval=0.5)
     assert told(lab, run).keys() == {TASK_IS_LATE, RUN_IS_LATE}
     assert lab.outcomes(run)[TASK].ended is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import s3
+from lab.client import s3
 from lab.errors import ConfError, RunError
 from lab.lab import Lab
 from lab.model import Run

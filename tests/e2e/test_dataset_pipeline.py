@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from lab import runs, s3
+from lab.client import runs, s3
+from lab.client.versions import object_key
 from lab.errors import CommitError, DagError, RunError
 from lab.lab import Lab
 from lab.model import Version
-from lab.versions import object_key
 from tests.support.asked import run_ids
+from tests.support.control import Control
 
 DAG = "dataset_pipeline"
 
@@ -93,15 +94,15 @@ def test_what_can_not_run_is_refused_before_a_run_exists(lab: Lab) -> None:
         lab.verify("0123456789abcdef0123456789abcdef01234567")
 
 
-def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab) -> None:
+def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab, control: Control) -> None:
     """As many steps as a lab on kind has room for at once."""
     before = lab.history()
     old = read(lab, before[0])
     with ThreadPoolExecutor(8) as pool:
         started = list(pool.map(lambda _: lab.trigger(DAG), range(8)))
-    for server in lab.control.stores():
-        lab.control.kill(server)
-        lab.control.restore()
+    for server in control.list_stores():
+        control.kill(server)
+        control.restore()
     for run in started:
         lab.follow(run)
     after = lab.history()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from lab import runs, s3
 from lab.__main__ import show_pipelines
-from lab.git import git
+from lab.client import runs, s3
+from lab.client.git import git
 from lab.lab import Lab
 from lab.model import Broken
 from lab.wait import NotYet, until

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from lab import s3
+from lab.client import s3
 from lab.errors import ConfError, RunError
 from lab.lab import Lab
 from lab.wait import NotYet, until
+from tests.support.control import Control
 
 DAG = "etl_workflow"
 FOLDER = "results/etl_workflow/"
@@ -83,7 +84,9 @@ def test_a_later_version_of_the_data_has_a_summary_of_its_own(lab: Lab) -> None:
     assert after["departments"] == departments(lab, after["data"]["commit"])
 
 
-def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(lab: Lab) -> None:
+def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(
+    lab: Lab, control: Control
+) -> None:
     lab.run(DAG)
     old = result(lab)
     run = lab.trigger(DAG, {"copies": 10_000})
@@ -96,24 +99,26 @@ def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(lab: Lab)
     assert "failed in transform" in str(caught.value)
     assert lab.outcomes(run)["transform"].attempts == 1  # with the same limit no retry can help
     assert result(lab) == old
-    assert lab.control.kept(run)
+    assert control.list_kept(run)
     lab.run(DAG, {"copies": 3})
     assert summary(lab)["departments"] == json.loads(old or b"{}")["departments"]
 
 
-def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(lab: Lab) -> None:
+def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(
+    lab: Lab, control: Control
+) -> None:
     first = lab.run(DAG)
     second = lab.run(DAG)
-    assert lab.control.kept(first)
-    assert not set(lab.control.kept(first)) & set(lab.control.kept(second))
+    assert control.list_kept(first)
+    assert not set(control.list_kept(first)) & set(control.list_kept(second))
     third = lab.run(DAG, {"keep_hours": 0})
 
     def removed() -> None:
-        if left := [*lab.control.kept(first), *lab.control.kept(second)]:
+        if left := [*control.list_kept(first), *control.list_kept(second)]:
             raise NotYet(f"{', '.join(left)} are still there")
 
     until(removed, what="removal", timeout=120)
-    assert lab.control.kept(third)
+    assert control.list_kept(third)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import joblib
 import pytest
 import yaml
 
-from lab import s3, versions
+from lab.client import s3, versions
+from lab.client.git import git
+from lab.client.runs import calling
+from lab.client.versions import object_key
 from lab.errors import CommitError, ConfError, RunError
-from lab.git import git
 from lab.lab import Lab
 from lab.model import Model
-from lab.runs import calling
-from lab.versions import object_key
 
 DAG = "ml_training_pipeline"
 MODEL, METRICS, SCHEMA = (

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import requests
 
-from lab import runs
-from lab.git import git
+from lab.client import runs
+from lab.client.git import git
 from lab.lab import Lab
 from lab.wait import NotYet, until
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from lab import s3
+from lab.client import s3
+from lab.client.versions import object_key
 from lab.errors import RunError
 from lab.lab import Lab
-from lab.versions import object_key
 from lab.wait import NotYet, until
 from tests.support.idle import await_idle
 

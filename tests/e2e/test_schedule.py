@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import runs
-from lab.git import git
+from lab.client import runs
+from lab.client.git import git
 from lab.lab import Lab
 from lab.wait import NotYet, until
 

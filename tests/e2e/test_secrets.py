@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from lab import runs
-from lab.git import git
+from lab.client import runs
+from lab.client.git import git
+from lab.client.versions import clone
 from lab.lab import Lab
-from lab.versions import clone
+from tests.support.control import Control
 
 DAG = "dataset_pipeline"
 
 
-def test_no_secret_is_in_a_log_an_argument_a_workspace_a_commit_or_an_xcom(lab: Lab) -> None:
-    secrets = [secret.strip().encode() for secret in lab.control.secrets()]
+def test_no_secret_is_in_a_log_an_argument_a_workspace_a_commit_or_an_xcom(
+    lab: Lab, control: Control
+) -> None:
+    secrets = [secret.strip().encode() for secret in control.list_secrets()]
     assert len(secrets) >= 10
     run = lab.trigger(DAG)
     found: list[str] = []
     while runs.find(lab, DAG, run.id).state not in runs.ENDED:  # type: ignore[union-attr]
-        found += leaks(lab, secrets)
+        found += leaks(control, secrets)
     lab.follow(run)
-    found += leaks(lab, secrets)
+    found += leaks(control, secrets)
     for task in ("pull_data", "modify_data", "push_data"):
         found += [task for secret in secrets if secret.decode() in lab.log(run, task)]
     with clone(lab) as folder:
@@ -27,11 +30,11 @@ def test_no_secret_is_in_a_log_an_argument_a_workspace_a_commit_or_an_xcom(lab: 
     assert not found
 
 
-def leaks(lab: Lab, secrets: list[bytes]) -> list[str]:
+def leaks(control: Control, secrets: list[bytes]) -> list[str]:
     """The names of the traces that hold a secret."""
-    return [name for name, content in lab.control.traces() if any(s in content for s in secrets)]
+    return [name for name, content in control.read_traces() if any(s in content for s in secrets)]
 
 
-def test_the_address_of_no_server_holds_a_password(lab: Lab) -> None:
+def test_the_address_of_no_server_holds_a_password(lab: Lab, control: Control) -> None:
     addresses = [lab.git_url, lab.s3_endpoint, lab.airflow_url]
-    assert not [a for a in addresses if "@" in a or any(s in a for s in lab.control.secrets())]
+    assert not [a for a in addresses if "@" in a or any(s in a for s in control.list_secrets())]

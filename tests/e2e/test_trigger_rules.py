@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lab import s3
+from lab.client import s3
 from lab.lab import Lab
 from lab.model import Run
 

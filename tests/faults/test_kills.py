@@ -11,11 +11,12 @@ from itertools import pairwise
 
 import pytest
 
-from lab import s3
+from lab.client import s3
+from lab.client.versions import object_key
 from lab.lab import Lab
 from lab.model import Run, Version
-from lab.versions import object_key
 from tests.support.asked import run_ids
+from tests.support.control import Control
 
 DAG = "dataset_pipeline"
 KILLS_PER_RUN = 2
@@ -35,7 +36,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 @pytest.mark.sweep
 @pytest.mark.timeout(0)  # as long as its kills take; each run has a deadline of its own
 def test_after_kills_at_random_moments_each_run_has_made_one_version(
-    lab: Lab, chance: random.Random, request: pytest.FixtureRequest
+    lab: Lab, control: Control, chance: random.Random, request: pytest.FixtureRequest
 ) -> None:
     kills = request.config.getoption("--kills")
     pace = seconds_of_a_run(lab)
@@ -43,26 +44,28 @@ def test_after_kills_at_random_moments_each_run_has_made_one_version(
     started: list[Run] = []
     for number in range(kills):
         if number % KILLS_PER_RUN == 0:
-            lab.control.restore()
+            control.restore()
             started.append(lab.trigger(DAG))
         time.sleep(chance.uniform(0, pace))  # the moment of the kill: not a wait for anything
-        victim = choose(lab, chance)
-        lab.control.kill(victim)
+        victim = choose(control, chance)
+        control.kill(victim)
         print(f"kill {number + 1}/{kills}: {victim}", flush=True)
-    lab.control.restore()
+    control.restore()
     for run in started:
         lab.follow(run, RUN_SECONDS)
     prove_nothing_lost_or_doubled(lab, before, started)
 
 
 @pytest.mark.timeout(0)
-def test_after_a_power_cut_each_run_is_completed(lab: Lab, chance: random.Random) -> None:
+def test_after_a_power_cut_each_run_is_completed(
+    lab: Lab, control: Control, chance: random.Random
+) -> None:
     pace = seconds_of_a_run(lab)
     before = lab.history()
     started = [lab.trigger(DAG), lab.trigger(DAG)]
     time.sleep(chance.uniform(0, pace))  # the moment of the cut
-    lab.control.crash()
-    lab.control.restore()
+    control.cut_power()
+    control.restore()
     for run in started:
         lab.follow(run, RUN_SECONDS)
     prove_nothing_lost_or_doubled(lab, before, started)
@@ -75,12 +78,12 @@ def seconds_of_a_run(lab: Lab) -> float:
     return time.monotonic() - began
 
 
-def choose(lab: Lab, chance: random.Random) -> str:
+def choose(control: Control, chance: random.Random) -> str:
     """A running step, a worker of a service, or a whole service."""
-    parts = lab.control.parts()
+    parts = control.list_parts()
     if parts and chance.random() < PART_SHARE:
         return chance.choice(parts)
-    return chance.choice(lab.control.services())
+    return chance.choice(control.list_services())
 
 
 def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list[Run]) -> None:

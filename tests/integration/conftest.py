@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab import layout, processes, s3, state
-from lab.backends import embedded
+from lab import layout
+from lab.backends.embedded import backend as embedded
+from lab.backends.embedded.gitserver import repositories
+from lab.backends.embedded.services import gitserver, seaweedfs
+from lab.client import s3
 from lab.config import Config
-from lab.gitserver import repositories
-from lab.services import gitserver, seaweedfs
+from lab.home import processes, secrets, state
 
 if TYPE_CHECKING:  # moto takes a second that most tests here need not spend
     from eks.site import Site
@@ -34,7 +36,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """Both servers; their folder's name has blanks, a comma and letters outside of ASCII."""
     config = Config(home=tmp_path_factory.mktemp("stores") / "Größe, 実験 1", database="sqlite")
     state.make_home(config)
-    site = embedded.Site(config, embedded.first_state(config), state.Secrets(config))
+    site = embedded.Site(config, embedded.first_state(config), secrets.Secrets(config))
     try:
         embedded.start_servers(site)
         s3.ensure_bucket(site.lab)

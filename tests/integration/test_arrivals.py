@@ -21,7 +21,7 @@ from typing import Any, ParamSpec
 import pytest
 
 from lab import layout
-from lab.services import seaweedfs
+from lab.backends.embedded.services import seaweedfs
 from tests.support.stores import Stores, md5_of
 
 TREE = Path(__file__).resolve().parents[2]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from eks import environment, plan
+from eks import attestation, environment, plan
+from eks.attestation import BASE, RENDERING, Statement
 from eks.environment import Environment
-from lab import attestation, ssh
-from lab.attestation import BASE, RENDERING, Statement
 from lab.cluster import images
 from lab.config import Config
+from lab.delivery import ssh
 from lab.errors import PromotionError
 from tests.support import promoted
 from tests.support.needs import chart_file, need_tool

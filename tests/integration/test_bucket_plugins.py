@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import ClientError
 
 from lab import layout
-from lab.services import gitserver
+from lab.backends.embedded.services import gitserver
 from tests.support.stores import PATH, PREFIX, Project, Stores, employees, md5_of, write
 
 TREE = Path(__file__).resolve().parents[2]

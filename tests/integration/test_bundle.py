@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from lab import git as owner_git
-from lab import layout, publish, ssh
+from lab import layout
+from lab.backends.embedded.gitserver import repositories
+from lab.backends.embedded.services import gitserver
+from lab.client import git as owner_git
 from lab.config import PLUGINS, TREE
-from lab.gitserver import repositories
-from lab.services import gitserver
+from lab.delivery import publish, ssh
 from tests.support.stores import Stores
 
 Change = Callable[..., str]

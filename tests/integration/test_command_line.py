@@ -23,9 +23,11 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from lab import __main__ as command_line
-from lab import choices, processes, state
-from lab.backends import embedded
+from lab import console
+from lab.__main__ import app, main
+from lab.backends import choices
+from lab.backends.embedded import backend as embedded
+from lab.backends.embedded.services import gitserver, seaweedfs
 from lab.config import TREE, Config
 from lab.errors import (
     BackendError,
@@ -47,15 +49,16 @@ from lab.errors import (
     NotRunningError,
     PortError,
 )
-from lab.services import gitserver, seaweedfs
-from lab.state import Secrets, State
+from lab.home import processes, state
+from lab.home.secrets import Secrets
+from lab.home.state import State
 from lab.wait import NotYet, until
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
 NOBODY = 65534
 # Root may write everywhere; without these capabilities it is as anybody else.
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-COMMANDS = command_line.command_names()
+COMMANDS = console.COMMANDS
 NEED_A_LAB = [
     ("run", "dataset_pipeline"),
     ("verify",),
@@ -178,7 +181,7 @@ def known(home: Path) -> State:
 @pytest.mark.parametrize("words", ["frobnicate", "up --frobnicate", "run"])
 def test_a_command_line_that_makes_no_sense(words: str, home: Path) -> None:
     with nothing_changes(home):
-        answer = refused(lab(home, *words.split()), command_line.USAGE)
+        answer = refused(lab(home, *words.split()), console.USAGE)
     assert "try: lab --help" in answer.err
 
 
@@ -187,7 +190,12 @@ def test_more_that_makes_no_sense(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = in_process(words.split(), monkeypatch)
-    refused(Answer(code, *capsys.readouterr()), command_line.USAGE)
+    refused(Answer(code, *capsys.readouterr()), console.USAGE)
+
+
+def test_fixes_name_the_commands_that_there_are() -> None:
+    names = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
+    assert sorted(names) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=" ".join)
@@ -219,7 +227,7 @@ def test_an_unknown_backend(home: Path) -> None:
 def test_an_option_of_up_before_another_command_is_refused(home: Path) -> None:
     with nothing_changes(home):
         answer = lab(home, "--backend", "embedded", "down", "--purge")
-    refused(answer, command_line.USAGE)
+    refused(answer, console.USAGE)
     assert "lab down --backend" in answer.err
 
 
@@ -482,7 +490,7 @@ def in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
     monkeypatch.setattr(os, "umask", lambda _: 0)
     with pytest.raises(SystemExit) as ended:
-        command_line.main()
+        main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
@@ -509,7 +517,7 @@ def test_a_failure_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(command_line, "bring_up", failing(number))
+    monkeypatch.setattr("lab.__main__.bring_up", failing(number))
     code = in_process(["up"], monkeypatch)
     answer = refused(Answer(code, *capsys.readouterr()), kind)
     assert answer.err.startswith(f"error: {told}\n")
@@ -668,7 +676,7 @@ def test_an_interrupted_up_is_removed_by_a_purge(seconds: float, home: Path) -> 
         time.sleep(seconds)
         os.killpg(up.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         out, err = up.communicate(timeout=60)
-    assert up.returncode == command_line.INTERRUPTED, (out, err)
+    assert up.returncode == console.INTERRUPTED, (out, err)
     assert err.startswith("\ninterrupted: ")
     assert "Traceback" not in out + err
     assert not open_to_others(home)

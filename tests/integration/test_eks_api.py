@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from lab.cluster.api import Cluster
-from lab.cluster.control import Pods
 from lab.errors import LabError
-from lab.lab import Lab
+from tests.support.control import Control
+from tests.support.control.pods import Pods
 from tests.support.promotion import ALL, CUSTOM
 from tests.support.renderings import Object, namespace_of, promoted, promoted_pods
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
 
 SECONDS = 120
 OWN = "eks-"  # what the test's namespaces are called, before the name that they have on EKS
@@ -28,10 +28,10 @@ NOWHERE = {"Namespace", "StorageClass"}  # kinds of objects that are in no names
 
 
 @pytest.fixture(scope="module")
-def api(lab: Lab) -> Iterator[Cluster]:
+def api(control: Control) -> Iterator[Cluster]:
     """The API of the lab's cluster, with EKS's namespaces and accounts under names of their own."""
-    assert isinstance(lab.control, Pods)
-    cluster = lab.control.cluster
+    assert isinstance(control, Pods)
+    cluster = control.cluster
     kinds = {"Namespace", "ServiceAccount"}
     there = [moved(o) for o in promoted("high-availability") if o["kind"] in kinds]
     names = [o["metadata"]["name"] for o in there if o["kind"] == "Namespace"]

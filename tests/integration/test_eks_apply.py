@@ -16,20 +16,20 @@ from typing import Any
 
 import pytest
 
-from eks import apply, destroy, registry, release, repositories
+from eks import apply, attestation, destroy, registry, release, repositories
 from eks.environment import FOLDER
 from eks.ledger import Ledger
 from eks.rendering import PUSHED, Made
 from eks.site import Site
-from lab import attestation, publish
+from lab.backends.embedded.gitserver.repositories import create
+from lab.backends.embedded.services import gitserver
+from lab.client.git import git
 from lab.cluster import docker, images
 from lab.config import TREE
+from lab.delivery import publish
 from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
-from lab.git import git
-from lab.gitserver.repositories import create
 from lab.lab import Lab
 from lab.progress import silent
-from lab.services import gitserver
 from tests.support.cloud import ACCOUNT, Cloud
 from tests.support.needs import absent, need_renderers
 from tests.support.promoted import attested

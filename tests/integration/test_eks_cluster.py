@@ -42,7 +42,7 @@ from lab.errors import (
     QuotaReached,
     RegionLacks,
 )
-from lab.state import write_private
+from lab.files import write_private
 from lab.wait import NotYet, until
 from tests.support import cloud as clouds
 from tests.support import eksctl

@@ -12,14 +12,15 @@ from eks.rendering import Made
 from eks.site import Site
 from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
-from lab.cluster.control import Pods
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
 from lab.config import FIRST_DAG
 from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
 from lab.progress import silent
+from tests.support.control import Control
+from tests.support.control.pods import Pods
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
 
 OF_AN_OPTION = f"""
 apiVersion: networking.k8s.io/v1
@@ -37,10 +38,10 @@ spec:
 
 
 @pytest.fixture
-def api(lab: Lab) -> Cluster:
+def api(control: Control) -> Cluster:
     """The API of the lab's cluster."""
-    assert isinstance(lab.control, Pods)
-    return lab.control.cluster
+    assert isinstance(control, Pods)
+    return control.cluster
 
 
 def test_the_keys_that_a_lab_on_kind_needs_are_found(api: Cluster) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from eks import difference, environment, plan, rendering, validation
+from eks import attestation, difference, environment, plan, rendering, validation
 from eks.difference import Difference
 from eks.environment import OPTIONS, Environment
-from lab import attestation
 from lab.cluster import tools
 from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError

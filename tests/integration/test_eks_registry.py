@@ -20,7 +20,8 @@ from eks.environment import CLUSTER_TAG, TAG
 from eks.registry import Login
 from eks.site import Site, tagged
 from lab import shell
-from lab.cluster import docker, gitea, images
+from lab.backends.kind import gitea
+from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, LabError, MachineError, NameTaken
 from lab.wait import until

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from lab import ssh
-from lab.backends import kind
-from lab.cluster import docker, gitea, images
+from lab.backends.kind import backend as kind
+from lab.backends.kind import gitea
+from lab.client.git import git
+from lab.cluster import docker, images
+from lab.delivery import ssh
 from lab.errors import AccessError, LabError, ServiceError
-from lab.git import git
 from lab.layout import (
     DATASETS,
     OWNER,

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from lab.backends.embedded.gitserver import app, repositories, smart_http
+from lab.backends.embedded.gitserver.accounts import Account, write_accounts
 from lab.errors import ServiceError
-from lab.gitserver import app, repositories, smart_http
-from lab.gitserver.accounts import Account, write_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +131,7 @@ def serving(folder: Path) -> Iterator[Server]:
 
 def command(port: int) -> list[str]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-    factory = ["--factory", "lab.gitserver.app:from_environment"]
+    factory = ["--factory", "lab.backends.embedded.gitserver.app:from_environment"]
     return [sys.executable, "-m", "uvicorn", *factory, *options]
 
 

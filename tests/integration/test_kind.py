@@ -11,26 +11,28 @@ from typing import Any
 
 import pytest
 
-from lab import processes
-from lab.backends import kind
-from lab.cluster import chart, node, workloads
+from lab.backends.kind import backend as kind
+from lab.backends.kind import node
+from lab.cluster import chart, workloads
 from lab.cluster.api import Cluster
-from lab.cluster.control import Pods
 from lab.errors import LabError, NotRunningError
+from lab.home import processes
 from lab.lab import Lab
 from lab.wait import NotYet, until
+from tests.support.control import Control
+from tests.support.control.pods import Pods
 
 DAG = "dataset_pipeline"
 SECONDS = 240
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
 
 
 @pytest.fixture
-def pods(lab: Lab) -> Pods:
-    """What a test may do to this lab beyond what every lab lets it do."""
-    assert isinstance(lab.control, Pods)
-    return lab.control
+def pods(control: Control) -> Pods:
+    """Return what a test may do to this lab beyond what every lab lets it do."""
+    assert isinstance(control, Pods)
+    return control
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def every_server_answers(lab: Lab) -> None:
 
 def test_what_was_logged_is_there_when_the_pod_is_not(lab: Lab, pods: Pods) -> None:
     run = lab.run(DAG)
-    assert not pods.parts()
+    assert not pods.list_parts()
     assert "Deleting pod" in lab.log(run, "push_data")
 
 

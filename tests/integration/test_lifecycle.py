@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import ports, processes, state
+from lab.backends.embedded.services.seaweedfs import SOCKET_FOLDERS
+from lab.client.runs import STAGING_BUNDLE
 from lab.config import Config
-from lab.publish import dag_files
-from lab.runs import STAGING_BUNDLE
-from lab.services.seaweedfs import SOCKET_FOLDERS
+from lab.delivery.publish import dag_files
+from lab.home import ports, processes, state
 
 ENV_KEYS = {
     "backend",

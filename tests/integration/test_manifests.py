@@ -14,10 +14,10 @@ import kubernetes_validate
 import pytest
 from packaging.version import Version
 
-from lab import git
-from lab.backends import kind
+from lab.backends.kind import backend as kind
+from lab.backends.kind.doctor import MEMORY
+from lab.client import git
 from lab.cluster import images
-from lab.cluster.doctor import MEMORY
 from tests.support.pods import (
     AIRFLOW,
     COMPONENTS,

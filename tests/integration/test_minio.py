@@ -15,8 +15,8 @@ import urllib3
 from botocore.exceptions import ClientError
 from minio.error import MinioAdminException
 
-from lab import s3
-from lab.cluster import minio
+from lab.backends.kind import minio
+from lab.client import s3
 from lab.errors import AccessError, ServiceError
 from lab.layout import BUCKET
 from lab.model import Access

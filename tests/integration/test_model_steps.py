@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from dataset_steps.errors import StepError
-from lab import dataset, layout, versions
+from lab import layout
+from lab.client import versions
+from lab.dataset.employees import write_employees
 from model_steps import publish, records, schema
 from model_steps.request import Request
 from model_steps.schema import Schema
@@ -45,7 +47,7 @@ RESULT = f"results/{DAG}/model.json"
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The lab's own dataset, as a new lab has it."""
     path = tmp_path_factory.mktemp("employees") / "employees.csv"
-    dataset.write_employees(path)
+    write_employees(path)
     return path.read_bytes()
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import git as owner_git
-from lab import publish
+from lab.backends.embedded.gitserver import repositories
+from lab.backends.embedded.services import gitserver
+from lab.client import git as owner_git
+from lab.delivery import publish
+from lab.delivery.publish import PRODUCTION, STAGING
 from lab.errors import LabError
-from lab.gitserver import repositories
-from lab.publish import PRODUCTION, STAGING
-from lab.services import gitserver
 from tests.support.stores import Stores
 
 

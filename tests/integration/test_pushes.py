@@ -22,11 +22,12 @@ import pytest
 import requests
 
 from lab import layout
+from lab.backends.embedded.gitserver import announce, repositories
+from lab.backends.embedded.services import airflow, gitserver
+from lab.client.git import environment
 from lab.config import PLUGINS, TREE
-from lab.git import environment
-from lab.gitserver import announce, repositories
-from lab.processes import STOP_SECONDS
-from lab.services import airflow, gitserver, pushes
+from lab.delivery import pushes
+from lab.home.processes import STOP_SECONDS
 from lab.shell import run
 from lab.wait import NotYet, until
 from tests.support.stores import Project, Stores

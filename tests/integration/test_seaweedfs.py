@@ -22,10 +22,10 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from lab.backends.embedded.services import seaweedfs
+from lab.backends.embedded.services.seaweedfs import GRPC_OFFSET, NAME
+from lab.client.s3 import REGION
 from lab.layout import BUCKET, OWNER, STEPS
-from lab.s3 import REGION
-from lab.services import seaweedfs
-from lab.services.seaweedfs import GRPC_OFFSET, NAME
 from lab.wait import NotYet, until
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from lab import git as owner_git
-from lab import layout, publish, ssh
-from lab.gitserver.accounts import Accounts
-from lab.services import gitserver, ssh_door
-from lab.state import write_private
+from lab import layout
+from lab.backends.embedded.gitserver.accounts import Accounts
+from lab.backends.embedded.services import gitserver
+from lab.client import git as owner_git
+from lab.delivery import publish, ssh, ssh_door
+from lab.files import write_private
 from lab.wait import NotYet, until
 from tests.support.stores import Stores
 

@@ -27,7 +27,7 @@ from dataset_steps.pointer import Pointer
 from dataset_steps.remote import Remote
 from dataset_steps.workspace import try_lock
 from lab import layout
-from lab.services import gitserver, seaweedfs
+from lab.backends.embedded.services import gitserver, seaweedfs
 from tests.support.serving import Silent, serving
 from tests.support.steps import HASTY, MEASURE, STEPS, dvc, reproduced
 from tests.support.stores import DAG_ID, DAG_VERSION, PATH, employees, md5_of

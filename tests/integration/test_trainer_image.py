@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from lab import dataset
 from lab.cluster import images
 from lab.config import TREE
+from lab.dataset import employees
 from tests.support.containers import LOOPBACK, Worker, inspected, looked_for
 from tests.support.needs import built_image
 from tests.support.training import CONF, DAG, RECORDS, STEPS, first, made_by, published
@@ -45,7 +45,7 @@ def test_a_run_in_containers_publishes_a_model(
     image: str, volume: Path, project: Project, tmp_path: Path
 ) -> None:
     """Each step in the memory that the smaller of the two templates gives it."""
-    dataset.write_employees(tmp_path / "all.csv")
+    employees.write_employees(tmp_path / "all.csv")
     project.replace_dataset(first((tmp_path / "all.csv").read_bytes(), RECORDS))
     project = replace(project, shared=volume)
     env = {**project.environment("in-containers"), **CONF, "DAG_ID": DAG, "SHARED_DIR": "/shared"}

@@ -13,12 +13,13 @@ import jsonschema
 import pytest
 import yaml
 
-from lab.backends import embedded
+from lab.backends.embedded import backend as embedded
+from lab.backends.embedded.services import airflow
 from lab.cluster import images, manifests
 from lab.config import PLUGINS as PLUGINS_FOLDER
 from lab.config import TREE
-from lab.services import airflow
-from lab.state import Secrets, State
+from lab.home.secrets import Secrets
+from lab.home.state import State
 from tests.support.renderings import (
     NAMES,
     VALUES,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab import attestation
+from eks import attestation
 from lab.config import Config
 from lab.lab import Lab
 
@@ -84,7 +84,7 @@ class Witness:
 
 def runs_on_kind(item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
-    return bool(params.get("lab") == BACKEND)
+    return bool(params.get("lab_config") == BACKEND)
 
 
 def function(item: pytest.Item) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Generator
 
 import pytest
 
-from lab.backends import BACKENDS
-from lab.cluster.control import Pods
+from lab.backends import find_backend
+from lab.config import Config
 from lab.errors import LabError
-from lab.lab import Lab
+from tests.support.control import control_of
+from tests.support.control.pods import Pods
 
 NAME = "failures"
 LINES = 8  # of a pod's log
@@ -35,8 +36,8 @@ class Failures:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
             lines = [f"{report.nodeid} ({report.when}): {ends(why)}"]
-            if lab := getattr(item, "funcargs", {}).get("lab"):
-                lines += self.told(state(lab))
+            if config := getattr(item, "funcargs", {}).get("lab_config"):
+                lines += self.told(state(config))
             vars(report)["in_short"] = lines
         return report
 
@@ -72,12 +73,13 @@ def ends(text: str) -> str:
     return " … ".join(line[:WIDTH] for line in dict.fromkeys(lines[:1] + lines[-1:]))
 
 
-def state(lab: Lab) -> list[str]:
+def state(config: Config) -> list[str]:
     """What does not serve, and on a cluster the end of what its pods have logged."""
     try:
-        found = BACKENDS[lab.backend].services(lab.control.config)  # type: ignore[attr-defined]
+        found = find_backend(config.backend).list_services(config)
         down = [f"{service.name} does not serve" for service, serves in found if not serves]
-        return down + (unready(lab.control) if isinstance(lab.control, Pods) else [])
+        control = control_of(config)
+        return down + (unready(control) if isinstance(control, Pods) else [])
     except Exception as error:
         return [f"the lab can't be asked: {ends(str(error))}"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab import runs
+from lab.client import runs
 from lab.lab import Lab
 from lab.wait import NotYet, until
 

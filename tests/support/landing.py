@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from lab import runs, s3
+from lab.client import runs, s3
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, until

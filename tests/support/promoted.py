@@ -6,8 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from lab import attestation
-from lab.attestation import Statement
+from eks import attestation
+from eks.attestation import Statement
 from lab.config import TREE, Config
 from lab.model import Proof
 

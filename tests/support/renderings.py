@@ -25,10 +25,11 @@ import yaml
 from eks import environment
 from eks.environment import Environment
 from eks.rendering import Rendering, on_eks
-from lab.backends import kind
+from lab.backends.kind import backend as kind
 from lab.cluster import chart, images, manifests
 from lab.config import TREE, Config
-from lab.state import Secrets, State
+from lab.home.secrets import Secrets
+from lab.home.state import State
 from tests.support.needs import chart_file, need_tool
 
 NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh", "eks", "eks-chart")

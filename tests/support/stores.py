@@ -25,13 +25,15 @@ import psutil
 import yaml
 
 from dataset_steps.workspace import run_key
-from lab import git as owner_git
-from lab import layout, processes, s3
-from lab.backends import embedded
+from lab import layout
+from lab.backends.embedded import backend as embedded
+from lab.backends.embedded.gitserver.accounts import Account, write_accounts
+from lab.backends.embedded.services import gitserver, seaweedfs
+from lab.client import git as owner_git
+from lab.client import s3
 from lab.config import Config
-from lab.gitserver.accounts import Account, write_accounts
+from lab.home import processes
 from lab.lab import Lab
-from lab.services import gitserver, seaweedfs
 from tests.support import forks
 
 Process = subprocess.Popen[str] | forks.Fork

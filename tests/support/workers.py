@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lab import ports
-from lab.backends import BACKENDS
+from lab.backends import NAMES
+from lab.home import ports
 
 if TYPE_CHECKING:
     import pytest
@@ -46,7 +46,7 @@ def room(nodeid: str) -> str:
     parameters = name.partition("[")[2].removesuffix("]").split("-")
     if file in RENDERINGS:
         return "renderings"
-    return next((known for known in BACKENDS if known in parameters), file)
+    return next((known for known in NAMES if known in parameters), file)
 
 
 def rank(item: pytest.Item) -> int:

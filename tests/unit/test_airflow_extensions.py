@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, DateTime, MetaData, Table, create_engine, func, insert, select
 
-from lab.airflow_extensions import sqlite
-from lab.airflow_extensions.plugin import OneWriteAtATime
+from lab.backends.embedded.airflow_extensions import sqlite
+from lab.backends.embedded.airflow_extensions.plugin import OneWriteAtATime
 
 
 def test_sqlites_time_has_parts_of_a_second_and_compares_with_stored_times() -> None:

@@ -16,7 +16,6 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[2]
 CODE = ("lab", "eks", "dags", "images/worker/dataset_steps", "images/trainer/model_steps")
-MAPPED = ("cluster", "gitserver", "services")
 MEDIAN_LINES, MOST_LINES = 8, 50
 NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
 CHOICE = re.compile(r"LAB_[A-Z_]*")
@@ -146,8 +145,13 @@ def test_what_tests_share_is_in_support() -> None:
 # --- Choices and exits --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["lab", "eks", *(f"lab/{name}" for name in MAPPED)])
-def test_a_package_that_is_a_map_names_all_its_parts(folder: str) -> None:
+PACKAGES = sorted(
+    name_of(path.parent) for path in modules("lab", "eks") if path.name == "__init__.py"
+)
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_a_package_names_all_its_parts(folder: str) -> None:
     told = re.findall(r"\w+", ast.get_docstring(parsed(TREE / folder / "__init__.py")) or "")
     modules_here = {path.stem for path in (TREE / folder).glob("*.py")} - {"__init__", "__main__"}
     packages = {path.parent.name for path in (TREE / folder).glob("*/__init__.py")}

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lab import attestation, publish, ssh
-from lab.attestation import PREDICATE_TYPE, STATEMENT_TYPE, Statement
+from eks import attestation
+from eks.attestation import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from lab.cluster import docker, images, tools
 from lab.config import TREE, Config
+from lab.delivery import publish, ssh
 from lab.errors import MachineError, PromotionError
 from tests.support import attest, promoted
 from tests.support.promoted import PROOF, TESTS, TOLD, attested
@@ -446,8 +447,12 @@ class Lab:
         return "the proof"
 
 @pytest.fixture(scope="session", params=["embedded", "kind"])
-def lab(request):
-    config = Config(home=TREE / "home", backend=request.param, tree=TREE)
+def lab_config(request):
+    return request.param
+
+@pytest.fixture(scope="session")
+def lab(request, lab_config):
+    config = Config(home=TREE / "home", backend=lab_config, tree=TREE)
     before = attest.begin(config)
     yield Lab()
     attest.end(request, config, Lab(), before)

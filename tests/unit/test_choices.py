@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lab import choices
+from lab.backends import choices
 from lab.config import Config
 from lab.errors import LabError, PortError
-from lab.state import State
+from lab.home.state import State
 
 MADE = State(
     backend="kind",

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import requests
 
-from lab import doctor, state
-from lab.backends import choose, embedded, kind
-from lab.cluster import cache, chart, images, node, tools
-from lab.cluster import doctor as cluster_doctor
+from lab.backends import choose_backend, doctor
+from lab.backends.embedded import backend as embedded
+from lab.backends.kind import backend as kind
+from lab.backends.kind import doctor as cluster_doctor
+from lab.backends.kind import node
+from lab.cluster import cache, chart, images, tools
 from lab.config import Config
 from lab.errors import BackendError, DiskError, LabError, MachineError
-from lab.state import State
+from lab.home import state
+from lab.home.state import State
 
 GIB = 2**30
 NAMES = [
@@ -147,7 +150,7 @@ def refused(look: Any, config: Config, error: type[LabError] = MachineError) -> 
 
 
 def test_a_machine_that_lacks_nothing(config: Config) -> None:
-    findings = kind.findings(config)
+    findings = kind.diagnose(config)
     assert [finding.name for finding in findings] == NAMES
     assert not [finding for finding in findings if finding.error]
     assert all(finding.status for finding in findings)
@@ -161,7 +164,7 @@ def test_a_machine_without_docker(
     """Each look that needs it fails in a known way, and says what to do."""
     docker.program.unlink()
     monkeypatch.setenv("PATH", str(docker.folder))
-    found = {f.name: f.error for f in kind.findings(config) if f.error}
+    found = {f.name: f.error for f in kind.diagnose(config) if f.error}
     assert list(found) == DOCKER_ONLY
     assert all(error.fix for error in found.values())
     assert found["docker"].what == "there is no docker"
@@ -179,7 +182,7 @@ def test_a_machine_without_docker(
 )
 def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str) -> None:
     docker.fails(text)
-    found = {f.name: f.error for f in kind.findings(config) if f.error}
+    found = {f.name: f.error for f in kind.diagnose(config) if f.error}
     assert list(found) == DOCKER_ONLY
     assert all(error.fix for error in found.values())
     error = refused(cluster_doctor.engine, config)
@@ -443,22 +446,28 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "check", lambda _: None)
 
 
+def chosen(config: Config) -> tuple[str, str]:
+    """Return the name of the chosen backend, and why it is that one."""
+    backend, why = choose_backend(config)
+    return backend.NAME, why
+
+
 def test_kind_where_nothing_is_lacking(config: Config) -> None:
-    assert choose(config) == (kind, "Docker answers, and there is room")
+    assert chosen(config) == ("kind", "Docker answers, and there is room")
     assert not config.home.exists()
 
 
 def test_without_docker_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
     docker.fails("it is down")
-    backend, why = choose(config)
-    assert backend is embedded
+    backend, why = chosen(config)
+    assert backend == "embedded"
     assert why.startswith("no kind: Docker does not answer: ")
 
 
 def test_with_too_little_room_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
     docker.says(MemTotal=2 * GIB)
-    assert choose(config) == (
-        embedded,
+    assert chosen(config) == (
+        "embedded",
         "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB",
     )
 
@@ -466,24 +475,24 @@ def test_with_too_little_room_the_embedded_backend_says_why(config: Config, dock
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_a_lab_that_is_there_keeps_its_backend(config: Config, fit: None, backend: Any) -> None:
     made(config, backend.NAME)
-    assert choose(config) == (backend, "this lab was made so")
+    assert chosen(config) == (backend.NAME, "this lab was made so")
 
 
 def test_sqlite_means_the_embedded_backend(config: Config, fit: None) -> None:
-    assert choose(replace(config, database="sqlite")) == (embedded, "--database sqlite")
-    assert choose(replace(config, database="postgresql"))[0] is kind
+    assert chosen(replace(config, database="sqlite")) == ("embedded", "--database sqlite")
+    assert chosen(replace(config, database="postgresql"))[0] == "kind"
 
 
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_what_is_asked_for_is_taken(config: Config, docker: Docker, backend: Any) -> None:
     docker.fails("it is down")
     made(config, embedded.NAME)
-    assert choose(replace(config, backend=backend.NAME)) == (backend, "asked for")
+    assert chosen(replace(config, backend=backend.NAME)) == (backend.NAME, "asked for")
 
 
 def test_an_unknown_backend_is_refused(config: Config) -> None:
     with pytest.raises(BackendError, match="unknown backend 'minikube'") as caught:
-        choose(replace(config, backend="minikube"))
+        choose_backend(replace(config, backend="minikube"))
     assert caught.value.fix == "choose auto, embedded, kind"
 
 

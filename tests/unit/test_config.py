@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, ports
+from lab import config
 from lab.config import TREE, Config
 from lab.errors import HomeError, LabError
+from lab.home import ports
 
 
 def test_an_empty_environment_chooses_the_defaults() -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import dataset
-from lab.dataset import EMPLOYEES_MD5, EMPLOYEES_SIZE, Shape, inspect, write_employees
+from lab.dataset import inspection
+from lab.dataset.employees import EMPLOYEES_MD5, EMPLOYEES_SIZE, write_employees
+from lab.dataset.inspection import Shape, inspect
 from lab.errors import (
     DatasetEmpty,
     DatasetError,
@@ -213,7 +214,7 @@ def test_hash_seed_and_locale_change_no_byte(table: Path) -> None:
     script = "import sys, pathlib, lab.dataset as d; d.write_employees(pathlib.Path(sys.argv[1]))"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(dataset.__file__).parents[1]),
+        "PYTHONPATH": str(Path(inspection.__file__).parents[1]),
         "PYTHONHASHSEED": "4242",
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",
@@ -424,8 +425,8 @@ def test_of_several_faults_the_first_of_the_documented_order_is_told(
 def test_a_line_too_long_to_be_a_record(
     table: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, kind: type, line: int
 ) -> None:
-    monkeypatch.setattr(dataset, "LONGEST_LINE", 40)
-    monkeypatch.setattr(dataset, "BLOCK", 16)
+    monkeypatch.setattr(inspection, "LONGEST_LINE", 40)
+    monkeypatch.setattr(inspection, "BLOCK", 16)
     table.write_bytes(content)
     with pytest.raises(kind, match=f"line {line} is longer"):
         inspect(table)
@@ -449,7 +450,7 @@ def test_where_a_block_ends_changes_nothing(
         table.write_bytes(content)
         at_once = outcome(table)
         with monkeypatch.context() as patch:
-            patch.setattr(dataset, "BLOCK", block)
+            patch.setattr(inspection, "BLOCK", block)
             assert outcome(table) == at_once, content
 
 

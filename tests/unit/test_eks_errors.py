@@ -10,7 +10,8 @@ from kubernetes.client import ApiException
 
 from eks import __main__ as command_line
 from eks import environment, errors, site
-from lab import s3, wait
+from lab import wait
+from lab.client import s3
 from lab.cluster import api
 from lab.errors import (
     AccessError,

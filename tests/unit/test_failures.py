@@ -25,11 +25,11 @@ def test_without(broken):
     pass
 
 @pytest.fixture
-def lab():
-    return "a lab"
+def lab_config():
+    return "a lab's"
 
-def test_with(lab):
-    assert not lab
+def test_with(lab_config):
+    assert not lab_config
 
 def test_right():
     pass
@@ -49,7 +49,7 @@ def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pyt
     assert [line for line in said[short + 1 : long] if line] == [
         "test_it.py::test_wrong (call): ValueError: one line of it … another line",
         "test_it.py::test_without (setup): KeyError: 'a fixture'",
-        "test_it.py::test_with (call): AssertionError: assert not 'a lab'",
+        'test_it.py::test_with (call): AssertionError: assert not "a lab\'s"',
         "    the lab can't be asked: 'str' object has no attribute 'backend'",
     ]
 

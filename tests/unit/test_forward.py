@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.cluster import forward, node, tools
+from lab.backends.kind import doors, node
+from lab.cluster import forward, tools
 from lab.cluster.workloads import GITEA, POSTGRESQL
 from lab.config import TREE, Config
 from lab.wait import NotYet, until
@@ -236,7 +237,7 @@ def test_it_ends_when_the_cluster_is_gone(hasty: Forward) -> None:
 def test_the_service_runs_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "find", lambda name: tmp_path / name)
     config = Config(home=tmp_path / "lab")
-    service = forward.service(config, GITEA, 11_234)
+    service = doors.service(config, GITEA, 11_234)
     assert service.command == (
         *(sys.executable, "-m", "lab.cluster.forward", str(tmp_path / "kubectl")),
         *(str(node.kubeconfig(config)), "stores", "gitea", "11234", "3000", "/api/healthz"),
@@ -247,7 +248,7 @@ def test_the_service_runs_the_supervisor(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_has_no_door_is_not_forwarded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="postgresql has no door"):
-        forward.service(Config(home=tmp_path), POSTGRESQL, 11_234)
+        doors.service(Config(home=tmp_path), POSTGRESQL, 11_234)
 
 
 def test_ready_means_that_the_door_answers(start: Callable[..., Forward]) -> None:

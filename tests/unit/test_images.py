@@ -19,11 +19,12 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from lab import state
-from lab.cluster import images, node, tools
+from lab.backends.kind import node
+from lab.cluster import images, tools
 from lab.cluster.images import Image
 from lab.config import TREE, Config
 from lab.errors import LabError
+from lab.home import state
 
 CONTENT = re.compile("[0-9a-f]{16}")
 PINNED, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab import ports
 from lab.errors import PortError
+from lab.home import ports
 
 NAMES = tuple(f"service-{number}" for number in range(8))
 COMPANION = 10_000

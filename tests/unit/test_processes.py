@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import processes, state
 from lab.config import TREE, Config
 from lab.errors import ServiceError
+from lab.home import processes, state
 from lab.model import Service
 from lab.wait import NotYet, until
 

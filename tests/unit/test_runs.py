@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lab import runs
+from lab.client import runs
 from lab.errors import AccessError, ConfError, ServiceError
 from lab.lab import Lab
 from lab.model import Run
@@ -32,7 +32,7 @@ def a_lab(url: str) -> Lab:
         "airflow_password",
     )
     values: dict[str, Any] = {name: name for name in (*names, *more, "git_page")}
-    return Lab(**values, airflow_url=url, control=SimpleNamespace())
+    return Lab(**values, airflow_url=url)
 
 
 @contextmanager

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import doctor, layout, ssh, state
-from lab.backends import embedded
+from lab import layout
+from lab.backends.embedded import backend as embedded
+from lab.backends.embedded import doctor
+from lab.backends.embedded.services import gitserver
 from lab.config import Config
-from lab.services import gitserver, ssh_door
-from lab.state import Secrets
+from lab.delivery import ssh, ssh_door
+from lab.home import state
+from lab.home.secrets import Secrets
 
 
 @pytest.fixture

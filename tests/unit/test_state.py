@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
+from lab import files
 from lab.config import TREE, Config
 from lab.errors import BusyError, HomeError
-from lab.state import Secrets, State
+from lab.home import state
+from lab.home.secrets import Secrets
+from lab.home.state import State
 
 SOME = State("embedded", "sqlite", "datasets/a.csv", None, {"gitserver": 12345})
 
@@ -226,7 +228,7 @@ def test_a_private_file_is_replaced_with_its_rights(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o644)
-    state.write_private(path, "größer")
+    files.write_private(path, "größer")
     assert path.read_text("utf-8") == "größer"
     assert modes(tmp_path)["file"] == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -254,7 +256,7 @@ def test_a_kill_before_the_rename_leaves_the_old_file(call: str, made: Config) -
 def test_a_link_in_the_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "file.part").symlink_to("theirs")
-    state.write_private(tmp_path / "file", "ours")
+    files.write_private(tmp_path / "file", "ours")
     assert (tmp_path / "theirs").read_text() == "theirs"
     assert (tmp_path / "file").read_text() == "ours"
 

@@ -6,12 +6,11 @@ import os
 import subprocess
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lab import versions
+from lab.client import versions
 from lab.errors import CommitError, LabError, ProofError
 from lab.lab import Lab
 from lab.model import Access, Version
@@ -70,7 +69,7 @@ class Repository:
 def a_lab(folder: Path, dataset: str) -> Lab:
     given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
     given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
-    return Lab(**given, control=SimpleNamespace())
+    return Lab(**given)
 
 
 @pytest.fixture(params=["datasets/a.csv", "datasets/größe in Zoll.csv"])

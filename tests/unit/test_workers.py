@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab import ports
+from lab.home import ports
 from tests.support import workers
 
 

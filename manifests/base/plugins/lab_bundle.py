@@ -17,7 +17,7 @@ AGAIN = 2.0  # seconds
 SOONER = 1.0  # seconds by which what a push has changed is newer than the rest
 
 
-class BranchBundle(GitDagBundle):  # type: ignore[misc]
+class BranchBundle(GitDagBundle):
     """A GitDagBundle that knows cheaply whether there is something new."""
 
     def __init__(self, **options: Any) -> None:

@@ -1,0 +1,8 @@
+"""The embedded backend: a whole lab as processes of this machine.
+
+backend             brings the lab up, connects to it, ends it
+doctor              what this machine lacks for it
+services/           what it runs, one module per service
+gitserver/          the git server itself
+airflow_extensions/ what its Airflow has beside the plugins
+"""

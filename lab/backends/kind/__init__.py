@@ -1,0 +1,9 @@
+"""The kind backend: a whole lab on real Kubernetes, in one container of this machine.
+
+backend       brings the lab up, connects to it, ends it
+node          the kind cluster: one container
+doors         the lab's Services on ports of this machine
+gitea, minio  the stores' accounts, repositories and buckets, made by their own APIs
+doctor        what this machine lacks for it
+evidence      logs, events and objects, for a person or for CI
+"""

@@ -1,0 +1,85 @@
+"""How a command runs: its exit code, its errors in plain lines, its interruption."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import traceback
+
+import typer
+from typer.exceptions import TyperException
+
+from lab.config import debug
+from lab.errors import DiskError, LabError
+from lab.model import Proof
+from lab.progress import mark
+from lab.shell import tail
+
+INTERRUPTED = 130
+LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
+USAGE = 2
+# The kit's commands, as a person types them; a test holds them against lab/__main__.py.
+COMMANDS = ("up", "run", "verify", "status", "logs", "env", "open", "doctor", "down")
+
+
+def run_command(app: typer.Typer, name: str, interrupted: str) -> None:
+    """Runs one command; turns every known failure into its message and its exit code."""
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    os.umask(0o077)  # what a command makes is for the lab's owner only
+    os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), LOOPBACK)))
+    try:
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except (KeyboardInterrupt, typer.Abort):
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except TyperException as error:
+        print(f"error: {error.format_message()}\n  try: {name} --help", file=sys.stderr)
+        sys.exit(USAGE)
+    except LabError as error:
+        sys.exit(explain(error))
+    except OSError as error:
+        sys.exit(explain(of_system(error)))
+
+
+def explain(error: LabError) -> int:
+    """What happened, what to do and where the log is, on standard error; the exit code."""
+    if debug():
+        traceback.print_exc()
+    print(f"error: {error.what}\n  try: {typeable(error.fix)}", file=sys.stderr)
+    if error.log:
+        print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
+        if error.log.exists():
+            print(tail(error.log.read_text("utf-8", "replace")), file=sys.stderr)
+    return error.exit_code
+
+
+def typeable(text: str) -> str:
+    """The text with commands that can be typed where this one was: nox may be all that there is."""
+    if "NOX_CURRENT_SESSION" not in os.environ:
+        return text
+    return re.sub(rf"\blab (?=(?:{'|'.join(COMMANDS)})\b)", "nox -s lab -- ", text)
+
+
+def of_system(error: OSError) -> LabError:
+    """The operating system's failure as one of the lab's."""
+    where = f" ({error.filename})" if error.filename else ""
+    text = f"{error.strerror or error}{where}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskError(f"the disk is full: {text}", "make room, then: lab up")
+    return LabError(text, "LAB_DEBUG=1 shows where it happened")
+
+
+def show_proof(proof: Proof) -> None:
+    print(f"""{mark(True)} Proved: this commit brings its dataset back, byte for byte
+  commit       {proof.commit}
+  md5          {proof.md5}
+  size         {proof.size} bytes
+  object       {proof.object}
+  run          {proof.run_id or "none (the first import)"}
+  DAG version  {proof.dag_version or "none"}
+  lineage      {proof.parents_checked} earlier versions checked""")

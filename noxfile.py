@@ -1,4 +1,4 @@
-"""What a person types: `nox -s lab`, `nox -s tests`, and the rest (`nox -l`)."""
+"""The commands of this checkout: `nox -s lab`, `nox -s tests`, and the rest (`nox -l`)."""
 
 import hashlib
 import os
@@ -12,19 +12,19 @@ LOCKS = TREE / "requirements"
 STEPS = (TREE / "images" / "worker", TREE / "images" / "trainer")
 HOME = Path(os.environ.get("LAB_HOME") or TREE / ".lab")
 PYTHONS = ((3, 11), (3, 14))
-# One worker more than cores: the one that has a lab mostly waits. See tests/support/workers.py.
+# One worker more than cores: the one that runs a lab mostly waits. See tests/support/workers.py.
 PARALLEL = ("--numprocesses", str((os.cpu_count() or 1) + 1))
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lab"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-if not os.access(TREE, os.W_OK):  # a read-only checkout: LAB_HOME says where there is room
+if not os.access(TREE, os.W_OK):  # a read-only checkout: environments go below LAB_HOME
     nox.options.envdir = str(HOME / "nox")
 
 
 def install(session: nox.Session, *locks: str) -> None:
-    """The session's environment holds exactly what the locks name, and this checkout's packages."""
+    """Install exactly what the locks name, and this checkout's packages, unless that is done."""
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         session.error(
             f"this is Python {sys.version.split()[0]}; the lab needs 3.11 to 3.14. "
@@ -37,7 +37,7 @@ def install(session: nox.Session, *locks: str) -> None:
     stamp.unlink(missing_ok=True)
     session.install("--quiet", "--require-hashes", "--requirement", str(LOCKS / "uv.txt"))
     for lock in ("build", *locks):
-        pip(
+        uv_pip_install(
             session,
             "--compile-bytecode",
             "--require-hashes",
@@ -45,19 +45,19 @@ def install(session: nox.Session, *locks: str) -> None:
             str(LOCKS / f"{lock}.txt"),
         )
     here = [word for folder in (*STEPS, TREE) for word in ("--editable", str(folder))]
-    pip(session, "--no-deps", *here)
+    uv_pip_install(session, "--no-deps", *here)
     stamp.write_text(wanted)
 
 
-def pip(session: nox.Session, *arguments: str) -> None:
-    """uv installs into the session's environment; builds use what the lock of `build` holds."""
+def uv_pip_install(session: nox.Session, *arguments: str) -> None:
+    """Install into the session's environment by uv; builds use the packages of the lock `build`."""
     python = str(Path(session.virtualenv.location, "bin", "python"))
     quiet = ("--quiet", "--no-build-isolation", "--no-config", "--python", python)
     session.run("uv", "pip", "install", *quiet, *arguments, env={"UV_LINK_MODE": "hardlink"})
 
 
 def fingerprint(locks: "tuple[str, ...]") -> str:
-    """Changes when an installed environment is not what the checkout asks for any more."""
+    """Return a hash that changes when an environment must be installed again."""
     files = [LOCKS / f"{name}.txt" for name in ("uv", "build", *locks)]
     files += [folder / "pyproject.toml" for folder in (TREE, *STEPS)]
     digest = hashlib.sha256(repr((str(TREE), sys.version)).encode())
@@ -66,8 +66,8 @@ def fingerprint(locks: "tuple[str, ...]") -> str:
     return digest.hexdigest()
 
 
-def runtime(session: nox.Session) -> "tuple[str, ...]":
-    """The locks that the command needs: PostgreSQL's only where it is asked for."""
+def runtime_locks(session: nox.Session) -> "tuple[str, ...]":
+    """Return the locks that the command needs: PostgreSQL's only if it is asked for."""
     asked = [*session.posargs, os.environ.get("LAB_DATABASE", "")]
     return ("lab", "postgresql") if any("postgresql" in word for word in asked) else ("lab",)
 
@@ -75,7 +75,7 @@ def runtime(session: nox.Session) -> "tuple[str, ...]":
 @nox.session
 def lab(session: nox.Session) -> None:
     """Bring a lab up, run dataset_pipeline, prove the result; or `-- COMMAND` (see `-- --help`)."""
-    install(session, *runtime(session))
+    install(session, *runtime_locks(session))
     session.run("python", "-m", "lab", *session.posargs)
 
 
@@ -88,30 +88,30 @@ def eks(session: nox.Session) -> None:
 
 @nox.session
 def quick(session: nox.Session) -> None:
-    """What to run before each commit: style, types, layers, unit tests."""
+    """Run before each commit: style, types, layers, unit tests."""
     install(session, "lab", "check")
-    check(session)
+    run_checks(session)
     session.run("pytest", *PARALLEL, *(session.posargs or ["tests/unit"]))
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every check that this machine can run: style, types, unit, integration, e2e, faults."""
+    """Run every check that this machine can run: style, types, unit, integration, e2e, faults."""
     install(session, "lab", "check")
-    check(session)
+    run_checks(session)
     session.run("pytest", *PARALLEL, *(session.posargs or ["tests"]))
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """A fresh lab per backend, the pipelines, the assertions; `-- -k kind --keep-cluster`."""
+    """Test the pipelines in a fresh lab per backend; `-- -k kind --keep-cluster`."""
     install(session, "lab", "check")
     session.run("pytest", "tests/e2e", *session.posargs)
 
 
 @nox.session
 def kind(session: nox.Session) -> None:
-    """What CI runs where Docker is: all of kind, and each part that needs a cluster's tools."""
+    """Run CI's tests that need Docker: all of kind, and each part that needs a cluster's tools."""
     install(session, "lab", "check")
     required = {"LAB_REQUIRE": "kind"}
     session.run("pytest", *PARALLEL, "tests", "-m", "kind", *session.posargs, env=required)
@@ -119,7 +119,7 @@ def kind(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Two hundred kills while runs go on, and each sweep over every call; `-- --seed S`."""
+    """Kill two hundred times while runs go on, and sweep over every call; `-- --seed S`."""
     install(session, "lab", "check")
     long = ("-m", "sweep or long", "--every", "--kills", "200")
     session.run("pytest", *PARALLEL, "tests", *long, *session.posargs)
@@ -134,12 +134,13 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, types and layers only."""
+    """Check style, types and layers only."""
     install(session, "lab", "check")
-    check(session)
+    run_checks(session)
 
 
-def check(session: nox.Session) -> None:
+def run_checks(session: nox.Session) -> None:
+    """Run ruff, mypy and import-linter."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -171,7 +172,7 @@ def lock(session: nox.Session) -> None:
         session.run(
             *base, *also, *sources, "--output-file", f"requirements/{name}.txt", *session.posargs
         )
-    # The images have one Python on Linux, and the very versions that the lab has.
+    # The images have one Python on Linux, and the same versions as the lab.
     image = (
         "uv", "pip", "compile", "--quiet", "--python-version", "3.13", "--python-platform", "linux",
         "--no-config", "--generate-hashes", "--no-emit-index-url", "--no-annotate",

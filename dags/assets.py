@@ -1,7 +1,7 @@
-"""What pipelines leave in the bucket, by name: a run that updates one can start others.
+"""The assets of the pipelines: a run that updates one can start runs of other DAGs.
 
-What is made in staging starts nothing in production; what comes from outside starts both.
-An asset's URI is its identity: it stays the same on a cluster whose bucket is called otherwise.
+Assets that staging makes start nothing in production; those from outside start runs in both.
+An asset's URI is its identity: it is the same on a cluster whose bucket has another name.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from airflow.sdk import Asset, AssetWatcher
 from lab_arrivals import NewObjects
 from steps import named
 
-SALES_LANDING, SALES_FILES = "landing/sales/", ".csv"  # the keys of what arrives, from and to
+# The prefix and the suffix of the keys of files that arrive.
+SALES_LANDING, SALES_FILES = "landing/sales/", ".csv"
 
 EMPLOYEE_SUMMARY = Asset(
     name=named("employee_summary"),
     uri=f"s3://lab-datasets/results/{named('etl_workflow')}/employee_summary.json",
 )
 
-# Somebody has pushed to the datasets, whom Airflow heard of by POST /lab/push.
+# A push to the datasets, reported to Airflow by POST /lab/push.
 PUSHED_DATASETS = Asset(name="push:lab/datasets:main", uri="x-push://lab/datasets/main")
 
 LANDED_SALES = Asset(

@@ -1,12 +1,12 @@
-"""A run and a task that people wait for: they are told when either is late.
+"""A run and a task with deadlines: people are notified when either is late.
 
-What was an SLA in Airflow 2 is a deadline now. Airflow has one of a whole run, `DeadlineAlert`: it
+What was an SLA in Airflow 2 is a deadline now. Airflow has one for whole runs, `DeadlineAlert`: it
 counts from when the run was queued, and its callback runs in the triggerer. `deadline()` of the
-lab's plugin `lab_deadlines` is one of a single task, and counts from the run's start.
+lab's plugin `lab_deadlines` is one for a single task, and counts from the run's start.
 
-Both are short, so that a person sees one missed: `lab run critical_pipeline --conf
-'{"work_seconds": 12}'` misses the task's, 25 the run's, too. A pipeline that runs every two hours
-would give its task half an hour. Who was told is in the lab's bucket, under
+Both are short, so that missing one can be watched: `lab run critical_pipeline --conf
+'{"work_seconds": 12}'` misses the task's, 25 the run's, too. A real pipeline that runs every two
+hours would give its task half an hour. The notifications are in the lab's bucket, under
 `notifications/critical_pipeline/`. A run does not fail for being late.
 """
 
@@ -52,7 +52,7 @@ with DAG(
 
     @task
     def time_sensitive_task(params: dict[str, float]) -> None:
-        """Stands for work that must be done in time."""
+        """Sleep for `work_seconds`, in place of work that must be done in time."""
         time.sleep(params["work_seconds"])
 
     deadline(time_sensitive_task(), within=TASK_WITHIN, tell=[OWNER])

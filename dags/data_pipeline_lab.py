@@ -1,9 +1,9 @@
-"""Generate, validate, aggregate, notify: a pipeline to look at, each task in a pod of its own.
+"""Generate, validate, aggregate, notify: an example pipeline, each task in a pod of its own.
 
-The records come from a seeded generator: a task that is tried again, and any run with the same
-params, writes the very same bytes. They are in the lab's bucket under `results/data_pipeline_lab/`,
-in a folder named after the params; the tasks hand each other keys and numbers, not the records.
-`--conf '{"invalid_share": 0.5}'` has bad records made, more than validation lets pass.
+The records come from a seeded generator: a task that is retried, and any run with the same params,
+writes the very same bytes. They are in the lab's bucket under `results/data_pipeline_lab/`, in a
+folder named after the params; the tasks hand each other keys and numbers, not the records.
+`--conf '{"invalid_share": 0.5}'` generates more bad records than validation tolerates.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from steps import IN_A_POD, named
 
 OWNER = "data-engineering"
 CATEGORIES = ("A", "B", "C")
-LOWEST, HIGHEST = 10, 1000  # what a good record's value lies between
-TOLERATED = 0.05  # the share of records that may be bad: they are left out
+LOWEST, HIGHEST = 10, 1000  # the range of a good record's value
+TOLERATED = 0.05  # the share of bad records that are dropped; a larger one fails the run
 
 Record = dict[str, Any]
 
 
 class Generated(TypedDict):
-    """Where the records are."""
+    """The generated records: their key in the bucket and their number."""
 
     key: str
     records: int
 
 
 class Validated(TypedDict):
-    """Where the good ones of them are."""
+    """The valid records: their key, and the numbers of valid and invalid ones."""
 
     key: str
     valid: int
@@ -46,7 +46,7 @@ class Validated(TypedDict):
 
 
 class Aggregated(TypedDict):
-    """Where the totals are."""
+    """The totals: their key, and the numbers of valid and invalid records."""
 
     key: str
     valid: int
@@ -54,15 +54,15 @@ class Aggregated(TypedDict):
 
 
 class Category(TypedDict):
-    """What all records of a category come to."""
+    """The totals of one category."""
 
     records: int
     total: float
     average: float
 
 
-def record(number: int, random: Random, bad: bool) -> Record:
-    """A record; a bad one has a value that no sale can have."""
+def make_record(number: int, random: Random, bad: bool) -> Record:
+    """Make a random record; a bad one has a negative value."""
     value = round(random.uniform(LOWEST, HIGHEST), 2)
     category = random.choice(CATEGORIES)
     return {"id": number, "value": -value if bad else value, "category": category}
@@ -72,7 +72,7 @@ def is_valid(record: Record) -> bool:
     return record["value"] > 0 and record["category"] in CATEGORIES
 
 
-def category(values: list[float]) -> Category:
+def summarise_category(values: list[float]) -> Category:
     total = math.fsum(values)
     return {
         "records": len(values),
@@ -81,26 +81,26 @@ def category(values: list[float]) -> Category:
     }
 
 
-def folder(params: Mapping[str, Any]) -> str:
-    """Where in the bucket is what comes of these params."""
-    share = float(params["invalid_share"])  # a conf's 0 is the default's 0.0
+def results_folder(params: Mapping[str, Any]) -> str:
+    """Return the bucket's folder for the results of these params."""
+    share = float(params["invalid_share"])  # 0 in a conf names the same folder as the default 0.0
     name = f"seed-{params['seed']}_records-{params['records']}_invalid-{share}"
     return f"results/{named('data_pipeline_lab')}/{name}"
 
 
-def store(folder: str, name: str, content: Any) -> str:
-    """The key under which the bucket has `content`, as JSON."""
+def store_json(folder: str, name: str, content: Any) -> str:
+    """Write `content` to the bucket as JSON. Return its key."""
     key = f"{folder}/{name}.json"
     lab_bucket.write(key, json.dumps(content).encode())
     return key
 
 
-def folder_of(key: str) -> str:
+def parent_folder(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def stored(key: str) -> Any:
-    """What the bucket has under the key. Raises AirflowFailException when it has nothing."""
+def load_json(key: str) -> Any:
+    """Read an object as JSON. Raise AirflowFailException when it does not exist."""
     content = lab_bucket.read(key)
     if content is None:
         raise AirflowFailException(f"the bucket has no {key} any more: run the whole DAG again")
@@ -135,18 +135,18 @@ with DAG(
 
     @task(**IN_A_POD)
     def generate(params: Mapping[str, Any]) -> Generated:
-        """The bucket has the records."""
+        """Write generated records to the bucket."""
         count = params["records"]
         random = Random(params["seed"])
         bad = set(random.sample(range(count), round(count * params["invalid_share"])))
-        records = [record(number, random, number in bad) for number in range(count)]
+        records = [make_record(number, random, number in bad) for number in range(count)]
         print(f"generated {count} records, {len(bad)} of them bad")
-        return {"key": store(folder(params), "records", records), "records": count}
+        return {"key": store_json(results_folder(params), "records", records), "records": count}
 
     @task(**IN_A_POD)
     def validate(generated: Generated) -> Validated:
-        """The bucket has the good records. Raises AirflowFailException when too few are good."""
-        records = stored(generated["key"])
+        """Write the good records to the bucket. Raise AirflowFailException for too few."""
+        records = load_json(generated["key"])
         valid = [record for record in records if is_valid(record)]
         invalid = len(records) - len(valid)
         print(f"{len(valid)} of {len(records)} records are valid")
@@ -155,27 +155,27 @@ with DAG(
                 f"{invalid} of {len(records)} records are bad, more than {TOLERATED:.0%}: "
                 f"look at {generated['key']} in the bucket"
             )
-        key = store(folder_of(generated["key"]), "valid", valid)
+        key = store_json(parent_folder(generated["key"]), "valid", valid)
         return {"key": key, "valid": len(valid), "invalid": invalid}
 
     @task(**IN_A_POD)
     def aggregate(validated: Validated) -> Aggregated:
-        """The bucket has number, total and average of each category."""
+        """Write the number, total and average of each category to the bucket."""
         values: dict[str, list[float]] = {}
-        for found in stored(validated["key"]):
-            values.setdefault(found["category"], []).append(found["value"])
-        summary = {name: category(values[name]) for name in sorted(values)}
+        for record in load_json(validated["key"]):
+            values.setdefault(record["category"], []).append(record["value"])
+        summary = {name: summarise_category(values[name]) for name in sorted(values)}
         print(json.dumps(summary, indent=1))
-        key = store(folder_of(validated["key"]), "summary", summary)
+        key = store_json(parent_folder(validated["key"]), "summary", summary)
         return {"key": key, "valid": validated["valid"], "invalid": validated["invalid"]}
 
     @task(**IN_A_POD)
     def notify(aggregated: Aggregated, ti: Any) -> str:
-        """The owner has been told the totals: the notification's key."""
+        """Notify the owner of the totals. Return the notification's key."""
         lines = [
             f"Category {name}: {it['records']} records, total {it['total']:.2f}, "
             f"average {it['average']:.2f}"
-            for name, it in stored(aggregated["key"]).items()
+            for name, it in load_json(aggregated["key"]).items()
         ]
         lines.append(f"Left out as bad: {aggregated['invalid']}")
         subject = f"{ti.dag_id}: {aggregated['valid']} records"

@@ -1,7 +1,7 @@
 """Pull the dataset, append a record, publish the new version: one commit per run.
 
-It runs each night, when somebody pushes to the datasets, and when it is asked to. Its own pushes
-start nothing.
+It runs each night, when somebody pushes to the datasets, and when triggered by hand. Its own pushes
+start no run.
 """
 
 from __future__ import annotations

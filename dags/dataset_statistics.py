@@ -1,6 +1,6 @@
-"""What a CSV file holds: each column's numbers or values, of all records and of each group.
+"""Statistics of a CSV file: each column's numbers or values, over all records and per group.
 
-Memory does not grow with the file: a column with many values is not counted value by value.
+Memory does not grow with the file: the values of a column that has many are not counted one by one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict
 
-MANY = 50  # values of a column, from which on it is not told how often each occurs
+MANY = 50  # distinct values of a column above which they are not counted one by one
 
 
 class Statistics(TypedDict):
-    """What a table holds, in a form that JSON can hold."""
+    """Statistics of a table, serializable as JSON."""
 
     records: int
     columns: dict[str, dict[str, Any]]
@@ -24,7 +24,7 @@ class Statistics(TypedDict):
 
 
 class Column:
-    """What is known of a column's values so far."""
+    """Running statistics of a column's values."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -48,7 +48,7 @@ class Column:
                 self.values = None
 
     def add_number(self, text: str) -> None:
-        number = number_of(text)
+        number = parse_number(text)
         if number is None:
             self.is_number = False
             return
@@ -57,7 +57,7 @@ class Column:
         self.maximum = max(self.maximum, number)
 
     def merge(self, other: Column) -> None:
-        """This column has the other's records, too."""
+        """Add the other column's records to this one."""
         self.records += other.records
         self.empty += other.empty
         self.is_number = self.is_number and other.is_number
@@ -68,20 +68,20 @@ class Column:
         self.values = None if both is None or len(both) > MANY else both
 
     def mean(self) -> float | None:
-        """Of the values that are there; None where they are not numbers."""
+        """Return the mean of the values that are not empty, or None when they are not numbers."""
         known = self.records - self.empty
         return round(self.total / known, 6) if self.is_number and known else None
 
     def summary(self) -> dict[str, Any]:
-        """In a form that JSON can hold."""
+        """Return the column's statistics, serializable as JSON."""
         if (mean := self.mean()) is not None:
             numbers = {"minimum": self.minimum, "maximum": self.maximum, "mean": mean}
             return {"empty": self.empty, **numbers}
         return {"empty": self.empty, "values": self.values and dict(sorted(self.values.items()))}
 
 
-def number_of(text: str) -> int | float | None:
-    """The number that the text is; Python alone would take 1_0 and nan for numbers, too."""
+def parse_number(text: str) -> int | float | None:
+    """Return the text as a number, or None; 1_0 and nan, which Python accepts, are not numbers."""
     if text.isdecimal():
         return int(text)
     try:
@@ -91,16 +91,16 @@ def number_of(text: str) -> int | float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
-def statistics(lines: Iterable[str], group_by: str) -> Statistics:
-    """Number of records, and each column's summary; the same for each value of `group_by`.
+def compute_statistics(lines: Iterable[str], group_by: str) -> Statistics:
+    """Return the number of records and each column's summary, overall and per value of `group_by`.
 
-    Raises ValueError when the lines are not a table with that column.
+    Raise ValueError when the lines are not a table with that column.
     """
-    rows = records(lines)
+    rows = read_records(lines)
     header = next(rows, [])
     if group_by not in header:
         raise ValueError(f"there is no column {group_by!r}, only {', '.join(header) or 'none'}")
-    groups = columns_of_groups(rows, header, header.index(group_by))
+    groups = collect_groups(rows, header, header.index(group_by))
     whole = [Column() for _ in header]
     for columns in groups.values():
         for mine, theirs in zip(whole, columns, strict=True):
@@ -109,22 +109,22 @@ def statistics(lines: Iterable[str], group_by: str) -> Statistics:
         "records": whole[0].records,
         "columns": {name: column.summary() for name, column in zip(header, whole, strict=True)},
         "group_by": group_by,
-        "groups": {name: group(header, groups[name], whole) for name in sorted(groups)},
+        "groups": {name: summarise_group(header, groups[name], whole) for name in sorted(groups)},
     }
 
 
-def records(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The fields of each line. Raises ValueError for lines that are not CSV."""
+def read_records(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the fields of each line. Raise ValueError for lines that are not CSV."""
     try:
         yield from csv.reader(lines, strict=True)
     except csv.Error as error:
         raise ValueError(f"not CSV: {error}") from error
 
 
-def columns_of_groups(
+def collect_groups(
     rows: Iterable[list[str]], header: list[str], place: int
 ) -> dict[str, list[Column]]:
-    """The columns of each group; raises ValueError at a row that has not the header's fields."""
+    """Return the columns of each group. Raise ValueError for a row with more or fewer fields."""
     groups: dict[str, list[Column]] = {}
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
@@ -139,8 +139,10 @@ def columns_of_groups(
     return groups
 
 
-def group(header: list[str], columns: list[Column], whole: list[Column]) -> dict[str, Any]:
-    """Number of records, and the means of what is a number in the whole table."""
+def summarise_group(
+    header: list[str], columns: list[Column], whole: list[Column]
+) -> dict[str, Any]:
+    """Return the number of records, and the means of the whole table's numeric columns."""
     both = zip(header, columns, whole, strict=True)
-    means = {name: column.mean() for name, column, of_all in both if of_all.is_number}
+    means = {name: column.mean() for name, column, overall in both if overall.is_number}
     return {"records": columns[0].records, "means": means}

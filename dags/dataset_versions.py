@@ -1,7 +1,7 @@
-"""Reading versions of the dataset in a task of Airflow's own: git, the pointer, the object in S3.
+"""Read versions of the dataset in a task of Airflow's own: git, the pointer, the object in S3.
 
 The steps do this with DVC, in the worker image. Airflow's image has git and boto3, and a pointer
-names an object by its MD5: that is enough to read, and to prove what was read.
+names an object by its MD5: that is enough to read the object and to verify it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BRANCH = "main"
 GIT_SECONDS = 120
 BLOCK = 1 << 20  # bytes read at a time
 REFUSED = ("Authentication failed", "could not read Username", "error: 403", "Repository not found")
-# The shell runs inside git; what it prints goes to git alone. Nothing secret is in an argument.
+# git runs this shell and reads what it prints. No secret is in an argument.
 HELPER = (
     '!f() { test "$1" = get && '
     'printf "username=%s\\npassword=%s\\n" "$READER" "$READERS_PASSWORD"; }; f'
@@ -36,7 +36,7 @@ CONFIG = {"credential.helper": HELPER, "http.lowSpeedLimit": "1", "http.lowSpeed
 
 
 class Version(TypedDict):
-    """One version of the dataset: where it is, and what proves it."""
+    """One version of the dataset: its place in git and S3, and the MD5 that verifies it."""
 
     commit: str
     path: str
@@ -46,10 +46,10 @@ class Version(TypedDict):
     key: str
 
 
-def newest() -> Version:
-    """The version that the datasets' branch names now.
+def find_newest_version() -> Version:
+    """Return the version that the datasets' branch names now.
 
-    Raises AirflowFailException when it names none, AirflowException when git does not answer.
+    Raise AirflowFailException when it names none, AirflowException when git does not answer.
     """
     known = lab_bucket.contract()
     path = known["DATASET_PATH"]
@@ -57,21 +57,21 @@ def newest() -> Version:
         options = ("--quiet", "--depth=1", "--no-checkout", f"--branch={BRANCH}")
         git("clone", *options, known["GIT_URL"], folder, cwd=Path(folder))
         commit = git("rev-parse", "HEAD", cwd=Path(folder)).strip()
-        pointer = file_at(commit, f"{path}.dvc", Path(folder))
-        config = file_at(commit, ".dvc/config", Path(folder))
-    md5, size = read_pointer(pointer, f"{path}.dvc at {commit}")
-    bucket, prefix = read_remote(config, f".dvc/config at {commit}")
+        pointer = read_file(commit, f"{path}.dvc", Path(folder))
+        config = read_file(commit, ".dvc/config", Path(folder))
+    md5, size = parse_pointer(pointer, f"{path}.dvc at {commit}")
+    bucket, prefix = parse_remote(config, f".dvc/config at {commit}")
     key = "/".join(filter(None, (prefix, "files/md5", md5[:2], md5[2:])))
     return {"commit": commit, "path": path, "md5": md5, "size": size, "bucket": bucket, "key": key}
 
 
 def git(*arguments: str, cwd: Path) -> str:
-    """What git printed. Raises AirflowFailException when it is refused, else AirflowException."""
+    """Run git, return its output. Raise AirflowFailException if refused, else AirflowException."""
     try:
         done = subprocess.run(
             ["git", *arguments],
             cwd=cwd,
-            env=environment(cwd),
+            env=git_environment(cwd),
             capture_output=True,
             text=True,
             timeout=GIT_SECONDS,
@@ -90,8 +90,8 @@ def git(*arguments: str, cwd: Path) -> str:
     raise AirflowException(f"git {arguments[0]} failed: {tail}")
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Git reads no configuration but this, and asks nobody."""
+def git_environment(folder: Path) -> dict[str, str]:
+    """Return git's environment: it reads no other configuration, and never prompts."""
     connection = Connection.get(GIT_CONNECTION)
     env = {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -109,15 +109,15 @@ def environment(folder: Path) -> dict[str, str]:
     return env
 
 
-def file_at(commit: str, path: str, repository: Path) -> str:
-    """A file's text at a commit. Raises AirflowFailException when the commit has no such file."""
+def read_file(commit: str, path: str, repository: Path) -> str:
+    """Return a file's text at a commit. Raise AirflowFailException if the commit lacks it."""
     if not git("ls-tree", commit, "--", path, cwd=repository):
         raise AirflowFailException(f"the datasets' commit {commit} has no {path}")
     return git("show", f"{commit}:{path}", cwd=repository)
 
 
-def read_pointer(text: str, where: str) -> tuple[str, int]:
-    """MD5 and size. Raises AirflowFailException when the text is no pointer to one file."""
+def parse_pointer(text: str, where: str) -> tuple[str, int]:
+    """Return a pointer's MD5 and size. Raise AirflowFailException unless it names one file."""
     import yaml
 
     try:
@@ -130,8 +130,8 @@ def read_pointer(text: str, where: str) -> tuple[str, int]:
     return md5, size
 
 
-def read_remote(text: str, where: str) -> tuple[str, str]:
-    """Bucket and prefix of the default remote. Raises AirflowFailException when it is not S3."""
+def parse_remote(text: str, where: str) -> tuple[str, str]:
+    """Return the default remote's bucket and prefix. Raise AirflowFailException unless it is S3."""
     parser = ConfigParser(interpolation=None)
     try:
         parser.read_string(text)
@@ -144,11 +144,11 @@ def read_remote(text: str, where: str) -> tuple[str, str]:
     return bucket, prefix.rstrip("/")
 
 
-def blocks(version: Version) -> Iterator[bytes]:
-    """The version's bytes as they arrive: proved when the iterator has come to its end.
+def read_blocks(version: Version) -> Iterator[bytes]:
+    """Yield the version's bytes as they arrive; they are verified at the iterator's end.
 
-    Raises AirflowFailException there when they are not what the pointer names, and at once when
-    there are none.
+    Raise AirflowFailException there when they are not what the pointer names, and at once when
+    the object does not exist.
     """
     s3 = lab_bucket.client()
     where = f"s3://{version['bucket']}/{version['key']}"
@@ -169,8 +169,8 @@ def blocks(version: Version) -> Iterator[bytes]:
         )
 
 
-def lines(blocks: Iterator[bytes]) -> Iterator[str]:
-    """The lines that the blocks hold, without their ends. Raises ValueError when not UTF-8."""
+def decode_lines(blocks: Iterator[bytes]) -> Iterator[str]:
+    """Yield the lines of the blocks, without newlines. Raise ValueError when they are not UTF-8."""
     rest = b""
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n")

@@ -1,8 +1,8 @@
-"""Extract, transform, load: a summary of the newest dataset by department, put into the bucket.
+"""Extract, transform, load: a summary of the newest dataset by department, in the bucket.
 
-The transformation may use so much memory and no more. `copies` says how many copies of its input
-it handles at once: with 1000 it needs more than it may have, and the run says what to raise. What
-the steps ran in is kept for reading, for `keep_hours`, and removed by a later run.
+The transformation has a memory limit. `copies` is the number of copies of its input that it holds
+in memory at once: 1000 exceed the limit, and the failed run names the setting to raise. The steps'
+pods and workspaces are kept for inspection for `keep_hours`, and removed by a later run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ COPIES = Param(
 
 with DAG(
     named("etl_workflow"),
-    description="Summarise the newest dataset by department, within limits of memory",
+    description="Summarise the newest dataset by department, within a memory limit",
     schedule=None,
     catchup=False,
-    # Of two results the one of the later run stays; and none removes what another still needs.
+    # The later run's result must be the one that stays, and no run may remove what another uses.
     max_active_runs=1,
     default_args=DEFAULTS,
     params={"copies": COPIES, "keep_hours": KEEP_HOURS},

@@ -1,8 +1,8 @@
 """Train a model on the dataset of one data commit, and publish it when it is good enough.
 
-It runs each Sunday, and when it is asked to: for another data commit, say, or another threshold. A
-model below the threshold, or of a dataset whose columns are not those of the newest model, is not
-published: that model stays as it is.
+It runs each Sunday, and when triggered by hand: for another data commit, say, or another threshold.
+A model below the threshold, or of a dataset whose columns differ from the newest model's, is not
+published: the newest model stays as it is.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ REQUEST = {
     "ACCEPT_SCHEMA_CHANGE": "{{ params.accept_schema_change | string | lower }}",
 }
 MODEL: dict[str, Any] = {"command": "model-steps", "template": "model", "variables": REQUEST}
-# Its pod is one of its own: where there are accelerators, this is what gets one.
+# The training has a pod template of its own: where there are accelerators, its pod gets one.
 TRAINING = {**MODEL, "template": "training"}
 RECIPIENTS = ["ml-engineering"]
 
 
 @task
 def notify() -> str:
-    """Those who wait for the model know that there is one: the key of what they were told."""
+    """Notify the recipients of the published model. Return the notification's key."""
     import json
 
     from airflow.sdk import get_current_context

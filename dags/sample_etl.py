@@ -1,11 +1,11 @@
-"""Extract, transform, load: what the newest version of the dataset holds, as a report.
+"""Extract, transform, load: a report on the newest version of the dataset.
 
-Each task runs in a pod of its own where there are pods. They hand each other small typed values:
-which version it is, and what was counted. The data itself stays where it is. The report,
-`results/sample_etl/report.json` in the lab's bucket, says which data it was made of and by which
-run; it is replaced whole, so what cannot be read leaves the old one as it was.
+On Kubernetes each task runs in a pod of its own. They hand each other small typed values: the
+version and its statistics. The data itself stays where it is. The report,
+`results/sample_etl/report.json` in the lab's bucket, names the data and the run it was made from;
+it is replaced as a whole, so a dataset that cannot be read leaves the old one as it was.
 
-A run begins when `etl_workflow` has made a new summary, or by hand.
+A run starts when `etl_workflow` has made a new summary, or by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowFailException
 import dataset_versions
 import lab_bucket
 from assets import EMPLOYEE_SUMMARY
-from dataset_statistics import Statistics, statistics
+from dataset_statistics import Statistics, compute_statistics
 from dataset_versions import Version
 from steps import IN_A_POD, named
 
@@ -29,19 +29,19 @@ REPORT = f"results/{named('sample_etl')}/report.json"
 
 
 class Cause(TypedDict):
-    """An event of an asset that began the run, and the run that made it, if one did."""
+    """An asset event that started the run, and the run that made the event, if one did."""
 
     asset: str
     dag_id: str | None
     run_id: str | None
 
 
-def causes(events: Mapping[Any, Any]) -> list[Cause]:
-    """Why the run began; nothing where a person began it."""
+def list_causes(events: Mapping[Any, Any]) -> list[Cause]:
+    """Return the asset events that started the run; none when it was started by hand."""
     return [
         {"asset": asset.name, "dag_id": event.source_dag_id, "run_id": event.source_run_id}
-        for asset, of_asset in events.items()
-        for event in of_asset
+        for asset, asset_events in events.items()
+        for event in asset_events
     ]
 
 
@@ -66,20 +66,20 @@ with DAG(
 
     @task(**IN_A_POD)
     def extract() -> Version:
-        """Which version of the dataset is the newest."""
-        version = dataset_versions.newest()
+        """Return the newest version of the dataset."""
+        version = dataset_versions.find_newest_version()
         print(json.dumps(version, indent=1))
         return version
 
     @task(**IN_A_POD)
     def transform(version: Version, params: Mapping[str, Any]) -> Statistics:
-        """What that version holds. Raises AirflowFailException when it is no such table."""
-        blocks = dataset_versions.blocks(version)
+        """Return the version's statistics. Raise AirflowFailException if it is no such table."""
+        blocks = dataset_versions.read_blocks(version)
         try:
-            found = statistics(dataset_versions.lines(blocks), params["group_by"])
+            found = compute_statistics(dataset_versions.decode_lines(blocks), params["group_by"])
         except ValueError as error:
             for _ in blocks:
-                pass  # were these other bytes than the pointer names, that would be the error
+                pass  # to the end, where bytes that are not the pointer's raise their own error
             where = f"{version['path']} at {version['commit']}"
             raise AirflowFailException(f"{where}: {error}") from error
         print(f"{found['records']} records in {len(found['groups'])} groups")
@@ -87,8 +87,8 @@ with DAG(
 
     @task(**IN_A_POD)
     def load(version: Version, found: Statistics, run_id: str, triggering_asset_events: Any) -> str:
-        """The bucket has the report: its key."""
-        why = causes(triggering_asset_events)
+        """Write the report to the bucket. Return its key."""
+        why = list_causes(triggering_asset_events)
         report = {"run_id": run_id, "caused_by": why, "version": version, **found}
         lab_bucket.write(REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
         print(f"{REPORT}: {found['records']} records of {version['commit']}")

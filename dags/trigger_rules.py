@@ -1,12 +1,12 @@
 """What each trigger rule does with a branch that succeeds, one that fails and one that is skipped.
 
 For each rule and each combination of the three branches there is a task with that rule, downstream
-of just these branches. The last task writes down what became of them all. Nothing of this starts a
-process but the branches and the last task: the scheduler decides on the others, which do nothing.
+of just these branches. The last task writes the states of them all to the bucket. Only the branches
+and the last task start a process: the others do nothing, and the scheduler sets their states.
 
 The branches end one after another: `succeed`, `fail`, `skip`. Rules that do not wait for all
-branches go by the first that decides. Were the skip first, `all_success` after both a failure and a
-skip would be skipped instead of failed.
+branches go by the first that decides. If the skip came first, `all_success` after both a failure
+and a skip would be skipped instead of failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from steps import named
 
 BRANCHES = ("succeed", "fail", "skip")
 COMBINATIONS = [some for size in (1, 2, 3) for some in combinations(BRANCHES, size)]
-# Every rule but the one of teardowns, which asks what became of their setups.
+# Every rule but the one for teardowns, which looks at the states of their setups.
 RULES = [rule.value for rule in TriggerRule if rule is not TriggerRule.ALL_DONE_SETUP_SUCCESS]
 
 with DAG(
@@ -52,7 +52,7 @@ with DAG(
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def table(ti: Any, run_id: str) -> None:
-        """The bucket has the states of all combinations of all rules in this run."""
+        """Write the states of all combinations of all rules in this run to the bucket."""
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
         names = ["_".join(some) for some in COMBINATIONS]
         rows = {rule: {name: states[f"{rule}.{name}"] for name in names} for rule in RULES}

@@ -1,22 +1,24 @@
-"""Promotion: what kind proved, brought to a real cluster on AWS. The only package that knows AWS.
+"""Promotion of what was proved on kind to a cluster on AWS. The only package that uses AWS.
 
-environment   one TOML file per environment: everything that a person chooses
-site          one environment at work: its AWS account, its ledger, its folder
-ledger        what was made in AWS, written down before and after each step
-aws, token    clients, AWS's refusals as the lab's errors, and the way into a cluster
-errors        what the kit's own errors mean here
+environment   one TOML file per environment: everything that the user chooses
+site          one environment in use: its AWS account, its ledger, its folder
+ledger        what was made in AWS, recorded before and after each step
+aws, token    clients, AWS's errors as the lab's errors, and access tokens for a cluster
+errors        the kit's own errors, reworded for an environment on AWS
 bucket, registry, cluster, filesystem, identity, release
-              one thing each, in the order in which they are made: `plan`, `make`, `remove`
-repositories  the first version of the dataset, and whether the branch has the attested DAGs
-disks         what a cluster leaves when it goes
-prerequisites what options need in the cluster and no apply brings
-access        the addresses of an environment, and the accounts for them
-keys          the search for static keys
+              one resource each, in the order of creation, with `plan`, `make` and `remove`
+eksctl, stacks, kubeconfig, agent, control_plane_logs
+              parts of `cluster`: the tool and its stacks, the way in, Pod Identity's agent, logs
+repositories  the first version of the dataset; the check that the branch has the attested DAGs
+disks         what a deleted cluster leaves behind
+prerequisites what options need in the cluster and `apply` does not install
+access        the addresses and accounts of an environment
+keys          the search for static keys within reach of the pods
 attestation   what a green end-to-end test on kind attests
-rendering     what would be applied, on kind and on AWS
-difference    the fields in which two renderings differ, and which of them promotion.yaml allows
-validation    whether Kubernetes would take the objects
-plan, tables  what an apply would do, without an account; how that is drawn
+rendering     what is applied, on kind and on AWS, as YAML
+difference    the fields in which the two differ, and which of them promotion.yaml allows
+validation    the objects checked against Kubernetes' schemas
+plan, tables  what `apply` would do, without an AWS account; its tables
 apply, verify, destroy
-              what the command line does with all of these
+              the commands
 """

@@ -15,7 +15,7 @@ from eks import apply as promotion
 from eks import bucket, environment, plan, site
 from eks import destroy as removal
 from eks import verify as proof
-from eks.errors import translated
+from eks.errors import translating_errors
 from eks.ledger import Entry
 from lab.config import TREE
 from lab.console import run_command, show_proof
@@ -35,33 +35,32 @@ STAGING = "staging"
 
 
 def main() -> None:
-    """Runs one command of the promotion's."""
+    """Run one command of the promotion."""
     run_command(app, "nox -s eks --", "interrupted: the same command goes on where it stopped")
 
 
-def chosen(context: typer.Context, name: str | None) -> site.Site:
-    """The site of the environment that was named, before the command or after it.
+def load_site(context: typer.Context, name: str | None) -> site.Site:
+    """Return the site of the environment named before or after the command; by default staging.
 
-    Raises EnvironmentFileError when that were two.
+    Raise EnvironmentFileError when both name one and they differ.
     """
-    named = {one for one in (context.obj, name) if one} or {STAGING}
+    named = {given for given in (context.obj, name) if given} or {STAGING}
     if len(named) > 1:
         raise EnvironmentFileError(
             f"two environments are named: {', '.join(sorted(named))}", "name the one that is meant"
         )
-    return site.at(environment.load(named.pop()), TREE / site.HOME)
+    return site.create_site(environment.load(named.pop()), TREE / site.HOME)
 
 
 @contextmanager
-def at_work(context: typer.Context, name: str | None) -> Iterator[site.Site]:
-    """The site that was chosen, when its file names the place where what it has was made; what
-    fails is told in its words.
+def open_site(context: typer.Context, name: str | None) -> Iterator[site.Site]:
+    """Yield the chosen site; report the kit's errors in terms of this environment.
 
-    Raises EnvironmentFileError otherwise.
+    Raise EnvironmentFileError when its file names another place than the one in its ledger.
     """
-    found = chosen(context, name)
+    found = load_site(context, name)
     found.ledger.entries()
-    with translated(found):
+    with translating_errors(found):
         yield found
 
 
@@ -70,22 +69,22 @@ def default(context: typer.Context, name: Name = None) -> None:
     """Promote what kind proved to a cluster on AWS. Without a command: plan."""
     context.obj = name
     if context.invoked_subcommand is None:
-        show(context)
+        show_plan(context)
 
 
 @app.command("plan")
-def show(context: typer.Context, name: Name = None) -> None:
+def show_plan(context: typer.Context, name: Name = None) -> None:
     """Show what an apply would bring and make, and what it costs by the month. Changes nothing."""
-    found = chosen(context, name)
+    found = load_site(context, name)
     plan.show(found.environment, found.config, found.folder / "plan")
 
 
 @app.command()
 def apply(context: typer.Context, name: Name = None, yes: Yes = False) -> None:
     """Make or complete the environment: AWS, the cluster, Airflow. Asks first."""
-    with at_work(context, name) as found:
+    with open_site(context, name) as found:
         called = found.environment.name
-        promotion.apply(found, lambda: agree(f"make {called} what this checkout says", yes))
+        promotion.apply(found, lambda: confirm(f"make {called} what this checkout says", yes))
     print(f"""
 open    kubectl --kubeconfig {found.folder / "kubeconfig"} -n airflow \\
           port-forward svc/airflow-api-server 8080:8080
@@ -100,7 +99,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Run the pipeline on the cluster and prove what it made; look for static keys."""
-    with redirect_stdout(sys.stderr if as_json else sys.stdout), at_work(context, name) as found:
+    with redirect_stdout(sys.stderr if as_json else sys.stdout), open_site(context, name) as found:
         proved = proof.prove(found)
     if as_json:
         print(json.dumps(asdict(proved)))
@@ -118,20 +117,23 @@ def destroy(
     ] = None,
 ) -> None:
     """Remove what was made in AWS. The bucket stays unless it is named."""
-    with at_work(context, name) as found:
+    with open_site(context, name) as found:
         chosen_bucket = found.environment.bucket
         refuse_other_bucket(chosen_bucket, erase)
 
         def decide() -> str | None:
-            agree(f"remove {found.environment.name} from AWS", yes)
+            confirm(f"remove {found.environment.name} from AWS", yes)
             return erase if yes or erase else ask_for_bucket(chosen_bucket)
 
         removal.destroy(found, decide)
-        print("\n".join(remaining(entry) for entry in found.ledger.entries()) or "nothing is left")
+        print(
+            "\n".join(describe_remaining(entry) for entry in found.ledger.entries())
+            or "nothing is left"
+        )
 
 
-def remaining(entry: Entry) -> str:
-    """What is still there after a destroy, as a person reads it."""
+def describe_remaining(entry: Entry) -> str:
+    """Describe what a destroy left, as a line for the user."""
     if entry.kind != bucket.KIND:
         return f"left: {entry.kind} {entry.name}"
     erase = f"destroy --erase-bucket {entry.name} removes it"
@@ -139,7 +141,7 @@ def remaining(entry: Entry) -> str:
 
 
 def ask_for_bucket(name: str) -> str | None:
-    """The bucket's name when a person typed it: then all its versions may go."""
+    """Return the bucket's name if the user types it, which allows its erasure; else None."""
     said: str = typer.prompt(
         f"Every version of every dataset is in {name}. To erase it, type its name; Enter keeps it",
         default="",
@@ -150,15 +152,18 @@ def ask_for_bucket(name: str) -> str | None:
 
 
 def refuse_other_bucket(name: str, said: str | None) -> None:
-    """Raises PromotionError when what was said is not the bucket's name."""
+    """Raise PromotionError when `said` is given and is not the bucket's name."""
     if said not in (None, name):
         raise PromotionError(
             f"{said!r} is not the environment's bucket", f"name it exactly: {name}; or keep it"
         )
 
 
-def agree(what: str, yes: bool) -> None:
-    """Returns when a person wants that, and leaves otherwise."""
+def confirm(what: str, yes: bool) -> None:
+    """Ask the user unless `yes`; exit with 1 on "no".
+
+    Raise PromotionError when there is no terminal to ask on.
+    """
     if yes:
         return
     if not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""Who we are to an environment's servers: its bucket, its git server, its Airflow."""
+"""Accounts for an environment's servers: its bucket, its git server, its Airflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eks.aws import SIGN_IN, errors_known
+from eks.aws import SIGN_IN, translating_aws_errors
 from eks.site import Site
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW
@@ -27,25 +27,25 @@ class Account:
     password: str = field(repr=False)
 
 
-def git_account(api: Cluster | None, env: Mapping[str, str] = os.environ) -> Account:
-    """The git server's account: the environment's variables, or else the cluster's Secret.
+def find_git_account(api: Cluster | None, env: Mapping[str, str] = os.environ) -> Account:
+    """Return the git server's account: from `env`, or else from the cluster's Secret.
 
     Raises AccountError where neither has it.
     """
     if env.get(USER) and env.get(PASSWORD):
         return Account(env[USER], env[PASSWORD])
-    held = (api.secret(AIRFLOW, GIT_SECRET) if api else None) or {}
-    if held.get(USER) and held.get(PASSWORD):
-        return Account(held[USER], held[PASSWORD])
+    secret = (api.read_secret(AIRFLOW, GIT_SECRET) if api else None) or {}
+    if secret.get(USER) and secret.get(PASSWORD):
+        return Account(secret[USER], secret[PASSWORD])
     raise AccountError(
         f"nobody says who we are to the git server: {USER} and {PASSWORD} are not set",
         f"set both: a user, and a token that may write to the datasets repository ({USER}=…)",
     )
 
 
-def own_keys(site: Site) -> Any:
-    """The keys that AWS takes from the person for the next minutes. Raises AccountError."""
-    with errors_known("use your credentials"):
+def read_aws_keys(site: Site) -> Any:
+    """Return the person's AWS keys, valid for the next minutes. Raises AccountError."""
+    with translating_aws_errors("use your credentials"):
         found = site.aws.session.get_credentials()
         keys = found and found.get_frozen_credentials()
     if not keys:
@@ -53,12 +53,14 @@ def own_keys(site: Site) -> Any:
     return keys
 
 
-def to(site: Site, git: Account, airflow_url: str = "", airflow: Account | None = None) -> Access:
-    """The environment's servers, with the person's own AWS keys of this hour.
+def build_access(
+    site: Site, git: Account, airflow_url: str = "", airflow: Account | None = None
+) -> Access:
+    """Return the access to the environment's servers, with the person's current AWS keys.
 
     Raises AccountError without any.
     """
-    keys = own_keys(site)
+    keys = read_aws_keys(site)
     chosen = site.environment
     return Access(
         backend=NAME,

@@ -1,4 +1,4 @@
-"""Promotion: everything in AWS and in the cluster that an environment needs, and nothing twice."""
+"""The `apply` command: makes what an environment needs in AWS and in the cluster, each once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from eks import (
     attestation,
     bucket,
     cluster,
+    eksctl,
     filesystem,
     identity,
     plan,
@@ -16,66 +17,66 @@ from eks import (
     release,
     repositories,
 )
-from eks.aws import check_account, region_offers
-from eks.rendering import Made
+from eks.aws import check_account, check_instance_types
+from eks.rendering import AwsOutputs
 from eks.site import Site
 from lab.cluster import chart, docker, tools
 from lab.cluster.api import Cluster
-from lab.home.state import exclusive, make_home
+from lab.home.state import exclusive_lock, make_home
 from lab.model import Access
-from lab.progress import Report, phase, title
+from lab.progress import Report, phase, phase_title
 
 
 def apply(site: Site, agree: Callable[[], None], report: Report = phase) -> None:
-    """The environment is what the checkout says, and Airflow serves in it.
+    """Bring the environment to the state of this checkout, with Airflow serving in it.
 
-    Nothing is changed before everything was checked and `agree` has returned. Raises LabError's
-    children.
+    Nothing is changed before all checks have passed and `agree` has returned. Raise subclasses of
+    LabError.
     """
     make_home(site.config)
-    with exclusive(site.config):
-        check(site, report)
+    with exclusive_lock(site.config):
+        check_preconditions(site, report)
         agree()
         for step in STEPS:
-            with report(title(step)):
+            with report(phase_title(step)):
                 step(site)
 
 
-def check(site: Site, report: Report) -> None:
-    """Raises what keeps this from being promoted. Changes nothing but the site's own folder."""
+def check_preconditions(site: Site, report: Report) -> None:
+    """Raise what prevents a promotion. Writes to nothing but the site's own folder."""
     with report("Check what is to be promoted: differences, attestation"):
-        plan.gate(site.environment, site.config, site.folder / "plan")
+        plan.check_promotable(site.environment, site.config, site.folder / "plan")
     with report("Check the account, the region and the tools"):
-        cluster.refuse_another(site)
-        for line in machine(site):
+        eksctl.refuse_running_eksctl(site)
+        for line in check_account_and_tools(site):
             print(f"  {line}")
     with report("Check the git server and what the Secrets need"):
-        api = release.api_of(site) if cluster.exists(site) else None
+        api = release.connect_api(site) if cluster.exists(site) else None
         release.check(site, api)
-        repositories.check(site, reached(site, api))
+        repositories.check(site, repository_access(site, api))
 
 
-def machine(site: Site) -> list[str]:
-    """The account, the region and the tools, each usable, as a person wants to read them."""
+def check_account_and_tools(site: Site) -> list[str]:
+    """Check that account, region and tools are usable; return a line about each for the user."""
     chosen = site.environment
     check_account(site.aws, chosen)
-    wanted = cluster.instance_types(site)
-    region_offers(site.aws, wanted)
+    wanted = cluster.list_instance_types(site)
+    check_instance_types(site.aws, wanted)
     offers = f", which has {', '.join(wanted)}" if wanted else ""
     found = [f"account {chosen.account}", f"region  {chosen.region}{offers}"]
     found += [tools.describe(name) for name in ("kubectl", "helm")]
-    found += [f"docker {docker.engine().version}", *cluster.tools(site)]
+    found += [f"docker {docker.inspect_engine().version}", *eksctl.list_tools(site)]
     return [*found, f"chart {chart.describe(site.config)}"]
 
 
-def reached(site: Site, api: Cluster | None = None) -> Access:
-    """The environment's repositories and bucket, as the person who runs the command."""
-    return access.to(site, access.git_account(api))
+def repository_access(site: Site, api: Cluster | None = None) -> Access:
+    """Return access to the environment's repositories and bucket, with the user's credentials."""
+    return access.build_access(site, access.find_git_account(api))
 
 
-def known(site: Site) -> Made:
-    """What AWS has made by now."""
-    return Made(filesystem.id_of(site), registry.digests(site))
+def read_aws_outputs(site: Site) -> AwsOutputs:
+    """Read the file system's ID and the pushed images' digests from AWS."""
+    return AwsOutputs(filesystem.find_id(site), registry.list_references(site))
 
 
 def make_bucket(site: Site) -> None:
@@ -85,7 +86,7 @@ def make_bucket(site: Site) -> None:
 
 def push_images(site: Site) -> None:
     """Push the images, of the attested sources, to the registry."""
-    still_attested(site)
+    recheck_attestation(site)
     registry.make(site)
 
 
@@ -106,22 +107,24 @@ def make_identity(site: Site) -> None:
 
 def store_dataset(site: Site) -> None:
     """Store the dataset and commit its first version, where there is none."""
-    repositories.make(site, reached(site, release.api_of(site)))
+    repositories.make(site, repository_access(site, release.connect_api(site)))
 
 
-def still_attested(site: Site) -> None:
-    """Raises PromotionError when the checkout was changed since `apply` began: a cluster takes
-    twenty minutes."""
-    attestation.check(site.config, plan.signer(site.environment, site.config))
+def recheck_attestation(site: Site) -> None:
+    """Raise PromotionError if the checkout has changed since `apply` began.
+
+    It may have: making a cluster takes 20 minutes.
+    """
+    attestation.check(site.config, plan.public_key_path(site.environment, site.config))
 
 
-def install(site: Site) -> None:
+def install_airflow(site: Site) -> None:
     """Apply the Secrets and the overlay; install Airflow by its chart."""
-    still_attested(site)
-    release.make(site, known(site))
+    recheck_attestation(site)
+    release.make(site, read_aws_outputs(site))
 
 
-# In the order in which one needs the other. What a killed apply has left, the next one completes.
+# Each step needs the ones before it. An apply completes what a killed one left unfinished.
 STEPS = (
     make_bucket,
     push_images,
@@ -129,5 +132,5 @@ STEPS = (
     make_filesystem,
     make_identity,
     store_dataset,
-    install,
+    install_airflow,
 )

@@ -1,7 +1,7 @@
-"""What a green end-to-end test on kind attests: the files that were tested, and what was proved.
+"""The attestation of a green end-to-end test on kind: the files tested, and what was proved.
 
-In in-toto's form: a Statement names files by their sha256; signed, it lies in a DSSE envelope.
-A promotion is earned by it: what was changed since is not what was tested.
+It is an in-toto Statement, which names files by their sha256, in a DSSE envelope if it is signed.
+A promotion requires one that matches the checkout: what changed since has not been tested.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lab.cluster.api import Cluster
 from lab.config import Config
 from lab.delivery.publish import NOT_DAGS
 from lab.errors import LabError, PromotionError
-from lab.files import write_private
+from lab.files import write_private_file
 from lab.model import Proof
 from lab.shell import run
 
@@ -39,7 +39,7 @@ PREDICATE_TYPE = "https://mlops-lab.example/green-on-kind/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 BASE, DAGS = Path("manifests", "base"), Path("dags")
-# What kind has and a promotion is compared with, too: it must be what was tested.
+# Kind's part, which `plan` compares a promotion with: it must be what was tested, too.
 BESIDE = (Path("manifests", "stores"), Path("manifests", "overlays", "kind"))
 BUILT = (Path("images", "worker"), Path("images", "trainer"))
 SINGLE = (
@@ -49,7 +49,7 @@ SINGLE = (
     Path("manifests", "airflow", "values-kind.yaml"),
 )
 COMPILED = shutil.ignore_patterns("__pycache__", "*.pyc")
-# Subjects that are no files of the tree.
+# Subjects that are not files of the tree.
 CHART, RENDERING = "chart/airflow", "rendering/base"
 MOST_NAMED = 10
 GIT_SECONDS = 30
@@ -58,14 +58,14 @@ Digests = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Statement:
-    """What is attested: the digests of files by their names, and how it came to be."""
+    """An in-toto Statement: the digests of the subjects by name, and how they were tested."""
 
     subjects: Digests
     predicate: Mapping[str, Any]
-    signer: str | None = None  # the key by which the signature was checked
+    signer: str | None = None  # ID of the key that verified the signature
 
     def as_json(self) -> str:
-        """The Statement as in-toto has it."""
+        """Return the Statement as in-toto's JSON."""
         named = [{"name": n, "digest": {"sha256": d}} for n, d in sorted(self.subjects.items())]
         content = {
             "_type": STATEMENT_TYPE,
@@ -76,89 +76,92 @@ class Statement:
         return json.dumps(content, indent=1) + "\n"
 
     def __str__(self) -> str:
-        """The statement in a line."""
-        told = self.predicate
-        changed = " with changes" if told["dirty"] else ""
-        variations = "" if told["variations"] else ", without variations"
+        """Return a one-line summary."""
+        tested = self.predicate
+        changed = " with changes" if tested["dirty"] else ""
+        variations = "" if tested["variations"] else ", without variations"
         return (
-            f"{len(self.subjects)} files, at {str(told['commit'])[:12]}{changed}, green on kind "
-            f"{told['when']} in {len(told['tests'])} test files{variations}; "
+            f"{len(self.subjects)} files, at {str(tested['commit'])[:12]}{changed}, green on kind "
+            f"{tested['when']} in {len(tested['tests'])} test files{variations}; "
             + (f"signed by {self.signer}" if self.signer else "no signature was asked for")
         )
 
 
-def place(config: Config) -> Path:
-    """Where the attestation is, or would be."""
+def attestation_path(config: Config) -> Path:
+    """Return the path of the attestation, whether or not it exists."""
     return config.attestation or config.tree / NAME
 
 
 # --- What was tested ----------------------------------------------------------------------------
 
 
-def digests(config: Config) -> dict[str, str]:
-    """The sha256 of everything that a promotion takes to another cluster, by its name.
+def compute_digests(config: Config) -> dict[str, str]:
+    """Compute the sha256 of everything that a promotion takes to another cluster, by its name.
 
-    Raises MachineError when kubectl can't be had.
+    Raise MachineError when kubectl can't be obtained.
     """
     tree = config.tree
-    return {**of_files(tree), CHART: of_chart(config), RENDERING: rendering(tree)}
+    return {**digest_files(tree), CHART: digest_chart(config), RENDERING: digest_rendering(tree)}
 
 
-def of_files(tree: Path) -> dict[str, str]:
-    """The sha256 of each file by its path in the tree."""
-    return {path.relative_to(tree).as_posix(): cache.digest(path) for path in files(tree)}
+def digest_files(tree: Path) -> dict[str, str]:
+    """Compute the sha256 of each promoted file, by its path in the tree."""
+    return {
+        path.relative_to(tree).as_posix(): cache.file_sha256(path)
+        for path in list_promoted_files(tree)
+    }
 
 
-def files(tree: Path) -> Iterator[Path]:
-    """The files that are promoted, and those that the promotion is compared with."""
+def list_promoted_files(tree: Path) -> Iterator[Path]:
+    """Yield the files that are promoted, and those that a promotion is compared with."""
     for folder in (BASE, *BESIDE):
-        yield from below(tree / folder, COMPILED)
-    yield from below(tree / DAGS, NOT_DAGS)
+        yield from walk_files(tree / folder, COMPILED)
+    yield from walk_files(tree / DAGS, NOT_DAGS)
     for folder in BUILT:
-        yield from images.sources(tree / folder)
+        yield from images.list_sources(tree / folder)
     yield from (tree / name for name in SINGLE if (tree / name).is_file())
 
 
-def below(folder: Path, ignored: Callable[[str, list[str]], set[str]]) -> Iterator[Path]:
-    """Each file below the folder, as `shutil.copytree` would copy it."""
+def walk_files(folder: Path, ignored: Callable[[str, list[str]], set[str]]) -> Iterator[Path]:
+    """Yield each file below the folder that `shutil.copytree(ignore=ignored)` would copy."""
     for place, folders, names in os.walk(folder, followlinks=True):
         skipped = ignored(place, [*folders, *names])
         folders[:] = sorted(set(folders) - skipped)
         yield from (Path(place, name) for name in sorted(set(names) - skipped))
 
 
-def of_chart(config: Config) -> str:
-    """The sha256 of the chart's file: the one that was given, or the pinned one."""
+def digest_chart(config: Config) -> str:
+    """Return the sha256 of the chart's archive: of the configured file, or the pinned digest."""
     if config.chart:
-        return cache.digest(chart.find(config))
+        return cache.file_sha256(chart.find(config))
     return str(tomllib.loads((config.tree / chart.PIN).read_text("utf-8"))["sha256"])
 
 
-def rendering(tree: Path) -> str:
-    """The sha256 of the base's objects: of what they say, however their YAML is laid out."""
+def digest_rendering(tree: Path) -> str:
+    """Render manifests/base; compute the sha256 of its objects, independent of YAML layout."""
     command: list[str | Path] = [tools.find("kubectl"), "kustomize", tree / BASE]
-    return canonical(run(command, timeout=manifests.RENDER_SECONDS))
+    return digest_objects(run(command, timeout=manifests.RENDER_SECONDS))
 
 
-def canonical(rendered: str) -> str:
-    """The sha256 of objects in whatever order."""
-    lines = sorted(json.dumps(entry, sort_keys=True) for entry in manifests.objects(rendered))
+def digest_objects(rendered: str) -> str:
+    """Compute the sha256 of the objects, independent of their order."""
+    lines = sorted(json.dumps(entry, sort_keys=True) for entry in manifests.parse_objects(rendered))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-# --- Making one ---------------------------------------------------------------------------------
+# --- Writing ------------------------------------------------------------------------------------
 
 
-def statement(
+def build_statement(
     config: Config, subjects: Digests, proof: Proof, tests: Iterable[str], *, variations: bool
 ) -> Statement:
-    """What a lab that runs on kind has shown of these files. Raises LabError.
+    """Build the Statement of what a lab running on kind has proved of these files.
 
-    Nothing of this machine is in it but versions, and no secret.
+    Of this machine it holds versions only, and no secret. Raise LabError.
     """
-    known = images.locked(config.tree)
+    known = images.read_lock(config.tree)
     names = [known[key].name for key in images.WANTED]
-    commit, dirty = revision(config.tree)
+    commit, dirty = read_revision(config.tree)
     predicate = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
@@ -167,13 +170,13 @@ def statement(
         "variations": variations,
         "proof": asdict(proof),
         "images": [{"name": name, "id": docker.image_id(name)} for name in names],
-        "tools": {**tool_versions(), "kubernetes": kubernetes(config)},
+        "tools": {**read_tool_versions(), "kubernetes": read_kubernetes_version(config)},
     }
     return Statement(subjects, predicate)
 
 
-def revision(tree: Path) -> tuple[str | None, bool | None]:
-    """The commit that is checked out, and whether files differ from it; unknown without git."""
+def read_revision(tree: Path) -> tuple[str | None, bool | None]:
+    """Return the commit checked out and whether files differ from it; (None, None) without git."""
     git = ("git", "--no-optional-locks", "-C", tree)
     try:
         commit = run([*git, "rev-parse", "HEAD"], timeout=GIT_SECONDS).strip()
@@ -182,58 +185,63 @@ def revision(tree: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
-def tool_versions() -> dict[str, str]:
-    """The versions of what brought the lab up."""
-    return {name: str(tools.version_of(name, tools.find(name))) for name in tools.ASK}
+def read_tool_versions() -> dict[str, str]:
+    """Read the versions of the tools that brought up the lab."""
+    return {
+        name: str(tools.ask_version(name, tools.find(name))) for name in tools.VERSION_ARGUMENTS
+    }
 
 
-def kubernetes(config: Config) -> str:
-    """The version that the cluster says it has."""
-    shown = Cluster(node.kubeconfig(config)).kubectl("version", "--output", "json")
+def read_kubernetes_version(config: Config) -> str:
+    """Return the Kubernetes version that the cluster's API server reports."""
+    shown = Cluster(node.kubeconfig_path(config)).kubectl("version", "--output", "json")
     return str(json.loads(shown)["serverVersion"]["gitVersion"])
 
 
 def write(path: Path, found: Statement, key: Path | None = None) -> None:
-    """`path` holds the statement, whole; signed when a key is given. Raises PromotionError."""
+    """Write the Statement to `path` atomically, signed if a key is given.
+
+    Raise PromotionError when the key can't be used.
+    """
     text = found.as_json()
-    write_private(path, sealed(text.encode(), private_key(key)) if key else text)
+    write_private_file(path, sign_envelope(text.encode(), read_private_key(key)) if key else text)
 
 
-# --- Reading one --------------------------------------------------------------------------------
+# --- Reading ------------------------------------------------------------------------------------
 
 
 def check(config: Config, key: Path | None = None) -> Statement:
-    """The attestation of this very tree. Raises PromotionError where there is none.
+    """Return the attestation of this tree. Raise PromotionError unless it matches the tree.
 
-    With a public key, it must be signed by the other half of it.
+    With a public key, it must be signed by the private half of that key.
     """
-    found = read(place(config), key)
-    if names := changed(found, config):
+    found = read(attestation_path(config), key)
+    if names := list_changes(found, config):
         more = f"\n    and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         listed = "".join(f"\n    {name}" for name in names[:MOST_NAMED])
         raise PromotionError(
-            f"what {place(config)} attests is not what is here:{listed}{more}", EARN
+            f"what {attestation_path(config)} attests is not what is here:{listed}{more}", EARN
         )
     return found
 
 
-def changed(found: Statement, config: Config) -> list[str]:
-    """What is not as it was tested, each with a word for how; nothing when all is.
+def list_changes(found: Statement, config: Config) -> list[str]:
+    """List what differs from what was tested, each as "NAME was changed" (added, removed).
 
-    The rendering is looked at where kubectl is on this machine, and no file differs.
+    The rendering is compared only if kubectl is on this machine and no file differs.
     """
     known = dict(found.subjects)
     others = {name: known.pop(name, "") for name in (CHART, RENDERING)}
-    if names := differing(known, of_files(config.tree)):
+    if names := compare_digests(known, digest_files(config.tree)):
         return names
-    now = {CHART: of_chart(config)}
-    if tools.here("kubectl"):
-        now[RENDERING] = rendering(config.tree)
-    return differing({name: others[name] for name in now}, now)
+    now = {CHART: digest_chart(config)}
+    if tools.find_local("kubectl"):
+        now[RENDERING] = digest_rendering(config.tree)
+    return compare_digests({name: others[name] for name in now}, now)
 
 
-def differing(before: Digests, now: Digests) -> list[str]:
-    """The names of what differs: changed, added or removed."""
+def compare_digests(before: Digests, now: Digests) -> list[str]:
+    """List the names whose digests differ, each as "NAME was changed" (added, removed)."""
     words = dict.fromkeys(before, "removed") | {
         name: "changed" if name in before else "added" for name in now
     }
@@ -241,7 +249,10 @@ def differing(before: Digests, now: Digests) -> list[str]:
 
 
 def read(path: Path, key: Path | None = None) -> Statement:
-    """What the file attests. Raises PromotionError when there is none, or no signature by `key`."""
+    """Read the Statement in the file, signed or not.
+
+    Raise PromotionError when there is none, or when `key` is given and has not signed it.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -253,15 +264,15 @@ def read(path: Path, key: Path | None = None) -> Statement:
             raise PromotionError(
                 f"{path} is not signed", "make it anew, with LAB_ATTESTATION_KEY=/path/to/key"
             )
-        signer = verified(path, content, public_key(key)) if key else None
-        inner = json.loads(payload(content)) if "payload" in content else content
-        return parsed(inner, signer)
+        signer = verify_signature(path, content, read_public_key(key)) if key else None
+        inner = json.loads(decode_payload(content)) if "payload" in content else content
+        return parse_statement(inner, signer)
     except (KeyError, TypeError, ValueError) as error:
         raise PromotionError(f"{path} is no attestation: {error!r}", EARN) from error
 
 
-def parsed(content: Mapping[str, Any], signer: str | None) -> Statement:
-    """The statement that this is. Raises KeyError, TypeError and ValueError when it is none."""
+def parse_statement(content: Mapping[str, Any], signer: str | None) -> Statement:
+    """Parse in-toto's JSON. Raise KeyError, TypeError or ValueError unless it is our Statement."""
     if (content["_type"], content["predicateType"]) != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise ValueError(f"it is a {content['predicateType']}")
     subjects = {str(s["name"]): str(s["digest"]["sha256"]) for s in content["subject"]}
@@ -275,33 +286,33 @@ def parsed(content: Mapping[str, Any], signer: str | None) -> Statement:
 # --- Signatures: DSSE ---------------------------------------------------------------------------
 
 
-def sealed(content: bytes, key: Ed25519PrivateKey) -> str:
-    """The content in an envelope that the key signs."""
-    signature = {"keyid": key_id(key.public_key()), "sig": base64_of(key.sign(encoded(content)))}
+def sign_envelope(content: bytes, key: Ed25519PrivateKey) -> str:
+    """Return a DSSE envelope of the content, signed with the key, as JSON."""
+    signature = {"keyid": key_id(key.public_key()), "sig": to_base64(key.sign(encode_pae(content)))}
     envelope = {
         "payloadType": PAYLOAD_TYPE,
-        "payload": base64_of(content),
+        "payload": to_base64(content),
         "signatures": [signature],
     }
     return json.dumps(envelope, indent=1) + "\n"
 
 
-def encoded(content: bytes) -> bytes:
-    """What is signed: DSSE's pre-authentication encoding."""
+def encode_pae(content: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding of the content: the bytes that are signed."""
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(content), content)
 
 
-def payload(envelope: Mapping[str, Any]) -> bytes:
-    """What the envelope holds. Raises KeyError, TypeError and ValueError when it is none."""
+def decode_payload(envelope: Mapping[str, Any]) -> bytes:
+    """Decode an envelope's payload. Raise KeyError, TypeError or ValueError if it is malformed."""
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise ValueError(f"its payload is a {envelope['payloadType']}")
     return base64.b64decode(envelope["payload"], validate=True)
 
 
-def verified(path: Path, envelope: Mapping[str, Any], key: Ed25519PublicKey) -> str:
-    """The key's id, when the envelope has a valid signature by it. Raises PromotionError."""
-    known, content = key_id(key), encoded(payload(envelope))
+def verify_signature(path: Path, envelope: Mapping[str, Any], key: Ed25519PublicKey) -> str:
+    """Return the key's ID. Raise PromotionError unless the envelope has a valid signature by it."""
+    known, content = key_id(key), encode_pae(decode_payload(envelope))
     for signature in envelope["signatures"]:
         try:
             key.verify(base64.b64decode(signature["sig"], validate=True), content)
@@ -317,9 +328,9 @@ def verified(path: Path, envelope: Mapping[str, Any], key: Ed25519PublicKey) -> 
     )
 
 
-def private_key(path: Path) -> Ed25519PrivateKey:
-    """The ed25519 key of an OpenSSH or PEM file. Raises PromotionError."""
-    found = loaded(
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private ed25519 key from an OpenSSH or PEM file. Raise PromotionError otherwise."""
+    found = load_key(
         path,
         lambda data: (
             serialization.load_ssh_private_key(data, password=None)
@@ -328,13 +339,13 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         ),
     )
     if not isinstance(found, Ed25519PrivateKey):
-        raise no_key(path, "private")
+        raise key_error(path, "private")
     return found
 
 
-def public_key(path: Path) -> Ed25519PublicKey:
-    """The public half of an ed25519 key, of an OpenSSH or PEM file. Raises PromotionError."""
-    found = loaded(
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """Read a public ed25519 key from an OpenSSH or PEM file. Raise PromotionError otherwise."""
+    found = load_key(
         path,
         lambda data: (
             serialization.load_ssh_public_key(data)
@@ -343,19 +354,19 @@ def public_key(path: Path) -> Ed25519PublicKey:
         ),
     )
     if not isinstance(found, Ed25519PublicKey):
-        raise no_key(path, "public")
+        raise key_error(path, "public")
     return found
 
 
-def loaded(path: Path, load: Callable[[bytes], object]) -> object:
-    """The key, or None when the file holds nothing of that kind that can be read."""
+def load_key(path: Path, load: Callable[[bytes], object]) -> object:
+    """Return what `load` makes of the file; None if it can't be read or loaded."""
     try:
         return load(path.read_bytes())
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         return None
 
 
-def no_key(path: Path, half: str) -> PromotionError:
+def key_error(path: Path, half: str) -> PromotionError:
     return PromotionError(
         f"{path} is no {half} ed25519 key that can be read without a passphrase",
         "make a pair: ssh-keygen -t ed25519 -N '' -f attestation-key",
@@ -363,11 +374,11 @@ def no_key(path: Path, half: str) -> PromotionError:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """The key's fingerprint, as `ssh-keygen -l` shows it."""
+    """Return the key's fingerprint, as `ssh-keygen -l` shows it."""
     form = (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     blob = base64.b64decode(key.public_bytes(*form).split()[1])
-    return f"SHA256:{base64_of(hashlib.sha256(blob).digest()).rstrip('=')}"
+    return f"SHA256:{to_base64(hashlib.sha256(blob).digest()).rstrip('=')}"
 
 
-def base64_of(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")

@@ -1,7 +1,7 @@
-"""AWS: clients with a person's own credentials, and AWS's refusals as the lab's errors.
+"""AWS clients with the person's own credentials, and AWS's errors as the lab's errors.
 
-`ask`, `find` and `pages` are how the rest of `eks` calls AWS. What AWS throttles, or fails to
-answer, is asked again for a while; all else that it refuses ends in an error that says what to do.
+The rest of `eks` calls AWS through `call_aws`, `call_or_none` and `list_all`. Throttled calls and
+server errors are retried for a while; any other error is raised with what to do about it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tenacity import (
-    RetryError,
     Retrying,
     retry_if_exception_type,
     stop_after_delay,
     wait_exponential_jitter,
-    wait_fixed,
 )
 
 from eks.environment import FOLDER, Environment
@@ -34,12 +32,12 @@ from lab.errors import (
     QuotaReached,
     RegionLacks,
 )
-from lab.wait import NotYet
+from lab.wait import NotYet, wait_until
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
 
-PATIENCE = 90  # seconds for one question; AWS's own budgets refill within that
+PATIENCE = 90  # seconds of retries per call; AWS's rate limits refill within that
 FIRST_PAUSE = 1.0  # seconds; doubled each time, and jittered
 LONGEST_PAUSE = 20.0
 ABSENT = re.compile(r"NotFound|NoSuch|^404$")
@@ -61,7 +59,7 @@ OTHER_NAME = f"choose another name in {FOLDER}/, or remove what has it"
 
 
 class Meaning(NamedTuple):
-    """What it means that AWS, or boto3, says something of this form."""
+    """The lab's error, and its fix, for what AWS or boto3 says in this form."""
 
     form: re.Pattern[str]
     kind: type[LabError]
@@ -77,7 +75,7 @@ BUSY = (
     "Throttl|TooManyRequests|RequestLimitExceeded|SlowDown|BandwidthLimit|PriorRequestNotComplete"
     "|ServiceUnavailable|InternalError|InternalFailure|^InsufficientInstanceCapacity|^RequestTimeout$"
 )
-# By the code of a refusal, as AWS's API references have them; the first that fits counts.
+# Matched against the error code, as AWS's API references list them; the first match counts.
 REFUSALS = (
     Meaning(re.compile("^(ExpiredToken|RequestExpired|TokenRefresh)"), AccountError, AGAIN),
     Meaning(re.compile(BAD_KEYS), AccountError, KEYS),
@@ -90,7 +88,7 @@ REFUSALS = (
         OTHER_REGION,
     ),
 )
-# By the class of what boto3 raises when there is no answer.
+# Matched against the class of boto3's exception when AWS did not answer.
 UNSENT = (
     Meaning(re.compile("^(No|Partial)Credentials|^NoAuthToken"), AccountError, SIGN_IN),
     Meaning(re.compile("^ProfileNotFound"), AccountError, PROFILE),
@@ -98,7 +96,7 @@ UNSENT = (
     Meaning(re.compile("Region|^UnknownEndpoint|^EndpointResolution"), RegionLacks, OTHER_REGION),
     Meaning(re.compile("Connect|Timeout|HTTPClient|SSL|Streaming"), CloudBusy, LATER),
 )
-# By what a text quotes; whole sentences, too, since CloudFormation gives no codes.
+# Matched against a text that quotes AWS: sentences, too, since CloudFormation gives no codes.
 QUOTED = (
     Meaning(re.compile("ExpiredToken|security token .* expired"), AccountError, AGAIN),
     Meaning(re.compile("Throttl|Rate exceeded|RequestLimitExceeded"), CloudBusy, LATER),
@@ -114,7 +112,7 @@ QUOTED = (
         OTHER_REGION,
     ),
 )
-# S3's operations that are not called like the action that allows them; elsewhere the names agree.
+# S3 operations whose IAM action has another name; all other operations are named like theirs.
 S3_ACTIONS = {
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
@@ -129,22 +127,26 @@ S3_ACTIONS = {
     "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
 }
+CLUSTER_SECONDS = 2700  # that EKS and CloudFormation may take for a cluster or a part of it
+CLUSTER_INTERVAL = 15.0  # seconds between two looks at it
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Aws:
-    """One region, as the person who runs the command: by profile, single sign-on or environment."""
+    """Clients of one region, as the person who runs the command: profile, SSO or environment."""
 
     region: str
 
     def client(self, service: str) -> Any:
-        """boto3's client for a service, the same at each call."""
+        """Return the boto3 client of a service, the same one at each call."""
         if service not in self.clients:
-            with errors_known(f"be used for {service}"):
-                self.clients[service] = self.new(service)
+            with translating_aws_errors(f"be used for {service}"):
+                self.clients[service] = self.create_client(service)
         return self.clients[service]
 
-    def new(self, service: str) -> Any:
+    def create_client(self, service: str) -> Any:
+        """Create a boto3 client of a service that notes the service in each answer."""
         from botocore.config import Config
 
         config = Config(
@@ -168,113 +170,118 @@ class Aws:
 
     @cached_property
     def partition(self) -> str:
-        """What each ARN of this region begins with: `aws`, elsewhere `aws-cn` or `aws-us-gov`."""
-        with errors_known(f"find region {self.region}"):
+        """The partition of this region's ARNs: `aws`, elsewhere `aws-cn` or `aws-us-gov`."""
+        with translating_aws_errors(f"find region {self.region}"):
             return str(self.session.get_partition_for_region(self.region))
 
 
 def note_service(parsed: dict[str, Any], model: Any, **_: object) -> None:
-    """The answer says whose it is: a refusal names its operation, but not the service."""
+    """Add the service to an answer: an error names its operation, but not the service."""
     service = model.service_model.signing_name
     parsed.setdefault("ResponseMetadata", {}).setdefault("Service", service)
 
 
-# --- Asking -------------------------------------------------------------------------------------
+# --- Calls --------------------------------------------------------------------------------------
 
 
-def ask(doing: str, call: Callable[..., Any], **arguments: Any) -> Any:
-    """What AWS answered. `doing` completes "AWS did not let us ...". Raises LabError's children."""
+def call_aws(doing: str, call: Callable[..., Any], **arguments: Any) -> Any:
+    """Return AWS's answer. Raises LabError's children.
+
+    `doing` completes "AWS did not let us ...". Retries for PATIENCE seconds while AWS is busy.
+    """
 
     def attempt() -> Any:
-        with errors_known(doing):
+        with translating_aws_errors(doing):
             return call(**arguments)
 
-    patient = Retrying(
+    retrying = Retrying(
         retry=retry_if_exception_type(CloudBusy),
         stop=stop_after_delay(PATIENCE),
         wait=wait_exponential_jitter(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE, jitter=FIRST_PAUSE),
         reraise=True,
     )
-    return patient(attempt)
+    return retrying(attempt)
 
 
-def find(doing: str, call: Callable[..., Any], **arguments: Any) -> Any:
-    """What AWS answered, or None when it says that there is no such thing."""
+def call_or_none(doing: str, call: Callable[..., Any], **arguments: Any) -> Any:
+    """Return AWS's answer, or None when it says that there is no such thing."""
     from botocore.exceptions import ClientError
 
-    def look(**given: Any) -> Any:
+    def attempt(**given: Any) -> Any:
         try:
             return call(**given)
         except ClientError as error:
-            if ABSENT.search(code(error)):
+            if ABSENT.search(error_code(error)):
                 return None
             raise
 
-    return ask(doing, look, **arguments)
+    return call_aws(doing, attempt, **arguments)
 
 
-def pages(doing: str, client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
-    """All entries that the pages of this operation hold under `key`; none if it lists nothing."""
+def list_all(doing: str, client: Any, operation: str, key: str, **arguments: Any) -> list[Any]:
+    """Return the entries under `key` of all pages of an operation; none when AWS finds nothing."""
     paginator = client.get_paginator(operation)
 
-    def whole() -> list[Any]:
+    def read_pages() -> list[Any]:
         return [entry for page in paginator.paginate(**arguments) for entry in page.get(key, [])]
 
-    return find(doing, whole) or []
+    return call_or_none(doing, read_pages) or []
 
 
-def settled(check: Callable[[], Any], *, what: str, timeout: float, interval: float = 5) -> Any:
-    """What `check` returned as soon as it raised no NotYet. Raises CloudBusy after `timeout`."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(NotYet),
-        stop=stop_after_delay(timeout),
-        wait=wait_fixed(interval),
+def wait_until_settled(
+    check: Callable[[], T], *, what: str, timeout: float, interval: float = 5
+) -> T:
+    """Return what `check` returns once it raises no NotYet; raise CloudBusy after `timeout` s."""
+    return wait_until(
+        check, what=what, timeout=timeout, interval=interval, retry=(NotYet,), late=cloud_busy
     )
-    try:
-        return retrying(check)
-    except RetryError as error:
-        last = error.last_attempt.exception()
-        raise CloudBusy(f"{what} was not ready after {timeout:.0f} s: {last}", LATER) from last
 
 
-# --- What AWS refuses ---------------------------------------------------------------------------
+def cloud_busy(what: str, log: Path | None) -> CloudBusy:
+    """Return the error for what AWS has not done in time."""
+    return CloudBusy(what, LATER, log)
+
+
+# --- Errors -------------------------------------------------------------------------------------
 
 
 @contextmanager
-def errors_known(doing: str) -> Iterator[None]:
-    """boto3's exceptions as the lab's errors."""
+def translating_aws_errors(doing: str) -> Iterator[None]:
+    """Raise boto3's exceptions as the lab's errors."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
     try:
         yield
-    except ResponseParserError as error:  # of what is between us and AWS: a proxy, a load balancer
+    except ResponseParserError as error:  # a proxy or load balancer answered
         raise CloudBusy(f"could not {doing}: what answered is not AWS", LATER) from error
     except ClientError as error:
-        raise refusal(doing, error) from error
+        raise error_from_response(doing, error) from error
     except BotoCoreError as error:
-        raise unsent(doing, error) from error
+        raise error_from_boto3(doing, error) from error
 
 
-def refusal(doing: str, error: ClientError) -> LabError:
-    """What AWS's answer means."""
+def error_from_response(doing: str, error: ClientError) -> LabError:
+    """Return the lab's error for an error that AWS answered."""
     said = str(error.response.get("Error", {}).get("Message", ""))
-    if DENIED.search(code(error)) or SAYS_ACTION.search(said):
-        return missing_permission(doing, error, ENCODED.sub("", said))
+    if DENIED.search(error_code(error)) or SAYS_ACTION.search(said):
+        return missing_permission_error(doing, error, ENCODED.sub("", said))
     for form, kind, fix in REFUSALS:
-        if form.search(code(error)):
-            # What AWS says about a bad signature may quote the request, a session's token and all.
+        if form.search(error_code(error)):
+            # AWS's message about a bad signature may quote the request with its session token.
             detail = "" if kind is AccountError else f": {said}"
-            return kind(f"AWS did not let us {doing}: {code(error)}{detail}", fix)
-    if status(error) >= 500:
-        return CloudBusy(f"AWS could not {doing}: {code(error)}: {said}", LATER)
-    return PromotionError(f"AWS did not let us {doing}: {code(error)}: {said}", "correct that")
+            return kind(f"AWS did not let us {doing}: {error_code(error)}{detail}", fix)
+    if http_status(error) >= 500:
+        return CloudBusy(f"AWS could not {doing}: {error_code(error)}: {said}", LATER)
+    return PromotionError(
+        f"AWS did not let us {doing}: {error_code(error)}: {said}", "correct that"
+    )
 
 
-def missing_permission(doing: str, error: ClientError, said: str) -> LabError:
-    """The one action that is missing: as AWS names it, else that of the operation."""
+def missing_permission_error(doing: str, error: ClientError, said: str) -> LabError:
+    """Return the error with the missing action: as AWS names it, else the operation's."""
     named = SAYS_ACTION.search(said)
-    action = named["action"] if named else action_of(error)
+    action = named["action"] if named else iam_action(error)
     resource = SAYS_RESOURCE.search(said)
     where = f" on {resource['resource']}" if resource else ""
     reason = SAYS_REASON.search(said)
@@ -285,16 +292,16 @@ def missing_permission(doing: str, error: ClientError, said: str) -> LabError:
     )
 
 
-def action_of(error: ClientError) -> str:
-    """The IAM action of the operation that was refused."""
+def iam_action(error: ClientError) -> str:
+    """Return the IAM action of the refused operation."""
     service = error.response.get("ResponseMetadata", {}).get("Service", "?")
     operation = error.operation_name
     return f"{service}:{S3_ACTIONS.get(operation, operation) if service == 's3' else operation}"
 
 
-def unsent(doing: str, error: BotoCoreError) -> LabError:
-    """What boto3's own failure means."""
-    if is_of_no_region(error):
+def error_from_boto3(doing: str, error: BotoCoreError) -> LabError:
+    """Return the lab's error for a failure of boto3 itself, without an answer of AWS."""
+    if is_unknown_region(error):
         return RegionLacks(f"could not {doing}: {error}", OTHER_REGION)
     for form, kind, fix in UNSENT:
         if form.search(type(error).__name__):
@@ -302,8 +309,8 @@ def unsent(doing: str, error: BotoCoreError) -> LabError:
     return PromotionError(f"could not {doing}: {error}", "correct that")
 
 
-def is_of_no_region(error: BotoCoreError) -> bool:
-    """Whether an address did not answer because it is of a region that AWS does not have."""
+def is_unknown_region(error: BotoCoreError) -> bool:
+    """Return whether the endpoint did not answer because AWS has no such region."""
     import boto3
 
     url = str(error.kwargs.get("endpoint_url", ""))
@@ -312,16 +319,18 @@ def is_of_no_region(error: BotoCoreError) -> bool:
     return not any(f".{name}." in url for name in boto3.Session().get_available_regions("ec2"))
 
 
-def code(error: ClientError) -> str:
+def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def status(error: ClientError) -> int:
+def http_status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def meant(what: str, said: str, log: Path | None = None, fix: str = "correct that") -> LabError:
-    """The error that a text stands for in which AWS is quoted: eksctl's, CloudFormation's."""
+def error_from_text(
+    what: str, said: str, log: Path | None = None, fix: str = "correct that"
+) -> LabError:
+    """Return the lab's error for a text that quotes AWS: eksctl's, CloudFormation's."""
     if named := SAYS_ACTION.search(said):
         allow = f"have the account's administrator allow {named['action']} to you"
         return MissingPermission(f"{what}: {named['action']} is not allowed", allow, log)
@@ -331,17 +340,17 @@ def meant(what: str, said: str, log: Path | None = None, fix: str = "correct tha
     return PromotionError(f"{what}\n{said}", fix, log)
 
 
-# --- Before anything is made --------------------------------------------------------------------
+# --- Checks and lookups -------------------------------------------------------------------------
 
 
 def whoami(aws: Aws) -> str:
-    """The account that the credentials are of."""
-    answer = ask("ask whose credentials these are", aws.client("sts").get_caller_identity)
+    """Return the account of the credentials."""
+    answer = call_aws("ask whose credentials these are", aws.client("sts").get_caller_identity)
     return str(answer["Account"])
 
 
 def check_account(aws: Aws, environment: Environment) -> None:
-    """Raises AccountError unless the credentials are of the environment's account."""
+    """Raise AccountError unless the credentials are of the environment's account."""
     found = whoami(aws)
     if found != environment.account:
         raise AccountError(
@@ -352,12 +361,12 @@ def check_account(aws: Aws, environment: Environment) -> None:
         )
 
 
-def region_offers(aws: Aws, instance_types: Collection[str]) -> None:
-    """Raises RegionLacks unless the region has machines of each of these types."""
+def check_instance_types(aws: Aws, instance_types: Collection[str]) -> None:
+    """Raise RegionLacks unless the region offers each of these instance types."""
     wanted = sorted(set(instance_types))
     if not wanted:
         return
-    found = pages(
+    found = list_all(
         f"ask which machines {aws.region} has",
         aws.client("ec2"),
         "describe_instance_type_offerings",
@@ -372,29 +381,37 @@ def region_offers(aws: Aws, instance_types: Collection[str]) -> None:
         )
 
 
-def described(aws: Aws, cluster: str) -> Any:
-    """What EKS says about a cluster: its state, its address, its network; None without one."""
-    found = find(f"look at cluster {cluster}", aws.client("eks").describe_cluster, name=cluster)
+def describe_cluster(aws: Aws, cluster: str) -> Any:
+    """Return EKS's description of a cluster (state, endpoint, network); None without one."""
+    found = call_or_none(
+        f"look at cluster {cluster}", aws.client("eks").describe_cluster, name=cluster
+    )
     return found and found["cluster"]
 
 
-def unless_foreign(look: Callable[..., Any], *arguments: Any) -> Any:
-    """What `look` found; None when it is not this environment's, and so not ours to remove."""
+def list_cluster_parts(aws: Aws, cluster: str, what: str) -> set[str]:
+    """Return the names of a cluster's node groups or add-ons, whichever `what` says."""
+    doing = f"list the {what} of {cluster}"
+    return set(list_all(doing, aws.client("eks"), f"list_{what}", what, clusterName=cluster))
+
+
+def find_if_ours(find: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `find` returns; None when it raises NameTaken: not ours to remove."""
     try:
-        return look(*arguments)
+        return find(*arguments)
     except NameTaken:
         return None
 
 
-def foreign(kind: str, name: str, environment: Environment) -> NameTaken:
-    """Something that is there already, and that no `apply` of this environment has made."""
+def foreign_error(kind: str, name: str, environment: Environment) -> NameTaken:
+    """Return the error for something that exists and that no `apply` of this environment made."""
     return NameTaken(
-        f"there is a {kind} {name} without the tags {tags_shown(environment)}:"
+        f"there is a {kind} {name} without the tags {format_tags(environment)}:"
         " it is somebody else's",
         f"choose other names in {FOLDER / environment.name}.toml, or remove it",
     )
 
 
-def tags_shown(environment: Environment) -> str:
-    """The environment's tags, as a person reads them."""
+def format_tags(environment: Environment) -> str:
+    """Return the environment's tags as text for a person."""
     return " and ".join(f"{key}={value}" for key, value in environment.tags.items())

@@ -1,17 +1,17 @@
-"""The end of an environment: exactly what the ledger and the tags name, who may do what first."""
+"""The `destroy` command: removes exactly what the ledger and the tags name, access rights first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from eks import bucket, cluster, disks, filesystem, identity, registry, release
+from eks import bucket, cluster, disks, eksctl, filesystem, identity, registry, release
 from eks.aws import check_account
 from eks.site import Site
-from lab.home.state import exclusive, make_home
-from lab.progress import Report, phase, title
+from lab.home.state import exclusive_lock, make_home
+from lab.progress import Report, phase, phase_title
 
 
-def revoke(site: Site) -> None:
+def revoke_access(site: Site) -> None:
     """Remove the associations, the roles and their policies."""
     identity.remove(site)
 
@@ -37,25 +37,25 @@ def remove_images(site: Site) -> None:
     registry.remove(site)
 
 
-# The reverse of `apply.STEPS`, but that nobody may use the bucket any more before all else.
-REMOVALS = (revoke, clear_cluster, remove_filesystem, remove_cluster, remove_images)
+# The reverse of `apply.STEPS`, except that access to the bucket is revoked before all else.
+REMOVALS = (revoke_access, clear_cluster, remove_filesystem, remove_cluster, remove_images)
 
 
 def destroy(site: Site, decide: Callable[[], str | None], report: Report = phase) -> None:
-    """Nothing of the environment is in AWS, but for the bucket unless `decide` returns its name.
+    """Remove the environment from AWS, and its bucket too if `decide` returns the bucket's name.
 
-    `decide` is asked when the account is the right one, and before anything is removed. What is
-    gone already is no failure, and a second call ends what a first one could not. Raises LabError's
-    children.
+    `decide` is called once the account has been checked, before anything is removed. What is
+    already gone is no failure, and a second call finishes what the first could not. Raise
+    subclasses of LabError.
     """
     make_home(site.config)
-    with exclusive(site.config):
+    with exclusive_lock(site.config):
         with report("Check the account"):
             check_account(site.aws, site.environment)
-            cluster.refuse_another(site)
+            eksctl.refuse_running_eksctl(site)
         erase = decide()
         for removal in REMOVALS:
-            with report(title(removal)):
+            with report(phase_title(removal)):
                 removal(site)
         with report("Remove the bucket" if erase else "Keep the bucket and every version in it"):
             bucket.remove(site, erase)

@@ -1,20 +1,20 @@
-"""The database's disk, which the cluster makes of a claim: what is left of it without the cluster.
+"""The database's disk, which the cluster creates for a claim: cleanup without the cluster.
 
-A namespace that is deleted takes its volumes along, as long as there is a cluster to see to it.
+Deleting a namespace deletes its volumes, too, as long as there is a cluster to do it.
 """
 
 from __future__ import annotations
 
-from eks.aws import find, pages
+from eks.aws import call_or_none, list_all
 from eks.environment import Environment
 from eks.site import Row, Site
 
 OPTION = "rds"  # with it there is no database in the cluster
-FREE = "available"  # a volume that no machine has
+FREE = "available"  # a volume that is attached to no machine
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What the cluster makes."""
+    """List what the cluster creates."""
     if OPTION in environment.options:
         return [
             Row("RDS instance", "PostgreSQL", "yours: it is used, and not made", "its hours, GB")
@@ -23,17 +23,17 @@ def plan(environment: Environment) -> list[Row]:
 
 
 def remove(site: Site) -> None:
-    """No disk that bears the environment's tags is left, but for those that a machine still has."""
+    """Delete the disks with the environment's tags, except those still attached to a machine."""
     delete = site.aws.client("ec2").delete_volume
-    for volume in left(site):
-        find(f"delete volume {volume}", delete, VolumeId=volume)
+    for volume in list_free_volumes(site):
+        call_or_none(f"delete volume {volume}", delete, VolumeId=volume)
 
 
-def left(site: Site) -> list[str]:
-    """The disks of the environment that no machine has."""
+def list_free_volumes(site: Site) -> list[str]:
+    """List the environment's disks that are attached to no machine."""
     ours = {f"tag:{key}": value for key, value in site.environment.tags.items()}
     wanted = {**ours, "status": FREE}
-    found = pages(
+    found = list_all(
         "look for disks",
         site.aws.client("ec2"),
         "describe_volumes",

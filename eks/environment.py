@@ -1,4 +1,4 @@
-"""An environment: what a person chooses, in one TOML file under `eks/environments/`."""
+"""An environment: a person's choices, in one TOML file under `eks/environments/`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FOLDER = Path("eks", "environments")
 OPTIONS = Path("manifests", "options")
 TAG = "mlops-lab:environment"
 CLUSTER_TAG = "mlops-lab:cluster"  # two checkouts may each have a `staging`, in one account
-PLACE = ("account", "region", "cluster", "bucket")  # by which AWS finds what was made
+PLACE = ("account", "region", "cluster", "bucket")  # where what was made is found
 PRIVATE = "private-repository"  # the option with which Airflow reads the pipelines by a key
 BLANK = re.compile(r"\$\{([a-z_]+)\}")
 SETTING = re.compile("[a-z][a-z_]*")
 # The rules are AWS's own: of the IAM, S3 and EKS documentation.
 RULES = {
-    "name": re.compile("[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"),  # a label and a tag have it
+    "name": re.compile("[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"),  # also a label and a tag
     "account": re.compile(r"\d{12}"),
     "region": re.compile(r"[a-z]{2}(-[a-z]+)+-\d"),
     "branch": re.compile(r"(?![-/.])[A-Za-z0-9._/-]{1,100}(?<![/.])"),
@@ -38,7 +38,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a lab on AWS is, which branch it follows, and what is switched on in it."""
+    """Where a lab on AWS is, which branch it follows, and which options are on."""
 
     name: str
     account: str  # the only one that `apply` and `destroy` touch
@@ -47,7 +47,7 @@ class Environment:
     bucket: str
     dataset: str  # its path in the datasets repository
     cluster: str
-    make_cluster: bool  # or it is there already
+    make_cluster: bool  # else it exists already
     kubernetes: str
     pipelines: str  # URLs of the repositories
     datasets: str
@@ -57,23 +57,26 @@ class Environment:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What everything made in AWS carries."""
+        """The tags of everything made in AWS."""
         return {TAG: self.name, CLUSTER_TAG: self.cluster}
 
     @property
     def place(self) -> dict[str, str]:
-        """Where what is made is found again; not to be changed while there is any of it."""
+        """Where what was made is found again; must not change while any of it exists."""
         return {word: getattr(self, word) for word in PLACE}
 
     @property
     def words(self) -> dict[str, str]:
-        """What `${...}` stands for in the files of `eks/` and of `manifests/`."""
+        """The values of `${...}` in the files of `eks/` and of `manifests/`."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {name: value for name, value in given.items() if isinstance(value, str)}
         return {**plain, "environment": self.name, **self.settings}
 
     def fill(self, text: str, where: str | Path, **more: str) -> str:
-        """`text` with each `${word}` replaced. Raises EnvironmentFileError for an unknown one."""
+        """Return `text` with each `${word}` replaced.
+
+        Raises EnvironmentFileError for an unknown one.
+        """
         known = {**self.words, **more}
 
         def word(found: re.Match[str]) -> str:
@@ -87,29 +90,32 @@ class Environment:
         return BLANK.sub(word, text)
 
 
-def names(tree: Path = TREE) -> list[str]:
-    """The environments that there are."""
+def list_names(tree: Path = TREE) -> list[str]:
+    """List the environments."""
     return sorted(file.stem for file in (tree / FOLDER).glob("*.toml"))
 
 
 def load(name: str, tree: Path = TREE) -> Environment:
-    """The environment of this name, checked. Raises EnvironmentFileError; touches no network."""
-    if name not in names(tree):
+    """Read and check an environment, without the network. Raises EnvironmentFileError."""
+    if name not in list_names(tree):
         raise EnvironmentFileError(
-            f"there is no environment {name!r}", f"choose one of {', '.join(names(tree))}"
+            f"there is no environment {name!r}", f"choose one of {', '.join(list_names(tree))}"
         )
     file = tree / FOLDER / f"{name}.toml"
     try:
         given = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EnvironmentFileError(f"{file} is no TOML: {error}", "correct it") from error
-    found = Environment(**typed(name, given))
-    check(found, tree)
+    found = Environment(**parse_entries(name, given))
+    check_environment(found, tree)
     return found
 
 
-def typed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's entries, each there and of its type. Raises EnvironmentFileError."""
+def parse_entries(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the file's entries.
+
+    Raises EnvironmentFileError when one is missing, unknown or of another type.
+    """
     wanted: dict[str, type] = {f.name: str for f in fields(Environment) if f.name != "name"}
     wanted |= {"make_cluster": bool, "options": list, "settings": dict}
     if odd := {*given} ^ {*wanted}:
@@ -120,8 +126,8 @@ def typed(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **given, "options": tuple(given["options"])}
 
 
-def check(found: Environment, tree: Path) -> None:
-    """Raises EnvironmentFileError for a value that AWS or the kit would refuse later."""
+def check_environment(found: Environment, tree: Path) -> None:
+    """Raise EnvironmentFileError for a value that AWS or the kit would refuse later."""
     for key, rule in RULES.items():
         if not rule.fullmatch(getattr(found, key)):
             refuse(found.name, f"{key} = {getattr(found, key)!r} is none")
@@ -138,7 +144,7 @@ def check(found: Environment, tree: Path) -> None:
 
 
 def check_urls(found: Environment) -> None:
-    """Raises EnvironmentFileError for a repository that nobody would have the credentials for."""
+    """Raise EnvironmentFileError for a repository that the lab has no credentials for."""
     scheme = "ssh" if PRIVATE in found.options else "https"
     why = f"ssh:// goes with the option {PRIVATE}, and https:// without it"
     check_url(found.name, "pipelines", found.pipelines, scheme, why)
@@ -147,14 +153,14 @@ def check_urls(found: Environment) -> None:
 
 
 def check_url(name: str, key: str, url: str, scheme: str, why: str) -> None:
-    """Raises EnvironmentFileError for a URL that git can't use, or one that holds a password.
+    """Raise EnvironmentFileError for a URL that git can't use, or one that holds a password.
 
-    The URL itself is not told: it may hold a password where nobody looks for one.
+    The message does not quote the URL: it may hold a password where nobody looks for one.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise refused(name, f"{key} is no address: {error}") from error
+        raise environment_error(name, f"{key} is no address: {error}") from error
     if parts.password or (parts.username and scheme == "https"):
         refuse(name, f"{key} holds a user or a password: those go into a Secret")
     if not url.startswith(f"{scheme}://") or not parts.hostname or url.split() != [url]:
@@ -162,8 +168,8 @@ def check_url(name: str, key: str, url: str, scheme: str, why: str) -> None:
 
 
 def refuse(name: str, what: str) -> None:
-    raise refused(name, what)
+    raise environment_error(name, what)
 
 
-def refused(name: str, what: str) -> EnvironmentFileError:
+def environment_error(name: str, what: str) -> EnvironmentFileError:
     return EnvironmentFileError(f"environment {name}: {what}", f"correct {FOLDER / name}.toml")

@@ -1,4 +1,4 @@
-"""What the kit's errors mean on AWS: the kit tells somebody who has a lab on this machine."""
+"""The kit's errors on AWS: their own texts are for somebody with a lab on this machine."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ UNAUTHORIZED = 401
 
 
 @contextmanager
-def translated(site: Site) -> Iterator[None]:
-    """Whatever fails is told in the words of this environment. Raises LabError's children."""
+def translating_errors(site: Site) -> Iterator[None]:
+    """Raise the block's LabErrors with what they mean for this environment."""
     try:
         yield
     except LabError as error:
-        meant = on_aws(error, site)
-        raise meant from (error.__cause__ if meant is error else error)
+        translated = translate_error(error, site)
+        raise translated from (error.__cause__ if translated is error else error)
 
 
-def on_aws(error: LabError, site: Site) -> LabError:
-    """The error as somebody needs it who looks at a cluster on AWS."""
+def translate_error(error: LabError, site: Site) -> LabError:
+    """Return the error, or its equivalent, with a fix for a cluster on AWS."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     cause = error.__cause__
     if type(error) in {AccessError, ServiceError}:
         if isinstance(cause, ClientError):
-            return aws.refusal("read the bucket", cause)
+            return aws.error_from_response("read the bucket", cause)
         if isinstance(cause, BotoCoreError):
-            return aws.unsent("read the bucket", cause)
+            return aws.error_from_boto3("read the bucket", cause)
         if getattr(cause, "status", None) == UNAUTHORIZED:
             return AccountError(error.what, aws.AGAIN)
     if OF_A_LAB.search(error.fix):
-        error.fix = ACCOUNTS if isinstance(error, AccessError) else look(site)
+        error.fix = ACCOUNTS if isinstance(error, AccessError) else kubectl_advice(site)
     return error
 
 
@@ -47,7 +47,7 @@ ACCOUNTS = (
 )
 
 
-def look(site: Site) -> str:
-    """Where the cause is to be seen, and what to do then."""
-    opened = f"kubectl --kubeconfig {site.folder / 'kubeconfig'} -n airflow"
-    return f"{opened} get pods,events; then the same command again: it goes on where it stopped"
+def kubectl_advice(site: Site) -> str:
+    """Return a fix: the command that shows the cause, and what to do then."""
+    kubectl = f"kubectl --kubeconfig {site.folder / 'kubeconfig'} -n airflow"
+    return f"{kubectl} get pods,events; then the same command again: it goes on where it stopped"

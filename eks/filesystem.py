@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eks.aws import ask, described, find, foreign, pages, settled, unless_foreign
+from eks.aws import (
+    call_aws,
+    call_or_none,
+    describe_cluster,
+    find_if_ours,
+    foreign_error,
+    list_all,
+    wait_until_settled,
+)
 from eks.environment import Environment
-from eks.site import Row, Site, is_ours, tagged, tags_of
+from eks.site import Row, Site, is_ours, tag_list, tags_from_list
 from lab.errors import LabError, NotRunningError
 from lab.wait import NotYet
 
@@ -16,15 +24,15 @@ NFS = 2049
 AVAILABLE = "available"
 READY_SECONDS = 600
 GONE_SECONDS = 600
-TOKEN_LENGTH = 64  # that EFS takes
+TOKEN_LENGTH = 64  # the longest that EFS accepts
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What `make` makes."""
+    """List what `make` creates."""
     return [
         Row(
             "EFS file system",
-            token(environment),
+            creation_token(environment),
             "encrypted, no backups, one mount target per zone",
             "GB-months stored, GB read and written",
         ),
@@ -32,8 +40,8 @@ def plan(environment: Environment) -> list[Row]:
     ]
 
 
-def token(environment: Environment) -> str:
-    """What EFS makes one file system for, however often it is asked."""
+def creation_token(environment: Environment) -> str:
+    """Return the creation token: EFS creates one file system per token."""
     return f"{environment.cluster}/{environment.name}"[:TOKEN_LENGTH]
 
 
@@ -41,12 +49,12 @@ def group_name(environment: Environment) -> str:
     return f"{environment.cluster}-efs"
 
 
-def id_of(site: Site) -> str:
-    """The file system's id. Raises NotRunningError before there is one."""
-    entry = site.ledger.find(KIND, token(site.environment))
+def find_id(site: Site) -> str:
+    """Return the file system's id. Raises NotRunningError before there is one."""
+    entry = site.ledger.find(KIND, creation_token(site.environment))
     if entry and "id" in entry.facts:
         return entry.facts["id"]
-    if system := look(site):
+    if system := find_file_system(site):
         return str(system["FileSystemId"])
     raise NotRunningError("there is no shared file system yet", "nox -s eks -- apply")
 
@@ -55,25 +63,28 @@ def id_of(site: Site) -> str:
 
 
 def make(site: Site) -> None:
-    """The file system can be mounted by the cluster's nodes. Raises NameTaken, NotRunningError."""
-    network = network_of(site)
+    """Create the file system and its mount targets in the cluster's zones, unless they exist.
+
+    Raises NameTaken, and NotRunningError without a cluster.
+    """
+    network = read_network(site)
     group = make_group(site, network)
-    system = look(site)
-    with site.ledger.making(KIND, token(site.environment)) as facts:
-        facts["id"] = str((system or create(site))["FileSystemId"])
-        wait(site, facts["id"])
-        for subnet in missing(site, facts["id"], network):
-            mount(site, facts["id"], subnet, group)
-        settled(
-            lambda: refuse_unmounted(site, facts["id"]),
+    system = find_file_system(site)
+    with site.ledger.making(KIND, creation_token(site.environment)) as facts:
+        facts["id"] = str((system or create_file_system(site))["FileSystemId"])
+        wait_until_available(site, facts["id"])
+        for subnet in list_unmounted_subnets(site, facts["id"], network):
+            create_mount_target(site, facts["id"], subnet, group)
+        wait_until_settled(
+            lambda: check_mount_targets(site, facts["id"]),
             what="the file system's mount targets",
             timeout=READY_SECONDS,
         )
 
 
-def network_of(site: Site) -> Mapping[str, Any]:
-    """The cluster's network. Raises NotRunningError without a cluster."""
-    found = described(site.aws, site.environment.cluster)
+def read_network(site: Site) -> Mapping[str, Any]:
+    """Return the cluster's network. Raises NotRunningError without a cluster."""
+    found = describe_cluster(site.aws, site.environment.cluster)
     if not found:
         raise NotRunningError(
             f"there is no cluster {site.environment.cluster} whose nodes would mount it",
@@ -83,38 +94,43 @@ def network_of(site: Site) -> Mapping[str, Any]:
     return network
 
 
-def look(site: Site) -> Any:
-    """What EFS says about our file system; None without one. Raises NameTaken."""
+def find_file_system(site: Site) -> Any:
+    """Return EFS's description of our file system; None without one. Raises NameTaken."""
     environment = site.environment
     efs = site.aws.client("efs")
-    told = {"CreationToken": token(environment)}
-    found = pages("look for the file system", efs, "describe_file_systems", "FileSystems", **told)
+    which = {"CreationToken": creation_token(environment)}
+    found = list_all(
+        "look for the file system", efs, "describe_file_systems", "FileSystems", **which
+    )
     if not found:
         return None
-    if not is_ours(environment, tags_of(found[0]["Tags"])):
-        raise foreign("file system", token(environment), environment)
+    if not is_ours(environment, tags_from_list(found[0]["Tags"])):
+        raise foreign_error("file system", creation_token(environment), environment)
     return found[0]
 
 
-def create(site: Site) -> Any:
-    """The new file system. It holds what runs share and logs, and nothing that outlives them."""
-    return ask(
+def create_file_system(site: Site) -> Any:
+    """Create the file system. It holds what runs share and logs, and nothing that outlives them."""
+    return call_aws(
         "make the file system",
         site.aws.client("efs").create_file_system,
-        CreationToken=token(site.environment),
+        CreationToken=creation_token(site.environment),
         PerformanceMode="generalPurpose",
         ThroughputMode="elastic",
         Encrypted=True,
         Backup=False,  # backups would outlive it for 35 days, and cost
-        Tags=[*tagged(site.environment), {"Key": "Name", "Value": token(site.environment)}],
+        Tags=[
+            *tag_list(site.environment),
+            {"Key": "Name", "Value": creation_token(site.environment)},
+        ],
     )
 
 
-def wait(site: Site, system: str) -> None:
-    """The file system takes mount targets."""
+def wait_until_available(site: Site, system: str) -> None:
+    """Wait until the file system accepts mount targets."""
 
     def check() -> None:
-        said = ask(
+        said = call_aws(
             "look at the file system",
             site.aws.client("efs").describe_file_systems,
             FileSystemId=system,
@@ -122,38 +138,38 @@ def wait(site: Site, system: str) -> None:
         if (state := said["FileSystems"][0]["LifeCycleState"]) != AVAILABLE:
             raise NotYet(state)
 
-    settled(check, what=f"file system {system}", timeout=READY_SECONDS)
+    wait_until_settled(check, what=f"file system {system}", timeout=READY_SECONDS)
 
 
-def targets(site: Site, system: str) -> list[dict[str, Any]]:
-    """The file system's mount targets; none of one that is gone."""
+def list_mount_targets(site: Site, system: str) -> list[dict[str, Any]]:
+    """List the file system's mount targets; none when it is gone."""
     efs = site.aws.client("efs")
     doing = f"list the mount targets of {system}"
-    return pages(doing, efs, "describe_mount_targets", "MountTargets", FileSystemId=system)
+    return list_all(doing, efs, "describe_mount_targets", "MountTargets", FileSystemId=system)
 
 
-def refuse_unmounted(site: Site, system: str) -> None:
-    """Raises NotYet while a zone's nodes can't mount it."""
-    for target in targets(site, system):
+def check_mount_targets(site: Site, system: str) -> None:
+    """Raise NotYet while a zone's nodes can't mount it."""
+    for target in list_mount_targets(site, system):
         if target["LifeCycleState"] != AVAILABLE:
             raise NotYet(f"{target['MountTargetId']} is {target['LifeCycleState']}")
 
 
-def missing(site: Site, system: str, network: Mapping[str, Any]) -> list[str]:
-    """A subnet of each of the cluster's zones that has no mount target yet; a private one first."""
+def list_unmounted_subnets(site: Site, system: str, network: Mapping[str, Any]) -> list[str]:
+    """Return a subnet, private if possible, per zone of the cluster without a mount target."""
     ec2 = site.aws.client("ec2")
     given = {"SubnetIds": network["subnetIds"]}
-    found = pages("list the cluster's subnets", ec2, "describe_subnets", "Subnets", **given)
+    found = list_all("list the cluster's subnets", ec2, "describe_subnets", "Subnets", **given)
     found.sort(key=lambda subnet: (subnet["MapPublicIpOnLaunch"], subnet["SubnetId"]))
-    had = {target["AvailabilityZoneName"] for target in targets(site, system)}
+    had = {target["AvailabilityZoneName"] for target in list_mount_targets(site, system)}
     chosen: dict[str, str] = {}
     for subnet in found:
         chosen.setdefault(subnet["AvailabilityZone"], subnet["SubnetId"])
     return [subnet for zone, subnet in sorted(chosen.items()) if zone not in had]
 
 
-def mount(site: Site, system: str, subnet: str, group: str) -> None:
-    ask(
+def create_mount_target(site: Site, system: str, subnet: str, group: str) -> None:
+    call_aws(
         f"make a mount target in {subnet}",
         site.aws.client("efs").create_mount_target,
         FileSystemId=system,
@@ -166,52 +182,52 @@ def mount(site: Site, system: str, subnet: str, group: str) -> None:
 
 
 def make_group(site: Site, network: Mapping[str, Any]) -> str:
-    """The id of the group that lets the cluster's nodes, and nobody else, reach NFS."""
+    """Create the group that lets only the cluster's nodes reach NFS; return its id."""
     name = group_name(site.environment)
-    there = next(iter(groups(site, network["vpcId"])), None)
-    if there and not is_our_group(site, there):
-        raise foreign(GROUP_KIND, name, site.environment)
+    group = next(iter(list_groups(site, network["vpcId"])), None)
+    if group and not is_our_group(site, group):
+        raise foreign_error(GROUP_KIND, name, site.environment)
     with site.ledger.making(GROUP_KIND, name) as facts:
-        facts["id"] = there["GroupId"] if there else create_group(site, network["vpcId"])
-        admit(site, facts["id"], there, network["clusterSecurityGroupId"])
+        facts["id"] = group["GroupId"] if group else create_group(site, network["vpcId"])
+        allow_nodes(site, facts["id"], group, network["clusterSecurityGroupId"])
     return facts["id"]
 
 
-def groups(site: Site, network: str | None = None) -> list[dict[str, Any]]:
-    """The groups of our name: at most one in a network."""
+def list_groups(site: Site, network: str | None = None) -> list[dict[str, Any]]:
+    """List the security groups of our name: at most one per network."""
     wanted = [{"Name": "group-name", "Values": [group_name(site.environment)]}]
     if network:
         wanted.append({"Name": "vpc-id", "Values": [network]})
     ec2 = site.aws.client("ec2")
     doing = "look for the file system's security group"
-    return pages(doing, ec2, "describe_security_groups", "SecurityGroups", Filters=wanted)
+    return list_all(doing, ec2, "describe_security_groups", "SecurityGroups", Filters=wanted)
 
 
 def is_our_group(site: Site, group: Mapping[str, Any]) -> bool:
-    return is_ours(site.environment, tags_of(group.get("Tags", [])))
+    return is_ours(site.environment, tags_from_list(group.get("Tags", [])))
 
 
 def create_group(site: Site, network: str) -> str:
     name = group_name(site.environment)
-    made = ask(
+    made = call_aws(
         f"make security group {name}",
         site.aws.client("ec2").create_security_group,
         GroupName=name,
         Description=f"NFS for the nodes of {site.environment.cluster}",
         VpcId=network,
-        TagSpecifications=[{"ResourceType": "security-group", "Tags": tagged(site.environment)}],
+        TagSpecifications=[{"ResourceType": "security-group", "Tags": tag_list(site.environment)}],
     )
     return str(made["GroupId"])
 
 
-def admit(site: Site, group: str, known: Mapping[str, Any] | None, nodes: str) -> None:
-    """The group lets `nodes` in, and only once."""
+def allow_nodes(site: Site, group: str, known: Mapping[str, Any] | None, nodes: str) -> None:
+    """Add the rule that lets `nodes` in, unless the group has it."""
     for rule in known["IpPermissions"] if known else []:
         if nodes in {pair["GroupId"] for pair in rule["UserIdGroupPairs"]}:
             return
     pairs = [{"GroupId": nodes, "Description": "the cluster's nodes"}]
     rule = {"IpProtocol": "tcp", "FromPort": NFS, "ToPort": NFS, "UserIdGroupPairs": pairs}
-    ask(
+    call_aws(
         "let the cluster's nodes reach the file system",
         site.aws.client("ec2").authorize_security_group_ingress,
         GroupId=group,
@@ -223,49 +239,52 @@ def admit(site: Site, group: str, known: Mapping[str, Any] | None, nodes: str) -
 
 
 def remove(site: Site) -> None:
-    """There is neither the file system, with all that was in it, nor its security group."""
-    if system := unless_foreign(look, site):
-        unmount(site, system["FileSystemId"])
-        find(
+    """Delete the file system, with all that is in it, and its security group."""
+    if system := find_if_ours(find_file_system, site):
+        delete_mount_targets(site, system["FileSystemId"])
+        call_or_none(
             "delete the file system",
             site.aws.client("efs").delete_file_system,
             FileSystemId=system["FileSystemId"],
         )
-        settled(lambda: refuse_system(site), what="the file system's end", timeout=GONE_SECONDS)
-    site.ledger.forget(KIND, token(site.environment))
-    for group in groups(site):
+        wait_until_settled(
+            lambda: check_deleted(site), what="the file system's end", timeout=GONE_SECONDS
+        )
+    site.ledger.forget(KIND, creation_token(site.environment))
+    for group in list_groups(site):
         if is_our_group(site, group):
             delete_group(site, group["GroupId"])
     site.ledger.forget(GROUP_KIND, group_name(site.environment))
 
 
-def unmount(site: Site, system: str) -> None:
-    """The file system has no mount target any more."""
-    for target in targets(site, system):
-        find(
+def delete_mount_targets(site: Site, system: str) -> None:
+    """Delete the file system's mount targets, and wait until they are gone."""
+    for target in list_mount_targets(site, system):
+        call_or_none(
             f"delete mount target {target['MountTargetId']}",
             site.aws.client("efs").delete_mount_target,
             MountTargetId=target["MountTargetId"],
         )
 
     def check() -> None:
-        if left := targets(site, system):
+        if left := list_mount_targets(site, system):
             raise NotYet(f"{len(left)} are left")
 
-    settled(check, what="the mount targets' end", timeout=GONE_SECONDS)
+    wait_until_settled(check, what="the mount targets' end", timeout=GONE_SECONDS)
 
 
-def refuse_system(site: Site) -> None:
-    if system := unless_foreign(look, site):
+def check_deleted(site: Site) -> None:
+    """Raise NotYet while the file system exists."""
+    if system := find_if_ours(find_file_system, site):
         raise NotYet(f"it is {system['LifeCycleState']}")
 
 
 def delete_group(site: Site, group: str) -> None:
-    """The group is gone; it can't go before the last network interface that uses it."""
+    """Delete the group, retrying while a network interface still uses it."""
 
     def attempt() -> None:
         try:
-            find(
+            call_or_none(
                 f"delete security group {group}",
                 site.aws.client("ec2").delete_security_group,
                 GroupId=group,
@@ -275,4 +294,4 @@ def delete_group(site: Site, group: str) -> None:
                 raise
             raise NotYet(error.what) from error
 
-    settled(attempt, what=f"the end of security group {group}", timeout=GONE_SECONDS)
+    wait_until_settled(attempt, what=f"the end of security group {group}", timeout=GONE_SECONDS)

@@ -1,9 +1,9 @@
-"""Who a pod is to AWS: a role per kind of pod, given by Pod Identity to its service account.
+"""The pods' identity: an IAM role per kind of pod, given to its service account by Pod Identity.
 
-No key is anywhere. What each role may do is in `eks/policies/`, and is what the code in the pods
+There are no keys. What each role may do is in `eks/policies/`, and is what the code in the pods
 does: `images/worker` and `images/trainer` for the steps, `dags/` and the plugins for Airflow.
-Each policy lets a pod list what it may read. S3 asks for that, too, before it says 404 and not 403
-of an object that is not there; such a question names no prefix, hence `IfExists`.
+Each policy lets a pod list what it may read: otherwise S3 answers 403 instead of 404 for a missing
+object. Such a request has no prefix, hence `IfExists`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eks.aws import ask, find, foreign, pages, settled, unless_foreign
+from eks.aws import (
+    call_aws,
+    call_or_none,
+    find_if_ours,
+    foreign_error,
+    list_all,
+    wait_until_settled,
+)
 from eks.environment import Environment
-from eks.site import Row, Site, is_ours, tagged, tags_of
+from eks.site import Row, Site, is_ours, tag_list, tags_from_list
 from lab.cluster.workloads import AIRFLOW
 from lab.errors import LabError
 from lab.wait import NotYet
 
 POLICY, ROLE, ASSOCIATION = "policy", "role", "association"  # the ledger's kinds
 FOLDER = Path("eks", "policies")
-VERSIONS = 5  # of a policy that IAM keeps
-KNOWN_SECONDS = 120  # until EKS sees a role that was made just now
+VERSIONS = 5  # of a policy, that IAM keeps
+KNOWN_SECONDS = 120  # until EKS sees a new role
 LOGS = "remote-logs"  # the option
 
 
 @dataclass(frozen=True)
 class Role:
-    """A role, the policies that it has, and the service accounts whose pods have it."""
+    """A role, its policies, and the service accounts whose pods have it."""
 
     name: str
     policies: tuple[str, ...]  # files of `eks/policies/`, without .json
@@ -38,25 +45,25 @@ class Role:
 
 
 def roles(environment: Environment) -> list[Role]:
-    """The roles of an environment's pods."""
+    """Return the roles of an environment's pods."""
     name, logs = environment.cluster, LOGS in environment.options
     writers = ("airflow", "airflow-scheduler", "airflow-triggerer", "airflow-worker")
     found = [
         Role(f"{name}-steps", ("steps",), ("airflow-step",)),
         Role(f"{name}-airflow", ("airflow", "logs") if logs else ("airflow",), writers),
     ]
-    if logs:  # the API server shows them, and needs nothing else of AWS
+    if logs:  # the API server shows the logs, and needs nothing else of AWS
         found.append(Role(f"{name}-pages", ("pages",), ("airflow-api-server",)))
     return found
 
 
-def accounts(environment: Environment) -> list[str]:
-    """The service accounts whose pods are given a role."""
+def service_accounts(environment: Environment) -> list[str]:
+    """Return the service accounts whose pods are given a role."""
     return [account for role in roles(environment) for account in role.accounts]
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What `make` makes."""
+    """List what `make` creates."""
     return [
         Row("IAM role", role.name, f"Pod Identity of {', '.join(role.accounts)}")
         for role in roles(environment)
@@ -67,7 +74,7 @@ def plan(environment: Environment) -> list[Row]:
 
 
 def make(site: Site) -> None:
-    """Each service account's pods have their role, and no account has one that it should not have.
+    """Give each service account its role, and remove roles that accounts should not have.
 
     A pod gets its role when it starts. Raises NameTaken.
     """
@@ -76,8 +83,8 @@ def make(site: Site) -> None:
             make_policy(site, policy)
         make_role(site, role)
         for account in role.accounts:
-            associate(site, role, account)
-    drop_unwanted(site)
+            associate_account(site, role, account)
+    remove_unwanted(site)
 
 
 def policy_name(environment: Environment, policy: str) -> str:
@@ -92,8 +99,8 @@ def role_arn(site: Site, name: str) -> str:
     return f"arn:{site.aws.partition}:iam::{site.environment.account}:role/{name}"
 
 
-def document(site: Site, policy: str, **more: str) -> dict[str, Any]:
-    """A file of `eks/policies/`, filled in."""
+def render_document(site: Site, policy: str, **more: str) -> dict[str, Any]:
+    """Return a file of `eks/policies/`, filled in."""
     file = FOLDER / f"{policy}.json"
     text = (site.tree / file).read_text("utf-8")
     filled = site.environment.fill(text, file, partition=site.aws.partition, **more)
@@ -102,45 +109,45 @@ def document(site: Site, policy: str, **more: str) -> dict[str, Any]:
 
 
 def make_policy(site: Site, policy: str) -> None:
-    """IAM has the policy, and what it says is what the file says."""
+    """Create or update the policy in IAM from its file."""
     name = policy_name(site.environment, policy)
-    wanted = document(site, policy)
-    found = look_policy(site, name)
+    wanted = render_document(site, policy)
+    found = find_policy(site, name)
     with site.ledger.making(POLICY, name) as facts:
         facts["arn"] = policy_arn(site, name)
         if not found:
             create_policy(site, name, wanted)
-        elif said(site, found) != wanted:
+        elif read_policy_document(site, found) != wanted:
             replace_policy(site, facts["arn"], wanted)
 
 
-def look_policy(site: Site, name: str) -> Any:
-    """What IAM says about the policy; None without one. Raises NameTaken."""
+def find_policy(site: Site, name: str) -> Any:
+    """Return IAM's description of the policy; None without one. Raises NameTaken."""
     iam = site.aws.client("iam")
-    found = find(f"look at policy {name}", iam.get_policy, PolicyArn=policy_arn(site, name))
+    found = call_or_none(f"look at policy {name}", iam.get_policy, PolicyArn=policy_arn(site, name))
     return found and refuse_foreign(site, POLICY, name, found["Policy"])
 
 
 def refuse_foreign(site: Site, kind: str, name: str, found: Any) -> Any:
-    """The same. Raises NameTaken when it does not bear this environment's tags."""
-    if not is_ours(site.environment, tags_of(found.get("Tags", []))):
-        raise foreign(kind, name, site.environment)
+    """Return `found`. Raises NameTaken unless it has this environment's tags."""
+    if not is_ours(site.environment, tags_from_list(found.get("Tags", []))):
+        raise foreign_error(kind, name, site.environment)
     return found
 
 
 def create_policy(site: Site, name: str, wanted: dict[str, Any]) -> None:
-    ask(
+    call_aws(
         f"make policy {name}",
         site.aws.client("iam").create_policy,
         PolicyName=name,
         PolicyDocument=json.dumps(wanted),
-        Tags=tagged(site.environment),
+        Tags=tag_list(site.environment),
     )
 
 
-def said(site: Site, policy: Any) -> Any:
-    """The policy's present text."""
-    version = ask(
+def read_policy_document(site: Site, policy: Any) -> Any:
+    """Return the policy's current document."""
+    version = call_aws(
         f"read policy {policy['PolicyName']}",
         site.aws.client("iam").get_policy_version,
         PolicyArn=policy["Arn"],
@@ -150,11 +157,11 @@ def said(site: Site, policy: Any) -> Any:
 
 
 def replace_policy(site: Site, arn: str, wanted: dict[str, Any]) -> None:
-    """The policy says what is wanted. IAM keeps five versions: the oldest makes room."""
-    old = old_versions(site, arn)
+    """Replace the policy's document. IAM keeps five versions: the oldest makes room."""
+    old = list_old_versions(site, arn)
     for version in old[: max(0, len(old) + 2 - VERSIONS)]:
         delete_version(site, arn, version)
-    ask(
+    call_aws(
         f"change policy {arn}",
         site.aws.client("iam").create_policy_version,
         PolicyArn=arn,
@@ -163,76 +170,78 @@ def replace_policy(site: Site, arn: str, wanted: dict[str, Any]) -> None:
     )
 
 
-def old_versions(site: Site, arn: str) -> list[str]:
-    """The versions that do not count, the oldest first."""
+def list_old_versions(site: Site, arn: str) -> list[str]:
+    """List the versions that are not the default one, the oldest first."""
     iam = site.aws.client("iam")
     doing = f"list the versions of {arn}"
-    found = pages(doing, iam, "list_policy_versions", "Versions", PolicyArn=arn)
+    found = list_all(doing, iam, "list_policy_versions", "Versions", PolicyArn=arn)
     found.sort(key=lambda version: int(version["VersionId"].removeprefix("v")))
     return [version["VersionId"] for version in found if not version["IsDefaultVersion"]]
 
 
 def delete_version(site: Site, arn: str, version: str) -> None:
     delete = site.aws.client("iam").delete_policy_version
-    find(f"delete version {version} of {arn}", delete, PolicyArn=arn, VersionId=version)
+    call_or_none(f"delete version {version} of {arn}", delete, PolicyArn=arn, VersionId=version)
 
 
 def make_role(site: Site, role: Role) -> None:
-    """The role is there, trusts these service accounts of this cluster, and has its policies."""
-    trust = document(site, "trust", namespace=AIRFLOW, accounts='", "'.join(role.accounts))
-    found = look_role(site, role.name)
+    """Create or update the role: it trusts its service accounts here, and has its policies."""
+    trust = render_document(site, "trust", namespace=AIRFLOW, accounts='", "'.join(role.accounts))
+    found = find_role(site, role.name)
     with site.ledger.making(ROLE, role.name) as facts:
         facts["arn"] = role_arn(site, role.name)
         if not found:
             create_role(site, role.name, trust)
         elif found["AssumeRolePolicyDocument"] != trust:
-            ask(
+            call_aws(
                 f"change whom role {role.name} trusts",
                 site.aws.client("iam").update_assume_role_policy,
                 RoleName=role.name,
                 PolicyDocument=json.dumps(trust),
             )
-        attach(site, role)
+        attach_policies(site, role)
 
 
-def look_role(site: Site, name: str) -> Any:
-    """What IAM says about the role; None without one. Raises NameTaken."""
-    found = find(f"look at role {name}", site.aws.client("iam").get_role, RoleName=name)
+def find_role(site: Site, name: str) -> Any:
+    """Return IAM's description of the role; None without one. Raises NameTaken."""
+    found = call_or_none(f"look at role {name}", site.aws.client("iam").get_role, RoleName=name)
     return found and refuse_foreign(site, ROLE, name, found["Role"])
 
 
 def create_role(site: Site, name: str, trust: dict[str, Any]) -> None:
-    ask(
+    call_aws(
         f"make role {name}",
         site.aws.client("iam").create_role,
         RoleName=name,
         AssumeRolePolicyDocument=json.dumps(trust),
         Description=f"Pods of {site.environment.cluster}, by Pod Identity",
-        Tags=tagged(site.environment),
+        Tags=tag_list(site.environment),
     )
 
 
-def attach(site: Site, role: Role) -> None:
-    """The role has its policies and no other."""
+def attach_policies(site: Site, role: Role) -> None:
+    """Give the role its policies and no other."""
     iam = site.aws.client("iam")
     wanted = {policy_arn(site, policy_name(site.environment, name)) for name in role.policies}
-    had = attached(site, role.name)
+    had = list_attached_policies(site, role.name)
     for arn in sorted(wanted - had):
-        ask(f"give {role.name} {arn}", iam.attach_role_policy, RoleName=role.name, PolicyArn=arn)
-    detach(site, role.name, had - wanted)
+        call_aws(
+            f"give {role.name} {arn}", iam.attach_role_policy, RoleName=role.name, PolicyArn=arn
+        )
+    detach_policies(site, role.name, had - wanted)
 
 
-def attached(site: Site, role: str) -> set[str]:
+def list_attached_policies(site: Site, role: str) -> set[str]:
     iam = site.aws.client("iam")
     doing, key = f"list the policies of {role}", "AttachedPolicies"
-    found = pages(doing, iam, "list_attached_role_policies", key, RoleName=role)
+    found = list_all(doing, iam, "list_attached_role_policies", key, RoleName=role)
     return {policy["PolicyArn"] for policy in found}
 
 
-def detach(site: Site, role: str, policies: set[str]) -> None:
+def detach_policies(site: Site, role: str, policies: set[str]) -> None:
     call = site.aws.client("iam").detach_role_policy
     for arn in sorted(policies):
-        find(f"take {arn} from {role}", call, RoleName=role, PolicyArn=arn)
+        call_or_none(f"take {arn} from {role}", call, RoleName=role, PolicyArn=arn)
 
 
 # --- Associations -------------------------------------------------------------------------------
@@ -242,50 +251,50 @@ def association_name(environment: Environment, account: str) -> str:
     return f"{environment.cluster}/{AIRFLOW}/{account}"
 
 
-def associate(site: Site, role: Role, account: str) -> None:
-    """EKS gives the role to the service account's pods."""
-    found = look_association(site, account)
+def associate_account(site: Site, role: Role, account: str) -> None:
+    """Give the role to the service account's pods."""
+    found = find_association(site, account)
     wanted = role_arn(site, role.name)
     with site.ledger.making(ASSOCIATION, association_name(site.environment, account)) as facts:
         if found and found["roleArn"] == wanted:
             facts["id"] = found["associationId"]
             return
-        facts["id"] = settled(
-            lambda: give(site, account, wanted, found),
+        facts["id"] = wait_until_settled(
+            lambda: create_or_update_association(site, account, wanted, found),
             what=f"role {role.name}",
             timeout=KNOWN_SECONDS,
         )
 
 
-def look_association(site: Site, account: str) -> Any:
-    """What EKS says about the service account's association; None without one. Raises NameTaken."""
+def find_association(site: Site, account: str) -> Any:
+    """Return EKS's association of the service account; None without one. Raises NameTaken."""
     eks, cluster = site.aws.client("eks"), site.environment.cluster
     whose = {"clusterName": cluster, "namespace": AIRFLOW, "serviceAccount": account}
     doing, key = f"look at the association of {account}", "associations"
-    listed = pages(doing, eks, "list_pod_identity_associations", key, **whose)
+    listed = list_all(doing, eks, "list_pod_identity_associations", key, **whose)
     if not listed:
         return None
     which = {"clusterName": cluster, "associationId": listed[0]["associationId"]}
-    said = find(doing, eks.describe_pod_identity_association, **which)
+    said = call_or_none(doing, eks.describe_pod_identity_association, **which)
     if said and not is_ours(site.environment, said["association"].get("tags", {})):
         taken = association_name(site.environment, account)
-        raise foreign(ASSOCIATION, taken, site.environment)
+        raise foreign_error(ASSOCIATION, taken, site.environment)
     return said and said["association"]
 
 
-def give(site: Site, account: str, role: str, found: Any) -> str:
-    """The id of the association, which has this role: the one that was found, else a new one.
+def create_or_update_association(site: Site, account: str, role: str, found: Any) -> str:
+    """Set the role of the association that was found, else create one; return its id.
 
-    Raises NotYet while EKS does not know the role, which IAM has.
+    Raises NotYet while EKS does not know the role yet, though IAM has it.
     """
     eks = site.aws.client("eks")
-    call, which = eks.create_pod_identity_association, new_association(site, account)
+    call, which = eks.create_pod_identity_association, association_arguments(site, account)
     if found:
         call = eks.update_pod_identity_association
         which = {"associationId": found["associationId"]}
     cluster = site.environment.cluster
     try:
-        said = ask(f"give {account} {role}", call, clusterName=cluster, roleArn=role, **which)
+        said = call_aws(f"give {account} {role}", call, clusterName=cluster, roleArn=role, **which)
     except LabError as error:
         if "InvalidParameterException" in error.what and "role" in error.what.lower():
             raise NotYet(error.what) from error
@@ -293,31 +302,34 @@ def give(site: Site, account: str, role: str, found: Any) -> str:
     return str(said["association"]["associationId"])
 
 
-def new_association(site: Site, account: str) -> dict[str, Any]:
-    """What EKS is told of an association that is not there."""
+def association_arguments(site: Site, account: str) -> dict[str, Any]:
+    """Return the arguments that a new association takes."""
     return {"namespace": AIRFLOW, "serviceAccount": account, "tags": site.environment.tags}
 
 
 # --- Removing -----------------------------------------------------------------------------------
 
 
-def drop_unwanted(site: Site) -> None:
-    """What an earlier `apply` made in this cluster for an option that is off now is gone.
+def remove_unwanted(site: Site) -> None:
+    """Remove what an earlier `apply` made in this cluster for an option that is off now.
 
-    What the ledger names of another cluster is left to `remove`: pods there may be at work.
+    What the ledger names of another cluster is left to `remove`: pods there may be running.
     """
-    wanted = things(site.environment)
+    wanted = expected_resources(site.environment)
     here = site.environment.cluster
-    drop(site, {thing for thing in known(site) - wanted if cluster_of(thing[1]) == here})
+    remove_resources(
+        site,
+        {thing for thing in known_resources(site) - wanted if cluster_from_name(thing[1]) == here},
+    )
 
 
 def remove(site: Site) -> None:
-    """No pod is given a role any more; then there are no roles, and no policies."""
-    drop(site, known(site))
+    """Delete the associations, then the roles, then the policies."""
+    remove_resources(site, known_resources(site))
 
 
-def things(environment: Environment) -> set[tuple[str, str]]:
-    """The kind and the name of each thing that `make` makes."""
+def expected_resources(environment: Environment) -> set[tuple[str, str]]:
+    """Return the kind and the name of each thing that `make` creates."""
     found: set[tuple[str, str]] = set()
     for role in roles(environment):
         found.add((ROLE, role.name))
@@ -326,35 +338,35 @@ def things(environment: Environment) -> set[tuple[str, str]]:
     return found
 
 
-def known(site: Site) -> set[tuple[str, str]]:
-    """What there may be: what the ledger names, and what is made with any option."""
+def known_resources(site: Site) -> set[tuple[str, str]]:
+    """Return what may exist: what the ledger names, and what any option creates."""
     every = replace(site.environment, options=(*site.environment.options, LOGS))
     named = {(entry.kind, entry.name) for entry in site.ledger.entries()}
-    return things(every) | {(kind, name) for kind, name in named if kind in REMOVALS}
+    return expected_resources(every) | {(kind, name) for kind, name in named if kind in REMOVALS}
 
 
-def drop(site: Site, unwanted: set[tuple[str, str]]) -> None:
-    """These are gone, each in the cluster that it was made for."""
-    for kind, gone in REMOVALS.items():
+def remove_resources(site: Site, unwanted: set[tuple[str, str]]) -> None:
+    """Delete these, each in the cluster that it was made for."""
+    for kind, delete in REMOVALS.items():
         for name in sorted(name for other, name in unwanted if other == kind):
-            gone(of_cluster(site, cluster_of(name)), name)
+            delete(site_for_cluster(site, cluster_from_name(name)), name)
 
 
-def cluster_of(name: str) -> str:
-    """The cluster for which the thing of this name was made. What follows it has no `-`."""
+def cluster_from_name(name: str) -> str:
+    """Return the cluster for which a thing of this name was made. What follows it has no `-`."""
     return name.partition("/")[0] if "/" in name else name.rpartition("-")[0]
 
 
-def of_cluster(site: Site, cluster: str) -> Site:
-    """The site as it was with this cluster: whose a thing is, the cluster's tag says, too."""
+def site_for_cluster(site: Site, cluster: str) -> Site:
+    """Return the site with this cluster instead: the cluster's tag, too, says whose a thing is."""
     return replace(site, environment=replace(site.environment, cluster=cluster))
 
 
-def dissociate(site: Site, name: str) -> None:
-    """The service account's pods are given no role when they start."""
+def remove_association(site: Site, name: str) -> None:
+    """Delete the association: the service account's pods get no role when they start."""
     account = name.rpartition("/")[2]
-    if found := unless_foreign(look_association, site, account):
-        find(
+    if found := find_if_ours(find_association, site, account):
+        call_or_none(
             f"take the role from {account}",
             site.aws.client("eks").delete_pod_identity_association,
             clusterName=site.environment.cluster,
@@ -364,24 +376,24 @@ def dissociate(site: Site, name: str) -> None:
 
 
 def remove_role(site: Site, name: str) -> None:
-    if unless_foreign(look_role, site, name):
-        detach(site, name, attached(site, name))
-        find(f"delete role {name}", site.aws.client("iam").delete_role, RoleName=name)
+    if find_if_ours(find_role, site, name):
+        detach_policies(site, name, list_attached_policies(site, name))
+        call_or_none(f"delete role {name}", site.aws.client("iam").delete_role, RoleName=name)
     site.ledger.forget(ROLE, name)
 
 
 def remove_policy(site: Site, name: str) -> None:
-    if unless_foreign(look_policy, site, name):
+    if find_if_ours(find_policy, site, name):
         arn = policy_arn(site, name)
-        for version in old_versions(site, arn):
+        for version in list_old_versions(site, arn):
             delete_version(site, arn, version)
-        find(f"delete policy {name}", site.aws.client("iam").delete_policy, PolicyArn=arn)
+        call_or_none(f"delete policy {name}", site.aws.client("iam").delete_policy, PolicyArn=arn)
     site.ledger.forget(POLICY, name)
 
 
-# In the order in which they can go: a role has policies, and none while a pod is given it.
+# In the order of deletion: an association uses its role, and a role its policies.
 REMOVALS: dict[str, Callable[[Site, str], None]] = {
-    ASSOCIATION: dissociate,
+    ASSOCIATION: remove_association,
     ROLE: remove_role,
     POLICY: remove_policy,
 }

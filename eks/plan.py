@@ -1,7 +1,6 @@
-"""What an apply would do: what differs from kind, what is made in AWS, what an attestation says.
+"""The `plan` command: what differs from kind, what is made in AWS, whether the tree is attested.
 
-Nothing here needs an account, credentials or a network, and nothing is changed but files in the
-environment's own folder.
+It needs no account, credentials or network, and changes only files in the environment's own folder.
 """
 
 from __future__ import annotations
@@ -37,104 +36,106 @@ from lab.cluster import tools
 from lab.config import Config
 from lab.errors import PromotionError
 from lab.progress import Report, phase
-from lab.wait import together
+from lab.wait import run_in_parallel
 
-WIDTH = 160  # where no terminal says how wide it is
-# In the order in which they are made.
+WIDTH = 160  # columns, where stdout is no terminal
+# In the order of creation.
 MADE = (bucket, registry, cluster, filesystem, disks, identity, repositories, release)
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What would be promoted, held against what kind runs and what Kubernetes takes."""
+    """What would be promoted, compared with kind and validated for Kubernetes."""
 
-    judged: tuple[tuple[Difference, str | None], ...]  # with the reason why it may be
+    judged: tuple[tuple[Difference, str | None], ...]  # with the reason that allows it
     verdict: Verdict
 
     @property
     def refused(self) -> list[Difference]:
-        """The differences that nothing allows."""
+        """The differences that no entry of promotion.yaml allows."""
         return [row for row, reason in self.judged if reason is None]
 
     def check(self) -> None:
-        """Raises PromotionError for what Kubernetes or promotion.yaml does not take."""
+        """Raise PromotionError for an invalid object or a difference that is not allowed."""
         if self.verdict.refused:
             raise PromotionError(
-                listed("Kubernetes would refuse", self.verdict.refused), "correct these files"
+                format_list("Kubernetes would refuse", self.verdict.refused), "correct these files"
             )
         if rows := self.refused:
             names = [f"{row.object} {row.field}" for row in rows]
             raise PromotionError(
-                listed(
+                format_list(
                     f"EKS differs from kind in what {difference.PROMOTION} does not allow", names
                 ),
                 f"make both the same, or add an entry with its reason to {difference.PROMOTION}",
             )
 
 
-def listed(what: str, names: Sequence[str]) -> str:
-    """A message with its first ten lines."""
+def format_list(what: str, names: Sequence[str]) -> str:
+    """Format a message that lists the first ten names, and how many more there are."""
     more = [f"and {len(names) - 10} more"] if len(names) > 10 else []
     return "\n    ".join([f"{what}:", *names[:10], *more])
 
 
-def compare(environment: Environment, config: Config, folder: Path) -> Promotion:
-    """Both renderings, made side by side in `folder`, and what is to be said of them.
+def render_and_compare(environment: Environment, config: Config, folder: Path) -> Promotion:
+    """Render for kind and for EKS in `folder`, in parallel; compare and validate the results.
 
-    Raises MachineError where kubectl, helm or the chart can't be had, LabError when something
+    Raise MachineError when kubectl, helm or the chart can't be obtained, LabError when something
     can't be rendered.
     """
-    together(*(partial(tools.find, name) for name in ("kubectl", "helm")))
+    run_in_parallel(*(partial(tools.find, name) for name in ("kubectl", "helm")))
     with ThreadPoolExecutor(2) as pool:
-        kind = pool.submit(rendering.on_kind, config, folder / "kind")
-        eks = pool.submit(rendering.on_eks, environment, config, folder / "eks")
+        kind = pool.submit(rendering.render_kind, config, folder / "kind")
+        eks = pool.submit(rendering.render_eks, environment, config, folder / "eks")
         one, other = kind.result().objects(), eks.result().objects()
-    allowed = difference.allowed(config.tree / difference.PROMOTION)
-    judged = difference.judge(difference.rows(one, other), allowed, environment.options)
-    reasons = [None, *(entry.why for entry in allowed)]  # in this order a person reads them
+    allowed = difference.read_allowed(config.tree / difference.PROMOTION)
+    judged = difference.judge_differences(
+        difference.find_differences(one, other), allowed, environment.options
+    )
+    reasons = [None, *(entry.why for entry in allowed)]  # the order of display
     ordered = sorted(judged, key=lambda pair: reasons.index(pair[1]))
-    return Promotion(tuple(ordered), validation.judge(other, environment.kubernetes))
+    return Promotion(tuple(ordered), validation.validate_objects(other, environment.kubernetes))
 
 
-def gate(environment: Environment, config: Config, folder: Path) -> None:
-    """Returns when this may be promoted: an attestation covers it, and each difference is allowed.
+def check_promotable(environment: Environment, config: Config, folder: Path) -> None:
+    """Raise PromotionError unless an attestation covers the tree and every difference is allowed.
 
-    Raises PromotionError and what `compare` raises.
+    Raise what `render_and_compare` raises, too.
     """
-    attestation.check(config, signer(environment, config))
-    compare(environment, config, folder).check()
+    attestation.check(config, public_key_path(environment, config))
+    render_and_compare(environment, config, folder).check()
 
 
-def signer(environment: Environment, config: Config) -> Path | None:
-    """The public key that an attestation must be signed with."""
+def public_key_path(environment: Environment, config: Config) -> Path | None:
+    """Return the path of the public key that verifies attestations; None if none is required."""
     return config.tree / environment.attestation_key if environment.attestation_key else None
 
 
-# --- What a person reads ------------------------------------------------------------------------
+# --- Output -------------------------------------------------------------------------------------
 
 
 def show(
     environment: Environment, config: Config, folder: Path, report: Report = phase
 ) -> Promotion:
-    """The whole plan is printed. Raises PromotionError when it could not be applied.
+    """Print the whole plan. Raise PromotionError when it could not be applied.
 
-    A missing attestation is no failure here: a person plans before everything was tested.
+    A missing attestation is no failure here: one may plan before everything is tested.
     """
     out = Console(highlight=False)
     if not out.is_terminal:
         out.width = WIDTH
-    out.print(introduced(environment))
+    out.print(render_heading(environment))
     with report("Render and validate what kind and EKS get; compare"):
-        found = compare(environment, config, folder)
-    out.print(validated(found.verdict, environment))
-    out.print(tables.compared(found.judged))
-    out.print(tables.made(row for step in MADE for row in step.plan(environment)))
-    out.print(attested(environment, config))
+        found = render_and_compare(environment, config, folder)
+    out.print(render_verdict(found.verdict, environment))
+    out.print(tables.render_differences(found.judged))
+    out.print(tables.render_resources(row for step in MADE for row in step.plan(environment)))
+    out.print(render_attestation(environment, config))
     found.check()
     return found
 
 
-def introduced(environment: Environment) -> Text:
+def render_heading(environment: Environment) -> Text:
     options = ", ".join(environment.options) or "none"
     return Text.assemble(
         ("Plan for ", ""),
@@ -144,8 +145,8 @@ def introduced(environment: Environment) -> Text:
     )
 
 
-def validated(verdict: Verdict, environment: Environment) -> Text:
-    """How many objects are valid, which are not, and which nobody here can judge."""
+def render_verdict(verdict: Verdict, environment: Environment) -> Text:
+    """Render how many objects are valid, which are not, and which have no schema."""
     lines = [(f"\n{verdict.valid} objects are valid for Kubernetes {environment.kubernetes}\n", "")]
     lines += [(f"  refused: {line}\n", "red") for line in verdict.refused]
     if verdict.unknown:
@@ -153,11 +154,11 @@ def validated(verdict: Verdict, environment: Environment) -> Text:
     return Text.assemble(*lines)
 
 
-def attested(environment: Environment, config: Config) -> Text:
-    """Whether this checkout was tested on kind, and what to do next."""
+def render_attestation(environment: Environment, config: Config) -> Text:
+    """Render whether this checkout was tested on kind, and what to do next."""
     again = f"nox -s eks -- apply -e {environment.name}"
     try:
-        found = attestation.check(config, signer(environment, config))
+        found = attestation.check(config, public_key_path(environment, config))
     except PromotionError as error:
         style, said = "yellow", f"no: {error.what}"
         again = f"{error.fix}; then: {again}"

@@ -1,4 +1,4 @@
-"""What options need in the cluster and no apply brings: it is there, or it is asked for."""
+"""What options need in the cluster and no apply installs: checked, and asked for if missing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lab.errors import PromotionError
 
 
 @dataclass(frozen=True)
-class Needed:
-    """One object that a person brings, and which option does not work without it."""
+class Prerequisite:
+    """One object that a person installs, and the option that does not work without it."""
 
     option: str
     name: str  # as kubectl takes it
@@ -20,10 +20,10 @@ class Needed:
     namespace: str | None = None
 
 
-NEEDED = (
-    Needed("rds", "configmap/rds-ca", "RDS's certificates", AIRFLOW),
-    Needed("ingress", "ingressclass/alb", "the AWS Load Balancer Controller"),
-    Needed(
+PREREQUISITES = (
+    Prerequisite("rds", "configmap/rds-ca", "RDS's certificates", AIRFLOW),
+    Prerequisite("ingress", "ingressclass/alb", "the AWS Load Balancer Controller"),
+    Prerequisite(
         "external-secrets",
         "customresourcedefinition/externalsecrets.external-secrets.io",
         "the External Secrets operator",
@@ -32,11 +32,13 @@ NEEDED = (
 
 
 def check(environment: Environment, api: Cluster) -> None:
-    """Raises PromotionError when an option that is on lacks something in the cluster.
+    """Raise PromotionError when an option that is on lacks something in the cluster.
 
-    Of a namespace that is not there yet nothing is asked: an apply makes it, and asks then.
+    A namespace that does not exist yet is not checked: an apply creates it, and checks then.
     """
-    lacking = [one for one in NEEDED if one.option in environment.options and lacks(api, one)]
+    lacking = [
+        one for one in PREREQUISITES if one.option in environment.options and is_missing(api, one)
+    ]
     if lacking:
         listed = "".join(f"\n    {one.option}: {one.name}, {one.meaning}" for one in lacking)
         files = ", ".join(str(OPTIONS / one.option / "kustomization.yaml") for one in lacking)
@@ -47,13 +49,14 @@ def check(environment: Environment, api: Cluster) -> None:
         )
 
 
-def lacks(api: Cluster, needed: Needed) -> bool:
-    """Whether the cluster has a place for it, but not the thing."""
-    if needed.namespace and not found(api, f"namespace/{needed.namespace}"):
+def is_missing(api: Cluster, needed: Prerequisite) -> bool:
+    """Return whether the object is missing. Before its namespace exists, it is not."""
+    if needed.namespace and not exists(api, f"namespace/{needed.namespace}"):
         return False
     where = ("--namespace", needed.namespace) if needed.namespace else ()
-    return not found(api, needed.name, *where)
+    return not exists(api, needed.name, *where)
 
 
-def found(api: Cluster, *words: str) -> bool:
+def exists(api: Cluster, *words: str) -> bool:
+    """Return whether the cluster has the object, named as for `kubectl get`."""
     return bool(api.kubectl("get", *words, "--ignore-not-found", "--output", "name").strip())

@@ -1,4 +1,4 @@
-"""The images that this checkout builds, in the account's registry: each by its digest."""
+"""This checkout's images in the account's registry (ECR), each by its digest."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eks.aws import ask, find, foreign, unless_foreign
+from eks.aws import call_aws, call_or_none, find_if_ours, foreign_error
 from eks.environment import Environment
 from eks.rendering import PUSHED
-from eks.site import Row, Site, is_ours, tagged, tags_of
+from eks.site import Row, Site, is_ours, tag_list, tags_from_list
 from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, MachineError, PromotionError
-from lab.files import make_private
+from lab.files import make_private_folder
 from lab.shell import run
 
 KIND = "repository"
@@ -28,7 +28,7 @@ ARCHITECTURE = "amd64"  # of the machines in eks/cluster.yaml
 PUSH_SECONDS = 3600
 LOGIN_SECONDS = 60
 AGAIN = "run the same command again: what the registry has already is not sent twice"
-# A push that was cut off leaves layers, and maybe images, that no tag names.
+# An interrupted push leaves untagged layers, and maybe untagged images.
 TIDY = {
     "rules": [
         {
@@ -48,7 +48,7 @@ TIDY = {
 
 @dataclass(frozen=True)
 class Login:
-    """Who may push to a registry."""
+    """An account that may push to a registry."""
 
     server: str
     user: str
@@ -56,79 +56,87 @@ class Login:
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What `make` makes."""
+    """List what `make` creates."""
     cost = "GB-months stored"
     return [
-        Row("ECR repository", name(environment, key), "tags are never moved, scanned", cost)
+        Row(
+            "ECR repository",
+            repository_name(environment, key),
+            "tags are never moved, scanned",
+            cost,
+        )
         for key in PUSHED
     ]
 
 
-def name(environment: Environment, key: str) -> str:
-    """The repository of an image. ECR's names have small letters, and no two marks in a row."""
+def repository_name(environment: Environment, key: str) -> str:
+    """Return the name of an image's repository: lower case, no two marks in a row, as ECR asks."""
     cluster = re.sub("[^a-z0-9]+", "-", environment.cluster.lower()).strip("-")
     return f"{cluster}/{key}"
 
 
 def make(site: Site) -> None:
-    """The registry has the images of this checkout. Raises NameTaken, MachineError."""
+    """Create the repositories unless they exist, and push this checkout's images.
+
+    Raises NameTaken, MachineError.
+    """
     for key in PUSHED:
-        make_repository(site, name(site.environment, key))
-    push(site)
+        make_repository(site, repository_name(site.environment, key))
+    push_images(site)
 
 
 # --- Repositories -------------------------------------------------------------------------------
 
 
 def make_repository(site: Site, repository: str) -> None:
-    """The repository is there: a tag once given is never moved, what is pushed is scanned."""
-    found = look(site, repository)
+    """Create or configure the repository: tags are never moved, pushed images are scanned."""
+    found = find_repository(site, repository)
     with site.ledger.making(KIND, repository) as facts:
         if not found:
-            found = create(site, repository)
+            found = create_repository(site, repository)
         else:
-            settle(site, repository)
+            configure_repository(site, repository)
         facts["uri"] = found["repositoryUri"]
-        tidy(site, repository)
+        expire_untagged_images(site, repository)
 
 
-def look(site: Site, repository: str) -> Any:
-    """What ECR says about the repository; None without one. Raises NameTaken."""
+def find_repository(site: Site, repository: str) -> Any:
+    """Return ECR's description of the repository; None without one. Raises NameTaken."""
     ecr = site.aws.client("ecr")
     doing = f"look at repository {repository}"
-    said = find(doing, ecr.describe_repositories, repositoryNames=[repository])
+    said = call_or_none(doing, ecr.describe_repositories, repositoryNames=[repository])
     if not said:
         return None
     found = said["repositories"][0]
-    tags = ask(doing, ecr.list_tags_for_resource, resourceArn=found["repositoryArn"])["tags"]
-    if not is_ours(site.environment, tags_of(tags)):
-        raise foreign(KIND, repository, site.environment)
+    tags = call_aws(doing, ecr.list_tags_for_resource, resourceArn=found["repositoryArn"])["tags"]
+    if not is_ours(site.environment, tags_from_list(tags)):
+        raise foreign_error(KIND, repository, site.environment)
     return found
 
 
-def create(site: Site, repository: str) -> Any:
-    return ask(
+def create_repository(site: Site, repository: str) -> Any:
+    return call_aws(
         f"make repository {repository}",
         site.aws.client("ecr").create_repository,
         repositoryName=repository,
         imageTagMutability="IMMUTABLE",
         imageScanningConfiguration={"scanOnPush": True},
         encryptionConfiguration={"encryptionType": "AES256"},
-        tags=tagged(site.environment),
+        tags=tag_list(site.environment),
     )["repository"]
 
 
-def settle(site: Site, repository: str) -> None:
-    """A repository that is there is as a new one would be."""
+def configure_repository(site: Site, repository: str) -> None:
+    """Configure an existing repository as a new one is."""
     ecr = site.aws.client("ecr")
     doing, which = f"settle repository {repository}", {"repositoryName": repository}
-    ask(doing, ecr.put_image_tag_mutability, imageTagMutability="IMMUTABLE", **which)
+    call_aws(doing, ecr.put_image_tag_mutability, imageTagMutability="IMMUTABLE", **which)
     scan = {"scanOnPush": True}
-    ask(doing, ecr.put_image_scanning_configuration, imageScanningConfiguration=scan, **which)
+    call_aws(doing, ecr.put_image_scanning_configuration, imageScanningConfiguration=scan, **which)
 
 
-def tidy(site: Site, repository: str) -> None:
-    ask(
+def expire_untagged_images(site: Site, repository: str) -> None:
+    call_aws(
         f"tidy repository {repository}",
         site.aws.client("ecr").put_lifecycle_policy,
         repositoryName=repository,
@@ -137,11 +145,11 @@ def tidy(site: Site, repository: str) -> None:
 
 
 def remove(site: Site) -> None:
-    """There are no repositories, and none of the images that were in them."""
+    """Delete the repositories and the images in them."""
     made = {entry.name for entry in site.ledger.entries(KIND)}
-    for repository in sorted(made | {name(site.environment, key) for key in PUSHED}):
-        if unless_foreign(look, site, repository):
-            find(
+    for repository in sorted(made | {repository_name(site.environment, key) for key in PUSHED}):
+        if find_if_ours(find_repository, site, repository):
+            call_or_none(
                 f"delete repository {repository}",
                 site.aws.client("ecr").delete_repository,
                 repositoryName=repository,
@@ -153,57 +161,57 @@ def remove(site: Site) -> None:
 # --- Images -------------------------------------------------------------------------------------
 
 
-def push(site: Site) -> dict[str, str]:
-    """Each image as `repository@sha256:…`, by its key. What the registry has is not sent again."""
-    known = images.locked(site.tree)
-    held = digests(site)
-    lacking = [known[key] for key in PUSHED if key not in held]
+def push_images(site: Site) -> dict[str, str]:
+    """Push the images that the registry lacks; return each as `repository@sha256:…`, by its key."""
+    known = images.read_lock(site.tree)
+    present = list_references(site)
+    lacking = [known[key] for key in PUSHED if key not in present]
     for image in lacking:
-        images.provide(known, image)
+        images.ensure_image(known, image)
         refuse_other_machine(image)
     if lacking:
-        with signed_in(login(site), site.folder / "docker") as env:
+        with docker_login(get_login(site), site.folder / "docker") as env:
             for image in lacking:
-                send(image.name, f"{uri(site, image.key)}:{image.tag}", env)
-    return confirmed(site)
+                push_image(image.name, f"{repository_uri(site, image.key)}:{image.tag}", env)
+    return require_references(site)
 
 
-def digests(site: Site) -> dict[str, str]:
-    """The same for the images that the registry has by now."""
-    known = images.locked(site.tree)
-    held = {key: digest(site, known[key]) for key in PUSHED}
-    return {key: f"{uri(site, key)}@{found}" for key, found in held.items() if found}
+def list_references(site: Site) -> dict[str, str]:
+    """Return the images that the registry has as `repository@sha256:…`, by their keys."""
+    known = images.read_lock(site.tree)
+    digests = {key: find_digest(site, known[key]) for key in PUSHED}
+    return {key: f"{repository_uri(site, key)}@{found}" for key, found in digests.items() if found}
 
 
-def digest(site: Site, image: Image) -> str | None:
-    """What the registry says is the digest of this content; None when it has none."""
-    said = find(
+def find_digest(site: Site, image: Image) -> str | None:
+    """Return the registry's digest of this image's content; None when it lacks it."""
+    said = call_or_none(
         f"look for image {image.name}",
         site.aws.client("ecr").describe_images,
-        repositoryName=name(site.environment, image.key),
+        repositoryName=repository_name(site.environment, image.key),
         imageIds=[{"imageTag": image.tag}],
     )
     return str(said["imageDetails"][0]["imageDigest"]) if said else None
 
 
-def uri(site: Site, key: str) -> str:
-    """The address of an image's repository, which is there."""
-    repository = name(site.environment, key)
+def repository_uri(site: Site, key: str) -> str:
+    """Return the address of an image's repository, which must exist."""
+    repository = repository_name(site.environment, key)
     entry = site.ledger.find(KIND, repository)
     facts = entry.facts if entry else {}
-    return str(facts.get("uri") or look(site, repository)["repositoryUri"])
+    return str(facts.get("uri") or find_repository(site, repository)["repositoryUri"])
 
 
-def confirmed(site: Site) -> dict[str, str]:
-    """All images, as the registry has them. Raises CloudBusy when it lacks one that was sent."""
-    held = digests(site)
-    if lacking := sorted({*PUSHED} - {*held}):
+def require_references(site: Site) -> dict[str, str]:
+    """Return the references of all images. Raises CloudBusy when the registry lacks one."""
+    references = list_references(site)
+    if lacking := sorted({*PUSHED} - {*references}):
         raise CloudBusy(f"the registry does not have {', '.join(lacking)} yet", AGAIN)
-    return held
+    return references
 
 
 def refuse_other_machine(image: Image) -> None:
-    """Raises MachineError when the cluster's machines could not run the image."""
+    """Raise MachineError when the cluster's machines could not run the image."""
     said = docker.docker("image", "inspect", "--format", "{{.Architecture}}", image.name).strip()
     if said != ARCHITECTURE:
         raise MachineError(
@@ -213,9 +221,9 @@ def refuse_other_machine(image: Image) -> None:
         )
 
 
-def login(site: Site) -> Login:
-    """The registry's login of the next twelve hours."""
-    said = ask("sign in to the registry", site.aws.client("ecr").get_authorization_token)
+def get_login(site: Site) -> Login:
+    """Return a login to the registry, valid for twelve hours."""
+    said = call_aws("sign in to the registry", site.aws.client("ecr").get_authorization_token)
     data = said["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     return Login(data["proxyEndpoint"].removeprefix("https://"), user, password)
@@ -225,11 +233,14 @@ def login(site: Site) -> Login:
 
 
 @contextmanager
-def signed_in(who: Login, folder: Path) -> Iterator[Mapping[str, str]]:
-    """The environment in which `docker push` may: the login is in a folder that goes afterwards."""
-    shutil.rmtree(folder, ignore_errors=True)  # a killed push may have left one
-    make_private(folder)
-    env = {**os.environ, **engine(), "DOCKER_CONFIG": str(folder)}
+def docker_login(who: Login, folder: Path) -> Iterator[Mapping[str, str]]:
+    """Log in to a registry and yield the environment for `docker push`.
+
+    The login is in `folder`, which is deleted afterwards.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed push
+    make_private_folder(folder)
+    env = {**os.environ, **docker_host_env(), "DOCKER_CONFIG": str(folder)}
     command = ["docker", "login", "--username", who.user, "--password-stdin", who.server]
     try:
         run(command, timeout=LOGIN_SECONDS, fix=AGAIN, env=env, stdin=who.password)
@@ -238,16 +249,16 @@ def signed_in(who: Login, folder: Path) -> Iterator[Mapping[str, str]]:
         shutil.rmtree(folder)
 
 
-def engine() -> dict[str, str]:
-    """Where Docker is: a configuration of our own does not know which context a person uses."""
+def docker_host_env() -> dict[str, str]:
+    """Return DOCKER_HOST: our own configuration folder does not know the person's context."""
     if "DOCKER_HOST" in os.environ:
         return {}
     shown = docker.docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
     return {"DOCKER_HOST": shown.strip()} if shown.strip() else {}
 
 
-def send(image: str, target: str, env: Mapping[str, str]) -> str:
-    """The digest under which the registry now has the image as `target`."""
+def push_image(image: str, target: str, env: Mapping[str, str]) -> str:
+    """Push the image as `target`; return the digest that the registry has it under."""
     docker.docker("tag", image, target)
     try:
         said = run(["docker", "push", target], timeout=PUSH_SECONDS, fix=AGAIN, env=env)

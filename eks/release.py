@@ -1,8 +1,7 @@
-"""What runs in the cluster: the overlay's objects, the Secrets, and Airflow by its chart."""
+"""What runs in the cluster: the overlay's objects, the Secrets, and Airflow's Helm release."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -12,44 +11,48 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from eks import cluster, prerequisites
+from eks import cluster, kubeconfig, prerequisites
 from eks.access import PASSWORD, USER
-from eks.aws import settled
+from eks.aws import wait_until_settled
 from eks.environment import PRIVATE, Environment
-from eks.rendering import Made, made, overlay, values
+from eks.rendering import AwsOutputs, make_folder, render_overlay, write_values_files
 from eks.site import Row, Site
 from lab.client import git
 from lab.cluster import chart, manifests, workloads
-from lab.cluster.api import CALL_SECONDS, Cluster, answers_known
+from lab.cluster.api import CALL_SECONDS, Cluster, translating_errors
+from lab.cluster.secrets import METADATA, Value, Values, join, random_values
 from lab.cluster.workloads import AIRFLOW, STORES
 from lab.delivery import ssh
 from lab.errors import AccountError, LabError, NameTaken, PromotionError
 from lab.layout import OWNER
 from lab.shell import tail
-from lab.wait import NotYet, together
+from lab.wait import NotYet, run_in_parallel
 
 KIND = "namespaces"
 LABEL = "mlops-lab/environment"  # of every object of the overlay
-OWNED = "namespace,storageclass"  # what holds the rest, or is there for all
-# What an option brings and takes away again by itself, and what a person has to look at first.
+OWNED = "namespace,storageclass"  # what contains the rest, or is cluster-wide
+# Kinds that an option adds: deleted when it is turned off, or left for the user to look at first.
 CLOSED = "networkpolicy"
 KEPT = "statefulset,persistentvolumeclaim,service,configmap"
-HOPELESS = ("InvalidImageName", "ErrImageNeverPull")  # a pull that fails is tried again
+HOPELESS = ("InvalidImageName", "ErrImageNeverPull")  # a failed pull is retried, so not in here
 START_SECONDS = 900  # nodes may have to be added first
 REMOVE_SECONDS = 600
 SSH_FOLDER = "/opt/airflow/pipelines-ssh"
-LONG = 32  # random bytes
 EXTERNAL = "external-secrets"
 
 
 @dataclass(frozen=True)
 class Given:
-    """A value of a Secret that only a person knows: from a variable, until the cluster has it."""
+    """A value of a Secret that only the user knows: from a variable until the cluster has it."""
 
     variable: str
     secret: str
     key: str
-    option: str | None = None  # asked for only with this option
+    option: str | None = None  # needed only with this option
+
+    @property
+    def is_git_login(self) -> bool:
+        return self.secret == "git-credentials"  # noqa: S105  a Secret's name
 
 
 GIVEN = (
@@ -59,7 +62,7 @@ GIVEN = (
     Given("OIDC_CLIENT_SECRET", "airflow-oidc", "client-secret", "oidc"),
     Given("PIPELINES_SSH_KEY", "pipelines-ssh", "key", PRIVATE),
 )
-# What the cluster makes in AWS by itself, or needs there, by option.
+# By option: what the cluster itself creates in AWS, or needs there.
 BROUGHT = (
     (
         "ingress",
@@ -67,40 +70,39 @@ BROUGHT = (
     ),
     ("external-secrets", Row("Secrets Manager", "entries", "yours: read", "entries, calls")),
 )
-Values = dict[tuple[str, str], dict[str, str]]  # by namespace and name of the Secret
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What an apply would bring to the cluster."""
+    """List what an apply would install in the cluster."""
     options = ", ".join(environment.options) or "no options"
     return [
-        Row("Secrets", AIRFLOW, secrets_in_words(environment)),
+        Row("Secrets", AIRFLOW, describe_secrets(environment)),
         Row("overlay", "manifests/overlays/eks", options),
         *(row for option, row in BROUGHT if option in environment.options),
-        Row("Helm release", f"{AIRFLOW}/{chart.RELEASE}", f"chart {chart.pinned()['version']}"),
+        Row("Helm release", f"{AIRFLOW}/{chart.RELEASE}", f"chart {chart.read_pin()['version']}"),
     ]
 
 
-def secrets_in_words(environment: Environment) -> str:
+def describe_secrets(environment: Environment) -> str:
     if EXTERNAL in environment.options:
         return "brought by the External Secrets operator from AWS Secrets Manager"
-    asked = ", ".join(one.variable for one in asked_for(environment))
+    asked = ", ".join(one.variable for one in required_values(environment))
     return f"random values, and yours: {asked}"
 
 
-def asked_for(environment: Environment) -> list[Given]:
-    """What a person has to give for this environment."""
+def required_values(environment: Environment) -> list[Given]:
+    """List the values that the user has to supply for this environment."""
     if EXTERNAL in environment.options:
         return []
     return [one for one in GIVEN if one.option is None or one.option in environment.options]
 
 
-def api_of(site: Site) -> Cluster:
-    """The cluster's API, as the person who runs the command. The cluster has to be there.
+def connect_api(site: Site) -> Cluster:
+    """Return the API of the cluster, which must exist, with the user's own credentials.
 
-    Raises AccountError when it does not let that person in.
+    Raise AccountError when it refuses them.
     """
-    api = Cluster(cluster.kubeconfig(site))
+    api = Cluster(kubeconfig.write_kubeconfig(site))
     try:
         api.kubectl("get", "namespace", "default", "--output", "name")
     except LabError as error:
@@ -114,16 +116,16 @@ def api_of(site: Site) -> Cluster:
 
 
 def check(site: Site, api: Cluster | None) -> None:
-    """Raises PromotionError when nobody has given a value that a Secret needs, neither a variable
-    nor the cluster, or when an option lacks something; NameTaken when something in the cluster is
-    somebody else's. `api` is None while there is no cluster."""
+    """Raise PromotionError when neither a variable nor the cluster has a value that a Secret needs,
+    or when an option lacks a prerequisite; NameTaken when something in the cluster belongs to
+    somebody else. `api` is None while there is no cluster."""
     if api:
-        refuse_foreign(site, api, render(site, Made()))
+        refuse_foreign(site, api, render_manifests(site, AwsOutputs()))
     lacking = [
         one.variable
-        for one in asked_for(site.environment)
+        for one in required_values(site.environment)
         if not os.environ.get(one.variable)
-        and not (api and held(api, AIRFLOW, one.secret, one.key))
+        and not (api and secret_value(api, AIRFLOW, one.secret, one.key))
     ]
     if lacking:
         raise PromotionError(
@@ -134,15 +136,15 @@ def check(site: Site, api: Cluster | None) -> None:
         prerequisites.check(site.environment, api)
 
 
-def held(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
-    """A value that a Secret of the cluster has."""
-    return (api.secret(namespace, secret) or {}).get(key)
+def secret_value(api: Cluster, namespace: str, secret: str, key: str) -> str | None:
+    """Return one value of a Secret in the cluster; None if the cluster does not have it."""
+    return (api.read_secret(namespace, secret) or {}).get(key)
 
 
 def refuse_foreign(site: Site, api: Cluster, rendered: str) -> None:
-    """Raises NameTaken when a namespace or storage class of our names is not this environment's."""
-    ours = {named(entry) for entry in manifests.objects(rendered)}
-    for name, owner in there(api, OWNED).items():
+    """Raise NameTaken when a namespace or storage class of our names is not this environment's."""
+    ours = {kind_and_name(entry) for entry in manifests.parse_objects(rendered)}
+    for name, owner in owners_by_name(api, OWNED).items():
         if name in ours and owner != site.environment.name:
             raise NameTaken(
                 f"the cluster has {name} without the label {LABEL}={site.environment.name}:"
@@ -151,65 +153,69 @@ def refuse_foreign(site: Site, api: Cluster, rendered: str) -> None:
             )
 
 
-def there(api: Cluster, kinds: str, *where: str) -> dict[str, str | None]:
-    """Whose label each object of these kinds has, by its kind and name."""
+def owners_by_name(api: Cluster, kinds: str, *where: str) -> dict[str, str | None]:
+    """Return by `Kind/name` the environment in the label of each object of these kinds, or None."""
     shown = json.loads(api.kubectl("get", kinds, *where, "--output", "json"))["items"]
-    return {named(entry): entry["metadata"].get("labels", {}).get(LABEL) for entry in shown}
+    return {kind_and_name(entry): entry["metadata"].get("labels", {}).get(LABEL) for entry in shown}
 
 
-def named(entry: Mapping[str, Any]) -> str:
-    """An object by its kind and name."""
+def kind_and_name(entry: Mapping[str, Any]) -> str:
+    """Return `Kind/name` of an object."""
     return f"{entry['kind']}/{entry['metadata']['name']}"
 
 
-def make(site: Site, known: Made) -> None:
-    """The cluster has the overlay's objects, their Secrets, and Airflow of this checkout, serving.
+def make(site: Site, outputs: AwsOutputs) -> None:
+    """Apply the overlay and its Secrets, install Airflow, and wait until it serves.
 
-    What is so already is left alone. Raises LabError's children.
+    What is up to date is left alone. Raise subclasses of LabError.
     """
-    api = api_of(site)
-    rendered = render(site, known)
+    api = connect_api(site)
+    rendered = render_manifests(site, outputs)
     with site.ledger.making(KIND, site.environment.cluster):
         refuse_foreign(site, api, rendered)
-        api.apply(manifests.namespaces(rendered))
+        api.apply(manifests.select_namespaces(rendered))
         prerequisites.check(site.environment, api)
         write_secrets(site, api)
         api.apply(rendered)
         prune(site, api, rendered)
-    install(site, api)
+    install_airflow(site, api)
 
 
-def render(site: Site, known: Made) -> str:
-    """The overlay as it is applied; a copy stays for reading."""
-    rendered = overlay(site.environment, site.tree, made(site.folder / "overlay"), known)
+def render_manifests(site: Site, outputs: AwsOutputs) -> str:
+    """Render the overlay as it is applied; keep a copy in the site's folder, for reading."""
+    rendered = render_overlay(
+        site.environment, site.tree, make_folder(site.folder / "overlay"), outputs
+    )
     (site.folder / "manifests.yaml").write_text(rendered, "utf-8")
     return rendered
 
 
 def prune(site: Site, api: Cluster, rendered: str) -> None:
-    """No way is open any more that only an option needed which is now off. What else such an option
-    has left is named: it may hold data."""
-    wanted = {named(entry) for entry in manifests.objects(rendered)}
+    """Delete the network policies of options that are now off; print what else they left, which may
+    hold data."""
+    wanted = {kind_and_name(entry) for entry in manifests.parse_objects(rendered)}
     ours = ("--selector", f"{LABEL}={site.environment.name}")
     for namespace in (AIRFLOW, STORES):
         where = ("--namespace", namespace)
-        for name in there(api, CLOSED, *where, *ours).keys() - wanted:
+        for name in owners_by_name(api, CLOSED, *where, *ours).keys() - wanted:
             api.kubectl("delete", name.lower(), *where, "--ignore-not-found")
-        for name in sorted(there(api, KEPT, *where, *ours).keys() - wanted):
+        for name in sorted(owners_by_name(api, KEPT, *where, *ours).keys() - wanted):
             print(f"  {namespace}: {name} is of an option that is off: yours to remove")
 
 
-def install(site: Site, api: Cluster) -> None:
-    """Airflow's release is made of this checkout's values, and its components serve."""
-    files = values(site.environment, site.tree, made(site.folder / "values"), versions_of(api))
+def install_airflow(site: Site, api: Cluster) -> None:
+    """Install or upgrade Airflow's release with this checkout's values; wait until it serves."""
+    files = write_values_files(
+        site.environment, site.tree, make_folder(site.folder / "values"), read_secret_versions(api)
+    )
     chart.install(site.config, api, files)
     parts = workloads.AIRFLOW_COMPONENTS
     ready = partial(workloads.await_ready, timeout=START_SECONDS, hopeless=HOPELESS)
-    together(*(partial(ready, api, part) for part in parts))
+    run_in_parallel(*(partial(ready, api, part) for part in parts))
 
 
-def versions_of(api: Cluster) -> str:
-    """Another text when a Secret that Airflow's pods may read is another one; not what it holds."""
+def read_secret_versions(api: Cluster) -> str:
+    """Return a text that changes with any Secret that Airflow's pods may read; without contents."""
     chosen = ("--selector", "heritage!=Helm", "--field-selector", "type=Opaque")
     each = "{.metadata.name} {.metadata.uid} {.metadata.resourceVersion}"
     shown = f'jsonpath={{range .items[*]}}{each}{{"\\n"}}{{end}}'
@@ -220,106 +226,91 @@ def versions_of(api: Cluster) -> str:
 
 
 def write_secrets(site: Site, api: Cluster) -> None:
-    """The cluster has every Secret that Airflow and the steps need; what is random stays as it is.
+    """Write every Secret that Airflow and the steps need; random values stay as they are.
 
-    With the External Secrets operator, it brings them.
+    Do nothing with the option external-secrets: its operator creates them.
     """
     if EXTERNAL in site.environment.options:
         return
-    for (namespace, name), content in wanted(site.environment, api).items():
+    for (namespace, name), content in build_secrets(site.environment, api).items():
         api.write_secret(namespace, name, content)
 
 
-def wanted(environment: Environment, api: Cluster) -> Values:
-    """Every Secret's values: given ones, those that the cluster has, or new random ones."""
+def build_secrets(environment: Environment, api: Cluster) -> Values:
+    """Return every Secret's values: supplied, kept from the cluster, or new random ones."""
+    made: dict[str, str] = {}  # by what two Secrets may share
 
-    def kept(namespace: str, name: str, key: str) -> str:
-        return held(api, namespace, name, key) or secrets.token_urlsafe(LONG)
+    def find(value: Value) -> str:
+        known = secret_value(api, value.namespace, value.secret, value.key)
+        new = value.encode(secrets.token_urlsafe(value.length))
+        return made.setdefault(str(value.stored), known or new)
 
-    database = database_of(environment, api, kept)
-    login = {one.variable: given(api, one) for one in GIVEN if one.secret == "git-credentials"}  # noqa: S105
-    both = git.sync_keys(login[USER], login[PASSWORD])
-    return {
-        **database,
-        (AIRFLOW, "airflow-fernet-key"): {"fernet-key": fernet(api)},
-        **{
-            (AIRFLOW, name): {key: kept(AIRFLOW, name, key)}
-            for name, key in (
-                ("airflow-api-secret-key", "api-secret-key"),
-                ("airflow-jwt-secret", "jwt-secret"),
-            )
-        },
-        (AIRFLOW, "airflow-login"): {
-            "user": OWNER,
-            "password": kept(AIRFLOW, "airflow-login", "password"),
-        },
+    login = {one.variable: supplied_value(api, one) for one in GIVEN if one.is_git_login}
+    both = git.git_sync_keys(login[USER], login[PASSWORD])
+    named = {
+        (AIRFLOW, "airflow-metadata"): {"connection": METADATA},
+        (AIRFLOW, "airflow-login"): {"user": OWNER},
         (AIRFLOW, "git-credentials"): both,
-        (AIRFLOW, "pipelines-credentials"): both | {"connection": connection(environment, login)},
-        **optional(environment, api),
+        (AIRFLOW, "pipelines-credentials"): {
+            **both,
+            "connection": git_connection(environment, login),
+        },
     }
+    found = join(random_values(find, on_kind=False), named, option_secrets(environment, api))
+    if "rds" in environment.options:
+        del found[STORES, "postgresql"]
+        found[AIRFLOW, "airflow-metadata"] = rds_secret(environment, api)
+    return found
 
 
-def given(api: Cluster, one: Given) -> str:
-    """A person's value: of the variable where it is set, else the cluster's.
+def supplied_value(api: Cluster, one: Given) -> str:
+    """Return a value of the user's: from the variable if it is set, else from the cluster.
 
-    Raises PromotionError where there is none.
+    Raise PromotionError when neither has it.
     """
-    found = os.environ.get(one.variable) or held(api, AIRFLOW, one.secret, one.key)
+    found = os.environ.get(one.variable) or secret_value(api, AIRFLOW, one.secret, one.key)
     if not found:
         raise PromotionError(f"{one.variable} is not set", "set it for this one command")
     return found
 
 
-def fernet(api: Cluster) -> str:
-    """Airflow's key for what it encrypts in its database: 32 bytes of padded base64."""
-    known = held(api, AIRFLOW, "airflow-fernet-key", "fernet-key")
-    return known or base64.urlsafe_b64encode(secrets.token_bytes(LONG)).decode()
+def rds_secret(environment: Environment, api: Cluster) -> dict[str, str]:
+    """Return how Airflow reaches its metadata in RDS: an address without a password, and it."""
+    rds = next(one for one in GIVEN if one.option == "rds")
+    address = environment.fill(RDS, "option rds")
+    return {"connection": address, "password": supplied_value(api, rds)}
 
 
-def database_of(environment: Environment, api: Cluster, kept: Any) -> Values:
-    """How Airflow reaches its metadata: an address without a password, and the password."""
-    if "rds" in environment.options:
-        rds = next(one for one in GIVEN if one.option == "rds")
-        address = environment.fill(RDS, "option rds")
-        return {(AIRFLOW, "airflow-metadata"): {"connection": address, "password": given(api, rds)}}
-    password = kept(STORES, "postgresql", "password")
-    return {
-        (STORES, "postgresql"): {"password": password},
-        (AIRFLOW, "airflow-metadata"): {"connection": IN_CLUSTER, "password": password},
-    }
-
-
-IN_CLUSTER = "postgresql://airflow@postgresql.stores.svc.cluster.local:5432/airflow"
-# How TLS is checked is in variables that both of Airflow's drivers read: see the option rds.
+# TLS verification is set in variables that both of Airflow's drivers read: see the option rds.
 RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
 
 
-def connection(environment: Environment, login: Mapping[str, str]) -> str:
-    """Airflow's connection to the pipelines' repository."""
+def git_connection(environment: Environment, login: Mapping[str, str]) -> str:
+    """Return Airflow's connection to the pipelines repository, as JSON."""
     if PRIVATE in environment.options:
         files = (f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
-        return json.dumps(ssh.connection(environment.pipelines, *files))
-    return json.dumps(git.connection(environment.pipelines, login[USER], login[PASSWORD]))
+        return json.dumps(ssh.airflow_connection(environment.pipelines, *files))
+    return json.dumps(git.airflow_connection(environment.pipelines, login[USER], login[PASSWORD]))
 
 
-def optional(environment: Environment, api: Cluster) -> Values:
-    """The Secrets that options ask for."""
+def option_secrets(environment: Environment, api: Cluster) -> Values:
+    """Build the Secrets that options need."""
     found: Values = {}
-    for one in asked_for(environment):
+    for one in required_values(environment):
         if one.option in {"oidc", PRIVATE}:
-            found.setdefault((AIRFLOW, one.secret), {})[one.key] = given(api, one)
+            found.setdefault((AIRFLOW, one.secret), {})[one.key] = supplied_value(api, one)
     if client := found.get((AIRFLOW, "pipelines-ssh")):
-        client["key"] = client["key"].rstrip("\n") + "\n"  # $(cat key) has none; ssh wants one
-        client |= ssh_client(environment)
+        client["key"] = client["key"].rstrip("\n") + "\n"  # ssh needs it; $(cat key) strips it
+        client |= ssh_client_config(environment)
     return found
 
 
-def ssh_client(environment: Environment) -> dict[str, str]:
-    """What SSH has to be told beside its key: the one server that it may trust."""
+def ssh_client_config(environment: Environment) -> dict[str, str]:
+    """Return SSH's files beside the key: its config, and the only trusted server's host key."""
     hosts = environment.fill("${pipelines_host_key}", "option private-repository")
     return {
         "known-hosts": f"{ssh.SERVER} {hosts}\n",
-        "config": ssh.config(f"{SSH_FOLDER}/known-hosts"),
+        "config": ssh.client_config(f"{SSH_FOLDER}/known-hosts"),
     }
 
 
@@ -327,14 +318,14 @@ def ssh_client(environment: Environment) -> dict[str, str]:
 
 
 def remove(site: Site) -> None:
-    """Nothing of the environment is in the cluster: neither Airflow, nor volumes, nor namespaces.
+    """Remove Airflow, its volumes and its namespaces from the cluster, if the cluster exists.
 
-    A cluster that is gone has nothing either. One that an apply made and that does not let go goes
-    as a whole afterwards; of any other, the failure is raised.
+    Raise a failure only if the cluster is not ours: one that an apply made is deleted as a whole
+    afterwards.
     """
     if cluster.exists(site):
         try:
-            clear(site, api_of(site))
+            clear_namespaces(site, connect_api(site))
         except LabError as error:
             if not site.environment.make_cluster:
                 raise
@@ -346,32 +337,32 @@ def first_line(error: LabError) -> str:
     return error.what.splitlines()[0]
 
 
-def clear(site: Site, api: Cluster) -> None:
-    """The cluster has none of this environment's namespaces, volumes and storage classes."""
-    mine = there(api, OWNED, "--selector", f"{LABEL}={site.environment.name}")
+def clear_namespaces(site: Site, api: Cluster) -> None:
+    """Delete this environment's release, namespaces, volumes and storage classes."""
+    mine = owners_by_name(api, OWNED, "--selector", f"{LABEL}={site.environment.name}")
     if f"Namespace/{AIRFLOW}" in mine:
         flags = ("--namespace", AIRFLOW, "--ignore-not-found", "--wait")
         where = ("--kubeconfig", api.kubeconfig)
         chart.helm("uninstall", chart.RELEASE, *flags, *where, timeout=REMOVE_SECONDS)
-    delete(site, api, "namespace")
+    delete_owned(site, api, "namespace")
     namespaces = {name.partition("/")[2] for name in mine if name.startswith("Namespace/")}
     gone = partial(refuse_volumes, api, namespaces)
-    settled(gone, what="the removal of volumes", timeout=REMOVE_SECONDS)
-    delete(site, api, "storageclass")
+    wait_until_settled(gone, what="the removal of volumes", timeout=REMOVE_SECONDS)
+    delete_owned(site, api, "storageclass")
 
 
 def refuse_volumes(api: Cluster, namespaces: Collection[str]) -> None:
-    """Raises NotYet while the cluster has volumes of these namespaces: without the cluster, nobody
+    """Raise NotYet while the cluster has volumes of these namespaces: without the cluster, nothing
     would delete them."""
-    with answers_known():
+    with translating_errors():
         found = api.core.list_persistent_volume(_request_timeout=CALL_SECONDS).items
     claims = [volume.spec.claim_ref for volume in found if volume.spec.claim_ref]
     if left := [claim.name for claim in claims if claim.namespace in namespaces]:
         raise NotYet(f"there are volumes of {', '.join(left)}")
 
 
-def delete(site: Site, api: Cluster, kind: str) -> None:
-    """No object of this kind that is this environment's is left. Raises LabError."""
+def delete_owned(site: Site, api: Cluster, kind: str) -> None:
+    """Delete this environment's objects of this kind and wait for it. Raise PromotionError."""
     mine = f"{LABEL}={site.environment.name}"
     words = ("delete", kind, "--selector", mine, "--ignore-not-found", "--wait")
     try:

@@ -1,4 +1,4 @@
-"""What git holds for an environment: the DAGs that it runs, and the dataset's first version."""
+"""An environment's git repositories: the DAGs that it runs, the dataset's first version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from eks.environment import FOLDER, Environment
 from eks.site import Row, Site
 from lab.client import versions
-from lab.client.git import git
+from lab.client.git import run_git
 from lab.dataset import first_version
 from lab.dataset.employees import EMPLOYEES_NAME
 from lab.delivery import publish
@@ -23,15 +23,15 @@ from lab.errors import (
     ProofError,
 )
 from lab.home.state import State
+from lab.layout import STORE
 from lab.model import Access
 
-GENERATED = first_version.path_of(Path(EMPLOYEES_NAME))
+GENERATED = first_version.repository_path(Path(EMPLOYEES_NAME))
 CONFIG = ".dvc/config"
-STORE = "store"  # the folder in the bucket: the steps may read and write datasets nowhere else
 
 
 def plan(environment: Environment) -> list[Row]:
-    """What an apply would leave in git."""
+    """List what an apply would read from git and commit to it."""
     first = "its first version, where it has none" if environment.dataset == GENERATED else "as is"
     return [
         Row("git branch", f"{environment.pipelines} {environment.branch}", "read; never written"),
@@ -40,14 +40,14 @@ def plan(environment: Environment) -> list[Row]:
 
 
 def check(site: Site, access: Access) -> None:
-    """Raises PromotionError unless the branch that the environment follows holds the checkout's
-    DAGs, and its datasets are stored in its bucket; LabError when a repository can't be read.
-    Changes nothing."""
-    refuse_elsewhere(site, held(access))
+    """Raise PromotionError unless the branch that the environment follows holds the checkout's DAGs
+    and its datasets are stored in its bucket; LabError when a repository can't be read. Changes
+    nothing."""
+    refuse_other_store(site, read_datasets_state(access))
     if site.environment.pipelines.startswith("ssh:"):
         print("  not checked: the pipelines' branch, which is read by an SSH key of the cluster's")
         return
-    if odd := different(site, access):
+    if odd := compare_dags(site, access):
         branch = site.environment.branch
         raise PromotionError(
             f"branch {branch} of {site.environment.pipelines} does not hold the DAGs of this"
@@ -57,18 +57,18 @@ def check(site: Site, access: Access) -> None:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the datasets repository has at its newest commit."""
+class DatasetsState:
+    """What the newest commit of the datasets repository holds."""
 
-    pointer: bool  # at the dataset's path
-    store: str | None  # where DVC keeps the bytes: bucket/folder, "" if that is not said
+    pointer: bool  # whether there is one at the dataset's path
+    store: str | None  # bucket/folder of the DVC remote; "" if .dvc/config names none
 
 
-def held(access: Access) -> Held:
-    """What there is. Raises AccountError when the git server does not take our account."""
+def read_datasets_state(access: Access) -> DatasetsState:
+    """Clone the repository and read its state. Raise AccountError when git refuses our account."""
     try:
-        with versions.clone(access) as folder:
-            return newest(access, folder)
+        with versions.temporary_clone(access) as folder:
+            return read_newest_commit(access, folder)
     except AccessError as error:
         raise AccountError(
             f"the git server of {access.git_url} refused {access.git_user!r}",
@@ -76,36 +76,36 @@ def held(access: Access) -> Held:
         ) from error
 
 
-def newest(access: Access, folder: Path) -> Held:
-    """What a clone's newest commit has; of a repository without one, nothing.
+def read_newest_commit(access: Access, folder: Path) -> DatasetsState:
+    """Read the state of the clone's newest commit; an empty one when there is no commit.
 
-    Raises ProofError when the pointer is none.
+    Raise ProofError when the pointer is invalid.
     """
     try:
-        commit = versions.resolve(access, folder, "main")
+        commit = versions.resolve_commit(access, folder, "main")
     except CommitError:
-        return Held(pointer=False, store=None)
+        return DatasetsState(pointer=False, store=None)
     pointer = f"{access.dataset_path}.dvc"
     asked = ("ls-tree", "-z", "--name-only", commit, "--", pointer, CONFIG)
-    names = git(access, *asked, cwd=folder).split("\0")
+    names = run_git(access, *asked, cwd=folder).split("\0")
     if pointer in names:
-        (text,) = versions.contents(access, folder, [f"{commit}:{pointer}"])
-        versions.version_of(commit, text, "")  # which refuses what is no pointer
-    store = store_of(access, folder, commit) if CONFIG in names else None
-    return Held(pointer in names, store)
+        (text,) = versions.read_blobs(access, folder, [f"{commit}:{pointer}"])
+        versions.version_from_pointer(commit, text, "")  # raises ProofError unless it is a pointer
+    store = read_store(access, folder, commit) if CONFIG in names else None
+    return DatasetsState(pointer in names, store)
 
 
-def store_of(access: Access, folder: Path, commit: str) -> str:
-    """Bucket and folder of the DVC remote; nothing when the configuration names none."""
+def read_store(access: Access, folder: Path, commit: str) -> str:
+    """Return bucket/folder of the DVC remote; "" when the configuration names none."""
     try:
-        return "/".join(versions.remote_of(access, folder, commit))
+        return "/".join(versions.read_remote(access, folder, commit))
     except ProofError:
         return ""
 
 
-def refuse_elsewhere(site: Site, found: Held) -> None:
-    """Raises PromotionError when the repository's versions are not stored in our bucket."""
-    if found == Held(pointer=False, store=None):
+def refuse_other_store(site: Site, found: DatasetsState) -> None:
+    """Raise PromotionError when the repository's versions are not stored in our bucket."""
+    if found == DatasetsState(pointer=False, store=None):
         return  # `make` configures it
     chosen = site.environment
     wanted = f"{chosen.bucket}/{STORE}"
@@ -118,59 +118,62 @@ def refuse_elsewhere(site: Site, found: Held) -> None:
         )
 
 
-def different(site: Site, access: Access) -> list[str]:
-    """The files of dags/ that are not the same in the branch and in this checkout."""
+def compare_dags(site: Site, access: Access) -> list[str]:
+    """List the files of dags/ that differ between the branch and this checkout."""
     branch = site.environment.branch
-    with publish.cloned(access, site.environment.pipelines) as clone:
+    with publish.temporary_clone(access, site.environment.pipelines) as clone:
         try:
-            git(access, "checkout", "--quiet", f"origin/{branch}", cwd=clone)
+            run_git(access, "checkout", "--quiet", f"origin/{branch}", cwd=clone)
         except LabError as error:
             raise PromotionError(
                 f"{site.environment.pipelines} has no branch {branch}",
                 f"make it: git push origin main:{branch}",
             ) from error
         mine = clone.parent / "checkout"
-        publish.mirror(site.tree / publish.FOLDER, mine)
-        return sorted(compared(mine, clone / publish.FOLDER))
+        publish.mirror_dag_folder(site.tree / publish.FOLDER, mine)
+        return sorted(compare_folders(mine, clone / publish.FOLDER))
 
 
-def compared(one: Path, other: Path) -> set[str]:
-    """The files below two folders that only one has, or that differ."""
-    names = {f.relative_to(top).as_posix() for top in (one, other) for f in files(top)}
-    return {name for name in names if not same(one / name, other / name)}
+def compare_folders(one: Path, other: Path) -> set[str]:
+    """Return the files that only one of the folders has, or that differ."""
+    names = {f.relative_to(top).as_posix() for top in (one, other) for f in list_dag_files(top)}
+    return {name for name in names if not is_same_file(one / name, other / name)}
 
 
-def files(top: Path) -> list[Path]:
-    """What counts below a folder: what is attested, and what Airflow would parse beside that.
+def list_dag_files(top: Path) -> list[Path]:
+    """List the files below a folder that are attested, and those that Airflow would parse as well.
 
-    A link to a folder counts as a file, which no checkout has: nobody follows it out of the clone.
+    A link to a folder counts as a file, so that it differs from any checkout's and is never
+    followed out of the clone.
     """
     found = (path for path in top.rglob("*") if path.is_symlink() or path.is_file())
-    return [path for path in found if attested(path.relative_to(top)) or parsed(path)]
+    return [
+        path for path in found if is_attested(path.relative_to(top)) or is_parsed_by_airflow(path)
+    ]
 
 
-def attested(name: Path) -> bool:
-    """Whether a file of this name below dags/ is published, and attested."""
+def is_attested(name: Path) -> bool:
+    """Return whether a file of this name below dags/ is published, and so attested."""
     return not publish.NOT_DAGS("", list(name.parts))
 
 
-def parsed(path: Path) -> bool:
-    """Whether Airflow looks for DAGs in it, hidden or not: as its DAG processor chooses files."""
+def is_parsed_by_airflow(path: Path) -> bool:
+    """Return whether Airflow's DAG processor would look for DAGs in the file, hidden or not."""
     return path.is_file() and (path.suffix == ".py" or zipfile.is_zipfile(path))
 
 
-def same(one: Path, other: Path) -> bool:
+def is_same_file(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def make(site: Site, access: Access) -> None:
-    """The datasets repository names a first version of the dataset, whose bytes are in the bucket.
+    """Store the dataset in the bucket and commit its first version, unless there is a version.
 
-    Raises PromotionError where there is none and the kit has none to give, and where the bytes are
-    in another bucket.
+    Raise PromotionError when there is none and the dataset is not the generated one, or when the
+    repository stores its versions in another bucket.
     """
-    found = held(access)
-    refuse_elsewhere(site, found)
+    found = read_datasets_state(access)
+    refuse_other_store(site, found)
     if found.pointer:
         return
     if site.environment.dataset != GENERATED:
@@ -180,5 +183,5 @@ def make(site: Site, access: Access) -> None:
         )
     config = site.config
     known = State(access.backend, "postgresql", GENERATED, None, {})
-    first_version.prepare(config, known)
-    first_version.publish(config, known, first_version.environment(config, access))
+    first_version.prepare_dataset(config, known)
+    first_version.publish_dataset(config, known, first_version.import_environment(config, access))

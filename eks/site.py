@@ -1,4 +1,4 @@
-"""One environment at work: what it is, where it is in AWS, and what was made of it."""
+"""One environment and what its commands need: AWS's clients, its ledger, its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOME = ".lab-eks"  # apart from a lab's home: `lab down --purge` must not forget
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that a plan would make, for the table that a person reads."""
+    """One thing that a plan would make: a row of the table that a person reads."""
 
     kind: str
     name: str
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Site:
-    """One environment at work. `folder` is private to its owner and outlives every command."""
+    """One environment in use. `folder` is private to its owner and outlives every command."""
 
     environment: Environment
     aws: Aws
@@ -36,28 +36,28 @@ class Site:
 
     @property
     def config(self) -> Config:
-        """The kit's choices for it: where the chart and the attestation are, and its own home."""
+        """The kit's configuration for it: where the chart and the attestation are, its own home."""
         return replace(Config.from_environment(), home=self.folder / "home", tree=self.tree)
 
 
-def at(environment: Environment, home: Path, tree: Path = TREE) -> Site:
-    """The site of an environment. Makes its folder, and calls nobody."""
+def create_site(environment: Environment, home: Path, tree: Path = TREE) -> Site:
+    """Return the site of an environment, and create its folder, without the network."""
     folder = home / environment.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     aws = Aws(environment.region)
     return Site(environment, aws, Ledger(folder / "ledger.json", environment.place), folder, tree)
 
 
-def tagged(environment: Environment) -> list[dict[str, str]]:
-    """The environment's tags in the form that most of AWS takes."""
+def tag_list(environment: Environment) -> list[dict[str, str]]:
+    """Return the environment's tags as the list that most of AWS's services take."""
     return [{"Key": key, "Value": value} for key, value in environment.tags.items()]
 
 
-def tags_of(listed: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Tags that AWS gives in that form, by their keys."""
+def tags_from_list(listed: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the tags of such a list as a dictionary."""
     return {tag["Key"]: tag["Value"] for tag in listed}
 
 
 def is_ours(environment: Environment, tags: Mapping[str, str]) -> bool:
-    """Whether what bears these tags was made for this very environment, by whichever checkout."""
+    """Return whether what has these tags was made for this environment, by whichever checkout."""
     return environment.tags.items() <= tags.items()

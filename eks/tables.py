@@ -1,4 +1,4 @@
-"""How a plan is drawn: differences by their reasons, and what would be made."""
+"""The tables of a plan: differences grouped by reason, and what would be made."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from rich.text import Text
 from eks.difference import PROMOTION, WHOLE, Difference
 from eks.site import Row
 
-MOST_OBJECTS, MOST_FIELDS, MOST_LETTERS = 6, 4, 56  # of allowed differences, in one place
-BEFORE = 12  # letters before the first one in which two long texts differ
+MOST_OBJECTS, MOST_FIELDS, MOST_LETTERS = 6, 4, 56  # shown per group of allowed differences
+BEFORE = 12  # letters shown before the first one in which two long texts differ
 ABSENT = "—"
 HEADINGS = ("object", "field", "kind", "EKS")
-# Where most fields of a pod are, and which of its containers they are of.
+# The path prefix of most fields of a pod, and the container in it.
 IN_A_POD = re.compile(r"^(pod_template_file\.yaml\.|spec\.template\.|template\.)spec\.")
 CONTAINER = re.compile(r"\b(c|initC)ontainers\[[^]]+\]")
 Cells = tuple[str, str, str]  # field, kind, EKS
 
 
-def compared(judged: Sequence[tuple[Difference, str | None]]) -> Group:
-    """The differences by their reasons: those without one in red, and each of them."""
-    shown: list[RenderableType] = [Text("Differences from kind", "bold"), blank(HEADINGS, "dim")]
+def render_differences(judged: Sequence[tuple[Difference, str | None]]) -> Group:
+    """Render the differences by reason; those that nothing allows in red and in full."""
+    shown: list[RenderableType] = [
+        Text("Differences from kind", "bold"),
+        create_table(HEADINGS, "dim"),
+    ]
     by_reason: dict[str | None, list[Difference]] = {}
     for row, reason in judged:
         by_reason.setdefault(reason, []).append(row)
     for reason, rows in by_reason.items():
         title = reason or f"NOT ALLOWED by {PROMOTION}"
         shown.append(Text(f"{title} ({len(rows)})", "cyan" if reason else "bold red"))
-        shown.append(table(rows, allowed=reason is not None))
+        shown.append(differences_table(rows, allowed=reason is not None))
     if not judged:
         shown.append(Text("  none"))
     return Group(*shown, "")
 
 
-def table(rows: Iterable[Difference], *, allowed: bool) -> Table:
-    """Differences of one reason; what is said of many objects stands once."""
-    drawn = blank()
-    for cells in folded(rows) if allowed else ((row.object, *said(row)) for row in rows):
+def differences_table(rows: Iterable[Difference], *, allowed: bool) -> Table:
+    """Return the table of the differences of one reason; allowed ones are folded."""
+    drawn = create_table()
+    for cells in fold_rows(rows) if allowed else ((row.object, *row_cells(row)) for row in rows):
         drawn.add_row(*map(Text, cells), style="" if allowed else "red")
     return drawn
 
 
-def blank(cells: Sequence[str] = (), style: str = "") -> Table:
-    """A table of four columns, as wide as every other; with a row, or none yet."""
+def create_table(cells: Sequence[str] = (), style: str = "") -> Table:
+    """Create a table of four columns of fixed ratios, with one row if `cells` are given."""
     drawn = Table(box=None, show_header=False, expand=True, padding=(0, 2, 0, 2))
     for ratio in (4, 4, 3, 3):
         drawn.add_column(ratio=ratio, overflow="fold")
@@ -57,17 +60,17 @@ def blank(cells: Sequence[str] = (), style: str = "") -> Table:
     return drawn
 
 
-def folded(rows: Iterable[Difference]) -> Iterator[tuple[str, str, str, str]]:
-    """The rows of allowed differences: what is the same in many containers and objects stands
-    once, and of many fields the first ones."""
+def fold_rows(rows: Iterable[Difference]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of allowed differences: the same one in several containers or objects once,
+    and at most MOST_FIELDS fields for each group of objects."""
     alike: dict[Cells, dict[str, None]] = {}
     for row in rows:
-        field, one, other = said(row)
+        field, one, other = row_cells(row)
         field = CONTAINER.sub("containers[…]", IN_A_POD.sub("", field))
         alike.setdefault((field, one, other), {})[row.object] = None
     by_objects: dict[str, list[Cells]] = {}
     for cells, objects in alike.items():
-        by_objects.setdefault(names([*objects]), []).append(cells)
+        by_objects.setdefault(format_objects([*objects]), []).append(cells)
     for shown, fields in by_objects.items():
         for index, cells in enumerate(fields[:MOST_FIELDS]):
             yield "" if index else shown, *cells
@@ -75,23 +78,23 @@ def folded(rows: Iterable[Difference]) -> Iterator[tuple[str, str, str, str]]:
             yield "", f"… and {len(fields) - MOST_FIELDS} more", "", ""
 
 
-def said(row: Difference) -> Cells:
-    """The field and what the two sides say, short enough to be read side by side."""
-    return "the whole object" if row.field == WHOLE else row.field, *beside(row.kind, row.eks)
+def row_cells(row: Difference) -> Cells:
+    """Return the field and its two values, shortened to be read side by side."""
+    return "the whole object" if row.field == WHOLE else row.field, *shorten_pair(row.kind, row.eks)
 
 
-def beside(one: str | None, other: str | None) -> tuple[str, str]:
-    """Two values, each in a line; long ones from where they begin to differ."""
+def shorten_pair(one: str | None, other: str | None) -> tuple[str, str]:
+    """Return two values on one line each; long ones cut to start near their first difference."""
     left, right = (ABSENT if value is None else " ".join(value.split()) for value in (one, other))
     same = sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))
     )
     start = max(0, same - BEFORE)
-    return shortened(left, start), shortened(right, start)
+    return shorten_text(left, start), shorten_text(right, start)
 
 
-def shortened(text: str, start: int) -> str:
-    """The text, or that part of it which begins at `start`."""
+def shorten_text(text: str, start: int) -> str:
+    """Return the text, or if it is too long, MOST_LETTERS of it from `start` on."""
     if len(text) <= MOST_LETTERS:
         return text
     start = min(start, len(text) - MOST_LETTERS)
@@ -99,8 +102,8 @@ def shortened(text: str, start: int) -> str:
     return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")
 
 
-def names(objects: Sequence[str]) -> str:
-    """Objects, those of one kind and namespace in a line, and not too many lines."""
+def format_objects(objects: Sequence[str]) -> str:
+    """Format object names, one line per kind and namespace, at most MOST_OBJECTS lines."""
     found = []
     for place, group in groupby(objects, key=lambda name: name.rpartition("/")[0]):
         found.append(f"{place}/{', '.join(name.rpartition('/')[2] for name in group)}")
@@ -108,8 +111,8 @@ def names(objects: Sequence[str]) -> str:
     return "\n".join([*found[:MOST_OBJECTS], *more])
 
 
-def made(rows: Iterable[Row]) -> Group:
-    """What AWS and the cluster would have, and what drives its monthly cost."""
+def render_resources(rows: Iterable[Row]) -> Group:
+    """Render what would be made in AWS and the cluster, and what drives its monthly cost."""
     drawn = Table("", "", "", "units that cost", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for row in rows:
         drawn.add_row(*map(Text, (row.kind, row.name, row.what, row.cost)))

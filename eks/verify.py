@@ -1,4 +1,4 @@
-"""The proof on the cluster: no pod can read a static key; a run's commit brings its data back."""
+"""The `verify` command: no pod can read a static key; a run's commit restores its data."""
 
 from __future__ import annotations
 
@@ -21,27 +21,30 @@ RUN_SECONDS = 1800  # a node may have to be added for the first step
 
 
 def prove(site: Site, report: Report = phase) -> Proof:
-    """What a run on the cluster made, proved from here. Raises StaticKey, RunError, ProofError."""
+    """Run the pipeline on the cluster and prove from here what it made.
+
+    Raise StaticKey, RunError or ProofError.
+    """
     with report("Check the account"):
         check_account(site.aws, site.environment)
-    api = release.api_of(site)
+    api = release.connect_api(site)
     with report("Look for static keys in every pod, template, Secret and ConfigMap"):
         refuse_keys(api)
-        refuse_nobody(api, identity.accounts(site.environment))
-    with forward.opened(
+        refuse_missing_identity(api, identity.service_accounts(site.environment))
+    with forward.forwarding(
         api.kubeconfig, API_SERVER, site.folder / "forward.log", FORWARD_SECONDS
     ) as url:
-        reached = access.to(site, access.git_account(api), url, login(api))
+        reached = access.build_access(site, access.find_git_account(api), url, airflow_account(api))
         return run_and_prove(reached, api, report)
 
 
 def run_and_prove(lab: Access, api: Cluster, report: Report = phase) -> Proof:
-    """The proof of what a run of the first DAG has made; its pods were looked at while it ran."""
+    """Run the first DAG, searching its pods for static keys meanwhile; prove what it made."""
     with report(f"Run {FIRST_DAG}"):
         run = runs.trigger(lab, FIRST_DAG, {})
-        runs.follow(lab, run, RUN_SECONDS, lambda line: watch(api, line))
+        runs.follow(lab, run, RUN_SECONDS, lambda line: watch_pods(api, line))
     with report("Prove what it made: commit, pointer, object, bytes, lineage"):
-        proof = verify.prove(lab, "main")
+        proof = verify.prove_commit(lab, "main")
     if proof.run_id != run.id:
         raise PromotionError(
             f"the newest version was made by {proof.run_id}, and not by {run.id}",
@@ -50,15 +53,17 @@ def run_and_prove(lab: Access, api: Cluster, report: Report = phase) -> Proof:
     return proof
 
 
-def watch(api: Cluster, line: str) -> None:
-    """Shows a line of the run's, and looks at the pods of that moment: steps live for seconds."""
+def watch_pods(api: Cluster, line: str) -> None:
+    """Print a line of the run and search the current pods for keys: steps live only seconds."""
     print(f"  {line}", flush=True)
     refuse_keys(api)
 
 
 def refuse_keys(api: Cluster) -> None:
-    """Raises StaticKey when a pod of ours could read one."""
-    found = [place for namespace in (AIRFLOW, STORES) for place in keys.static(api, namespace)]
+    """Raise StaticKey when a pod of ours could read a static key."""
+    found = [
+        place for namespace in (AIRFLOW, STORES) for place in keys.find_static_keys(api, namespace)
+    ]
     if found:
         shown = "\n".join(f"    {place}" for place in found)
         raise StaticKey(
@@ -67,18 +72,18 @@ def refuse_keys(api: Cluster) -> None:
         )
 
 
-def refuse_nobody(api: Cluster, accounts: Iterable[str]) -> None:
-    """Raises PromotionError when a pod that should have an identity was given none."""
-    if lacking := keys.without_identity(api, AIRFLOW, accounts):
+def refuse_missing_identity(api: Cluster, accounts: Iterable[str]) -> None:
+    """Raise PromotionError when a pod that should have an identity was given none."""
+    if lacking := keys.list_pods_without_identity(api, AIRFLOW, accounts):
         raise PromotionError(
             f"EKS gave no identity to {', '.join(lacking)}",
             "pods get one when they start: delete these; see the agent's DaemonSet in kube-system",
         )
 
 
-def login(api: Cluster) -> access.Account:
-    """Airflow's first account. Raises NotRunningError before an apply has made it."""
-    known = api.secret(AIRFLOW, "airflow-login")
+def airflow_account(api: Cluster) -> access.Account:
+    """Return Airflow's first account. Raise NotRunningError before an apply has made it."""
+    known = api.read_secret(AIRFLOW, "airflow-login")
     if not known:
         raise NotRunningError("the cluster has no Airflow of ours", "nox -s eks -- apply")
     return access.Account(known["user"], known["password"])

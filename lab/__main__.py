@@ -16,13 +16,13 @@ import typer
 
 from lab.backends import Backend, choose_backend, find_backend, load_backends
 from lab.client import runs
-from lab.config import FIRST_DAG, Config, database
-from lab.console import run_command, show_proof, typeable
+from lab.config import FIRST_DAG, Config, parse_database
+from lab.console import rewrite_for_nox, run_command, show_proof
 from lab.errors import LabError, NotRunningError
 from lab.home import state
 from lab.lab import Lab
 from lab.progress import mark, phase
-from lab.wait import together
+from lab.wait import run_in_parallel
 
 app = typer.Typer(
     help="A local lab for data-versioning pipelines: Airflow, DVC, S3 and git.",
@@ -40,7 +40,7 @@ DatasetFile = Annotated[
 
 
 def main() -> None:
-    """Runs one command of the lab's."""
+    """Run one command of the lab."""
     run_command(
         app,
         "lab",
@@ -48,15 +48,15 @@ def main() -> None:
     )
 
 
-def settings(
+def config_from_options(
     backend: str | None = None, database_name: str | None = None, csv: Path | None = None
 ) -> Config:
-    """The environment's choices, and over them the command line's."""
+    """Return the environment's choices, overridden by the command line's."""
     found = Config.from_environment()
     return replace(
         found,
         backend=backend or found.backend,
-        database=database(database_name) or found.database,
+        database=parse_database(database_name) or found.database,
         dataset=csv.absolute() if csv else found.dataset,
     )
 
@@ -68,15 +68,15 @@ def default(
     database: DatabaseName = None,
     dataset: DatasetFile = None,
 ) -> None:
-    """Without a command: up, one run of dataset_pipeline, and the proof of what it made."""
+    """Bring a lab up, run dataset_pipeline once, and prove what it made (without a command)."""
     if command := context.invoked_subcommand:
         if backend or database or dataset:
             raise typer.BadParameter(f"options come after the command: lab {command} --backend …")
         return
-    lab = bring_up(settings(backend, database, dataset))
-    follow(lab, FIRST_DAG, {})
+    lab = bring_up(config_from_options(backend, database, dataset))
+    run_and_follow(lab, FIRST_DAG, {})
     show_proof(lab.verify())
-    print(what_next(lab))
+    print(next_steps(lab))
 
 
 @app.command()
@@ -84,19 +84,19 @@ def up(
     backend: BackendName = None, database: DatabaseName = None, dataset: DatasetFile = None
 ) -> None:
     """Bring a whole lab up; complete one that is there."""
-    lab = bring_up(settings(backend, database, dataset))
-    print(what_next(lab))
+    lab = bring_up(config_from_options(backend, database, dataset))
+    print(next_steps(lab))
 
 
 def bring_up(config: Config) -> Lab:
-    """The lab that the config asks for, running."""
+    """Bring up the lab that the config asks for, and return it."""
     backend, why = choose_backend(config)
     print(f"backend: {backend.NAME} ({why})\nhome:    {config.home}")
     return backend.up(config, phase)
 
 
-def what_next(lab: Lab) -> str:
-    """What to open and to try, for somebody who sees a lab for the first time."""
+def next_steps(lab: Lab) -> str:
+    """Return what to open and to try, for somebody who sees a lab for the first time."""
     return f"""
 open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
       {lab.git_page}   commits   user {lab.git_user}
@@ -115,10 +115,10 @@ def run(
 ) -> None:
     """Run a DAG and follow its tasks to the end."""
     parsed = runs.parse_conf(conf)
-    follow(connect(), dag, parsed, timeout)
+    run_and_follow(connect(), dag, parsed, timeout)
 
 
-def follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> None:
+def run_and_follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> None:
     with phase(f"Run {dag}"):
         started = lab.trigger(dag, conf)
         print(f"  {started.id}")
@@ -126,14 +126,14 @@ def follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> No
 
 
 def connect() -> Lab:
-    """The running lab of this LAB_HOME. Raises NotRunningError."""
-    config = settings()
-    return existing(config).connect(config)
+    """Return the running lab of this LAB_HOME. Raises NotRunningError."""
+    config = config_from_options()
+    return find_recorded_backend(config).connect(config)
 
 
-def existing(config: Config) -> Backend:
-    """The backend of the lab that is there. Raises NotRunningError when there is none."""
-    return find_backend(state.known(config).backend)
+def find_recorded_backend(config: Config) -> Backend:
+    """Return the backend that the lab was made with. Raises NotRunningError without a lab."""
+    return find_backend(state.require_state(config).backend)
 
 
 @app.command()
@@ -155,8 +155,8 @@ def verify(
 @app.command()
 def status() -> None:
     """Show each service and its address, the DAGs, the newest runs, the newest version."""
-    config = settings()
-    backend = existing(config)
+    config = config_from_options()
+    backend = find_recorded_backend(config)
     print(f"backend: {backend.NAME}\nhome:    {config.home}")
     rows = backend.list_services(config)
     for service, running in rows:
@@ -170,14 +170,14 @@ def status() -> None:
 
 
 def show_pipelines(lab: Lab) -> None:
-    """The DAGs by bundle, the files that can't be parsed, the newest runs, the dataset."""
-    known = runs.known_dags(lab)
+    """Print the DAGs by bundle, the files that can't be parsed, the newest runs, the dataset."""
+    known = runs.dags_by_bundle(lab)
     print("DAGs:" if known else "DAGs:    none")
     for bundle, names in known.items():
         print(f"  {bundle:<12} {', '.join(names)}")
-    for broken in runs.broken_files(lab):
+    for broken in runs.list_broken_files(lab):
         print(f"{mark(False)} {broken}")
-    newest_runs = runs.runs_of(lab, runs.ANY)[:SHOWN_RUNS]
+    newest_runs = runs.list_runs(lab, runs.ANY)[:SHOWN_RUNS]
     print("runs:" if newest_runs else "runs:    none")
     for run in newest_runs:
         print(f"  {run.state:<12} {run.dag_id:<24} {run.id}")
@@ -191,22 +191,27 @@ def logs(
     following: Annotated[bool, typer.Option("-f", "--follow", help="go on as it grows")] = False,
 ) -> None:
     """Print the logs of one service, or of all."""
-    config = settings()
-    backend = existing(config)
+    config = config_from_options()
+    backend = find_recorded_backend(config)
     names = [each.name for each, _ in backend.list_services(config)]
     if service and service not in names:
         raise LabError(f"there is no service {service!r}", f"choose one of {', '.join(names)}")
     chosen = [service] if service else names
     if following:
-        together(*(partial(show, words) for words in backend.follow_commands(config, chosen)))
+        run_in_parallel(
+            *(
+                partial(run_in_foreground, words)
+                for words in backend.follow_commands(config, chosen)
+            )
+        )
         return
     for name, path in backend.log_files(config).items():
         if name in chosen and path.exists():
             print(f"==> {path}\n{path.read_text('utf-8', 'replace')}")
 
 
-def show(command: list[str | Path]) -> None:
-    """Runs until it is interrupted; what it prints is seen."""
+def run_in_foreground(command: list[str | Path]) -> None:
+    """Run a command until it ends or is interrupted; its output goes to the terminal."""
     subprocess.run(command, check=False)
 
 
@@ -236,7 +241,7 @@ def open_pages() -> None:
 @app.command("doctor")
 def doctor(backend: BackendName = None, database: DatabaseName = None) -> None:
     """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
-    config = settings(backend, database)
+    config = config_from_options(backend, database)
     chosen, why = choose_backend(config)
     print(f"backend: {chosen.NAME} ({why})")
     errors = []
@@ -244,16 +249,16 @@ def doctor(backend: BackendName = None, database: DatabaseName = None) -> None:
         print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
         if finding.error:
             errors.append(finding.error)
-            print(f"    try: {typeable(finding.error.fix)}")
-    if not errors and state.read(config):
-        errors += examine(config)
+            print(f"    try: {rewrite_for_nox(finding.error.fix)}")
+    if not errors and state.read_state(config):
+        errors += check_lab(config)
     if errors:
         raise errors[0]
 
 
-def examine(config: Config) -> list[LabError]:
-    """What is wrong with the lab that is there; prints each port and what protects it."""
-    backend = existing(config)
+def check_lab(config: Config) -> list[LabError]:
+    """Return what is wrong with the lab; print each port and what protects it."""
+    backend = find_recorded_backend(config)
     stopped = []
     for service, running in backend.list_services(config):
         stopped += [] if running else [service.name]
@@ -265,7 +270,7 @@ def examine(config: Config) -> list[LabError]:
     if strange := backend.undeclared_ports(config):
         errors.append(LabError(f"the lab listens on {strange} and should not", "report this"))
     for error in errors:
-        print(f"{mark(False)} {error.what}\n    try: {typeable(error.fix)}")
+        print(f"{mark(False)} {error.what}\n    try: {rewrite_for_nox(error.fix)}")
     return errors
 
 
@@ -274,8 +279,8 @@ def down(
     purge: Annotated[bool, typer.Option("--purge", help="remove the lab's data, too")] = False,
 ) -> None:
     """End the lab; its data stays unless --purge is given."""
-    config = settings()
-    known = state.readable(config) if purge else state.read(config)
+    config = config_from_options()
+    known = state.try_read_state(config) if purge else state.read_state(config)
     with phase("End the lab"):
         if purge and not known:
             for backend in load_backends().values():

@@ -1,4 +1,4 @@
-"""What a person may choose: the only reader of LAB_* variables."""
+"""The choices a user can make: the only module that reads LAB_* variables."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class Config:
     ports: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     require: str | None = None
     chart: Path | None = None
-    attestation: Path | None = None  # where a green end-to-end test on kind is attested
-    attestation_key: Path | None = None  # what signs it
+    attestation: Path | None = None  # file that attests a green end-to-end test on kind
+    attestation_key: Path | None = None  # file of the key that signs it
     tree: Path = TREE
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Config:
-        """The choices that LAB_* variables make. Raises LabError for one that makes no sense."""
+        """Read the choices from LAB_* variables. Raises LabError for an invalid one."""
         return cls(
-            home=home(env.get("LAB_HOME") or TREE / ".lab"),
+            home=parse_home(env.get("LAB_HOME") or TREE / ".lab"),
             backend=env.get("LAB_BACKEND") or "auto",
-            database=database(env.get("LAB_DATABASE") or None),
-            ports=ports(env),
+            database=parse_database(env.get("LAB_DATABASE") or None),
+            ports=parse_ports(env),
             require=env.get("LAB_REQUIRE") or None,
-            chart=file(env.get("LAB_AIRFLOW_CHART")),
-            attestation=file(env.get("LAB_ATTESTATION")),
-            attestation_key=file(env.get("LAB_ATTESTATION_KEY")),
+            chart=parse_file(env.get("LAB_AIRFLOW_CHART")),
+            attestation=parse_file(env.get("LAB_ATTESTATION")),
+            attestation_key=parse_file(env.get("LAB_ATTESTATION_KEY")),
         )
 
     @property
@@ -61,42 +61,48 @@ class Config:
 
     @property
     def run(self) -> Path:
-        """Where each service's process is recorded."""
+        """The folder of the services' pid files."""
         return self.home / "run"
 
     @property
     def shared(self) -> Path:
-        """Where the steps of a run meet: `/shared` on a cluster."""
+        """The folder that the steps of a run share: `/shared` on a cluster."""
         return self.home / "shared"
 
 
-def file(path: str | None) -> Path | None:
-    """The file that a variable names, by its whole path."""
+def parse_file(path: str | None) -> Path | None:
+    """Return the absolute path of the file that a variable names, or None when it names none."""
     return Path(path).absolute() if path else None
 
 
-def home(path: str | Path) -> Path:
-    """`path`, spelled as the file system does: it is how a lab's processes are recognised."""
+def parse_home(path: str | Path) -> Path:
+    """Return `path` resolved: a lab's processes are recognised by this spelling of it.
+
+    Raises HomeError when it can't be resolved.
+    """
     try:
         return Path(path).expanduser().resolve()
     except RuntimeError as error:  # no such user, or links in a circle
         raise HomeError(f"LAB_HOME={path} leads nowhere: {error}", "give its whole path") from error
 
 
-def debug(env: Mapping[str, str] = os.environ) -> bool:
-    """Whether errors are shown with a traceback."""
+def is_debug(env: Mapping[str, str] = os.environ) -> bool:
+    """Return whether errors are shown with a traceback."""
     return env.get("LAB_DEBUG", "") not in ("", "0")
 
 
-def database(name: str | None) -> str | None:
-    """`name`, or LabError when Airflow's metadata can't be kept there."""
+def parse_database(name: str | None) -> str | None:
+    """Return `name`. Raises LabError when Airflow's metadata can't be kept in such a database."""
     if name is not None and name not in DATABASES:
         raise LabError(f"unknown database {name!r}", f"choose one of {', '.join(DATABASES)}")
     return name
 
 
-def ports(env: Mapping[str, str]) -> Mapping[str, int]:
-    """The ports that LAB_PORT_<SERVICE> pins, by service. Raises LabError for one out of range."""
+def parse_ports(env: Mapping[str, str]) -> Mapping[str, int]:
+    """Return the ports that LAB_PORT_<SERVICE> pins, by service.
+
+    Raises LabError for one out of range.
+    """
     pinned = {}
     for name, value in env.items():
         if name.startswith(PORT_PREFIX) and value:

@@ -1,4 +1,4 @@
-"""How a command runs: its exit code, its errors in plain lines, its interruption."""
+"""Running a command: its exit code, its errors as plain lines, its interruption."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from lab.config import debug
+from lab.config import is_debug
 from lab.errors import DiskError, LabError
 from lab.model import Proof
 from lab.progress import mark
 from lab.shell import tail
 
 INTERRUPTED = 130
-LOOPBACK = "127.0.0.1,localhost"  # where the lab is: no proxy leads there
+LOOPBACK = "127.0.0.1,localhost"  # the lab's servers listen here: no proxy reaches them
 USAGE = 2
-# The kit's commands, as a person types them; a test holds them against lab/__main__.py.
+# The commands of the command line; a test compares them with lab/__main__.py.
 COMMANDS = ("up", "run", "verify", "status", "logs", "env", "open", "doctor", "down")
 
 
 def run_command(app: typer.Typer, name: str, interrupted: str) -> None:
-    """Runs one command; turns every known failure into its message and its exit code."""
+    """Run one command and exit; turn each known failure into its message and its exit code."""
     sys.stdout.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
-    os.umask(0o077)  # what a command makes is for the lab's owner only
+    os.umask(0o077)  # only the lab's owner may read what a command creates
     os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), LOOPBACK)))
     try:
         code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what Typer makes of Ctrl-C
+        if code == INTERRUPTED:  # what Typer returns on Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
@@ -41,16 +41,16 @@ def run_command(app: typer.Typer, name: str, interrupted: str) -> None:
         print(f"error: {error.format_message()}\n  try: {name} --help", file=sys.stderr)
         sys.exit(USAGE)
     except LabError as error:
-        sys.exit(explain(error))
+        sys.exit(print_error(error))
     except OSError as error:
-        sys.exit(explain(of_system(error)))
+        sys.exit(print_error(from_os_error(error)))
 
 
-def explain(error: LabError) -> int:
-    """What happened, what to do and where the log is, on standard error; the exit code."""
-    if debug():
+def print_error(error: LabError) -> int:
+    """Print what happened, what to do and where the log is to stderr; return the exit code."""
+    if is_debug():
         traceback.print_exc()
-    print(f"error: {error.what}\n  try: {typeable(error.fix)}", file=sys.stderr)
+    print(f"error: {error.what}\n  try: {rewrite_for_nox(error.fix)}", file=sys.stderr)
     if error.log:
         print(f"  log: {error.log} (its last lines below)", file=sys.stderr)
         if error.log.exists():
@@ -58,15 +58,18 @@ def explain(error: LabError) -> int:
     return error.exit_code
 
 
-def typeable(text: str) -> str:
-    """The text with commands that can be typed where this one was: nox may be all that there is."""
+def rewrite_for_nox(text: str) -> str:
+    """Return the text, in a nox session with `nox -s lab -- COMMAND` instead of `lab COMMAND`.
+
+    Who called nox may have no `lab` on the PATH.
+    """
     if "NOX_CURRENT_SESSION" not in os.environ:
         return text
     return re.sub(rf"\blab (?=(?:{'|'.join(COMMANDS)})\b)", "nox -s lab -- ", text)
 
 
-def of_system(error: OSError) -> LabError:
-    """The operating system's failure as one of the lab's."""
+def from_os_error(error: OSError) -> LabError:
+    """Return the operating system's error as a LabError: a DiskError when the disk is full."""
     where = f" ({error.filename})" if error.filename else ""
     text = f"{error.strerror or error}{where}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -1,7 +1,7 @@
-"""Everything that can go wrong in a way we know, each kind with an exit code of its own.
+"""The failures that the kit knows, each kind with an exit code of its own.
 
 `lab` prints such an error without a traceback: what happened, what to do, where the log is.
-The codes are part of the command line's contract; the README lists them.
+The codes are part of the command line's contract; docs/reference.md lists them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class LabError(Exception):
-    """Something failed that the kit has no narrower word for."""
+    """A failure that the kit has no narrower class for."""
 
     exit_code = 1
 
@@ -46,7 +46,7 @@ class HomeError(LabError):
 
 
 class BusyError(LabError):
-    """Another `lab` command is changing this very lab."""
+    """Another `lab` command is changing this lab."""
 
     exit_code = 14
 
@@ -106,7 +106,7 @@ class AccessError(LabError):
 
 
 class DatasetError(LabError):
-    """The CSV given can't be versioned record by record. Its children say why."""
+    """The CSV given can't be versioned record by record. The subclasses say why."""
 
     exit_code = 30
 
@@ -130,7 +130,7 @@ class DatasetWithoutHeader(DatasetError):
 
 
 class DatasetWithoutFinalNewline(DatasetError):
-    """The last record is not ended, so a line can't be appended without changing it."""
+    """The last record has no newline, so a line can't be appended without changing it."""
 
     exit_code = 34
 
@@ -142,7 +142,7 @@ class DatasetWithCarriageReturns(DatasetError):
 
 
 class DatasetWithQuotedNewlines(DatasetError):
-    """A quoted field goes over the end of its line."""
+    """A quoted field contains a newline."""
 
     exit_code = 36
 
@@ -160,25 +160,25 @@ class DatasetNotUtf8(DatasetError):
 
 
 class DatasetOneColumn(DatasetError):
-    """There is one column only (or another separator than the comma)."""
+    """There is only one column (or the separator is not a comma)."""
 
     exit_code = 39
 
 
 class PromotionError(LabError):
-    """What is to be promoted is not attested, or differs too much. Its children say what else."""
+    """What is to be promoted is not attested, or differs too much. The subclasses say what else."""
 
     exit_code = 40
 
 
 class EnvironmentFileError(PromotionError):
-    """An environment's file makes no sense, or lacks what one of its options needs."""
+    """An environment's file is invalid, or lacks what one of its options needs."""
 
     exit_code = 41
 
 
 class AccountError(PromotionError):
-    """AWS has no valid credentials of ours, or they are of another account."""
+    """The AWS credentials are missing or invalid, or belong to another account."""
 
     exit_code = 42
 
@@ -190,30 +190,30 @@ class MissingPermission(PromotionError):
 
 
 class NameTaken(PromotionError):
-    """Something of this name is there, and this environment did not make it."""
+    """A resource of this name exists, and this environment did not create it."""
 
     exit_code = 44
 
 
 class QuotaReached(PromotionError):
-    """The account may not have more of it."""
+    """The account has reached an AWS quota."""
 
     exit_code = 45
 
 
 class RegionLacks(PromotionError):
-    """The region is none, is not enabled, or lacks an instance type or a version."""
+    """The region does not exist, is not enabled, or lacks an instance type or a version."""
 
     exit_code = 46
 
 
 class CloudBusy(PromotionError):
-    """AWS throttled, was not reached or failed, and went on so after several attempts."""
+    """AWS throttled, failed or could not be reached, and still so after several attempts."""
 
     exit_code = 47
 
 
 class StaticKey(PromotionError):
-    """A pod can read an access key: it should have its identity only."""
+    """A pod can read an access key: it should have nothing but its identity."""
 
     exit_code = 48

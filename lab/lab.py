@@ -5,67 +5,144 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lab.client import runs, verify, versions
-from lab.model import Access, Checkout, Model, Outcome, Proof, Run, Version
+from lab.client import git, runs, s3, verify, versions
+from lab.layout import STORE
+from lab.model import Access, BrokenFile, Checkout, Model, Outcome, Proof, Run, Version
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
 
 
 @dataclass(frozen=True)
 class Lab(Access):
-    """A running lab: what its access allows to do. Tests touch nothing else."""
+    """A running lab, and all that can be done with it. Tests use nothing else."""
+
+    # --- Airflow: DAGs, runs, events ------------------------------------------------------------
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
-        """A run that Airflow has accepted. Raises DagError and ConfError."""
+        """Start a run; return it once Airflow has accepted it. Raises DagError and ConfError."""
         return runs.trigger(self, dag_id, conf or {})
 
     def follow(self, run: Run, timeout: float = 600) -> Run:
-        """The run, ended. Raises RunError when it did not succeed in `timeout` seconds."""
+        """Wait until the run has succeeded, and return it.
+
+        Raises RunError when it did not succeed in `timeout` seconds.
+        """
         return runs.follow(self, run, timeout)
 
     def run(self, dag_id: str, conf: Mapping[str, Any] | None = None, timeout: float = 600) -> Run:
-        """A run of `dag_id` that succeeded. Raises DagError, ConfError and RunError."""
+        """Start a run of `dag_id`, wait until it has succeeded, and return it.
+
+        Raises DagError, ConfError and RunError.
+        """
         return self.follow(self.trigger(dag_id, conf), timeout)
 
     def log(self, run: Run, task_id: str) -> str:
-        """What the last attempt of a task has printed, as Airflow's API shows it."""
-        return runs.log(self, run, task_id)
+        """Return what the last attempt of a task has printed, as Airflow's API shows it."""
+        return runs.read_log(self, run, task_id)
 
     def runs_of(self, dag_id: str) -> list[Run]:
-        """The DAG's newest runs, the newest first."""
-        return runs.runs_of(self, dag_id)
+        """List the DAG's newest runs, the newest first."""
+        return runs.list_runs(self, dag_id)
 
     def outcomes(self, run: Run) -> dict[str, Outcome]:
-        """What has become of each task of a run, by the task's id."""
-        return runs.outcomes(self, run)
+        """Return the outcome of each task of a run, by task id."""
+        return runs.read_outcomes(self, run)
 
     def xcom(self, run: Run, task_id: str) -> Any:
-        """What a task has returned to the tasks after it."""
-        return runs.xcom(self, run, task_id)
+        """Return the XCom that a task returned to the tasks after it."""
+        return runs.read_xcom(self, run, task_id)
 
     def events(self, asset: str) -> list[dict[str, Any]]:
-        """What each event of an asset says, the oldest first."""
-        return runs.events(self, asset)
+        """List the `extra` of each event of an asset, the oldest first."""
+        return runs.list_events(self, asset)
+
+    def find_run(self, dag_id: str, run_id: str) -> Run | None:
+        """Return the run of that id as Airflow knows it now, or None."""
+        return runs.find_run(self, dag_id, run_id)
+
+    def asset_events(self, asset: str) -> list[Any]:
+        """List Airflow's own records of an asset's events, the oldest first."""
+        return [e for e in runs.list_events_by_prefix(self, asset) if e.name == asset]
+
+    def dags(self) -> dict[str, list[str]]:
+        """List the ids of the DAGs that can be run, by bundle."""
+        return runs.dags_by_bundle(self)
+
+    def dag_version(self, dag_id: str) -> str | None:
+        """Return the commit that a new run of the DAG would use, or None without such a DAG."""
+        return runs.find_dag_version(self, dag_id)
+
+    def broken_files(self) -> list[BrokenFile]:
+        """List the DAG files that Airflow can't parse."""
+        return runs.list_broken_files(self)
+
+    def wait_for_dag(self, dag_id: str, commit: str, timeout: float = 180) -> None:
+        """Wait until Airflow has parsed the DAG at a commit. Raises ServiceError and DagError."""
+        runs.wait_for_dag(self, dag_id, commit, timeout)
+
+    def airflow(self) -> AbstractContextManager[ApiClient]:
+        """Yield an authenticated client of Airflow's REST API. Raises AccessError, ServiceError."""
+        return runs.api_client(self)
+
+    # --- Versions of the data ---------------------------------------------------------------------
 
     def dataset(self, commit: str = "main") -> Version:
-        """The version of the dataset at a commit. Raises CommitError."""
+        """Return the version of the dataset at a commit. Raises CommitError."""
         return self.history(commit)[0]
 
     def history(self, commit: str = "main") -> list[Version]:
-        """All versions up to a commit, the newest first. Raises CommitError."""
-        return versions.history(self, commit)
+        """List all versions up to a commit, the newest first. Raises CommitError."""
+        return versions.read_history(self, commit)
 
     def model(self, commit: str = "main") -> Model:
-        """The version of the model at a commit. Raises CommitError."""
-        return versions.model(self, commit)
+        """Return the version of the model at a commit. Raises CommitError."""
+        return versions.read_model(self, commit)
 
     def checkout(self, commit: str, *paths: str) -> AbstractContextManager[Checkout]:
-        """That commit in a fresh clone, its dataset or these of its paths pulled.
+        """Check the commit out in a fresh clone, and pull its dataset or these of its paths.
 
         Raises CommitError and ProofError.
         """
-        return versions.checkout(self, commit, *paths)
+        return versions.temporary_checkout(self, commit, *paths)
 
     def verify(self, commit: str = "main") -> Proof:
-        """The proof that a commit reproduces its dataset. Raises CommitError and ProofError."""
-        return verify.prove(self, commit)
+        """Prove that a commit reproduces its dataset. Raises CommitError and ProofError."""
+        return verify.prove_commit(self, commit)
+
+    # --- The git server and the bucket ------------------------------------------------------------
+
+    def git(self, *arguments: str | Path, cwd: Path) -> str:
+        """Run git as the lab's owner and return its output. Raises AccessError and LabError."""
+        return git.run_git(self, *arguments, cwd=cwd)
+
+    def repository_url(self, repository: str = "datasets") -> str:
+        """Return the address of one of the lab's repositories: pipelines, datasets or team-a."""
+        return self.git_url.replace("datasets.git", f"{repository}.git")
+
+    def clone(self, repository: str = "datasets") -> AbstractContextManager[Path]:
+        """Yield a fresh clone of a repository in a temporary folder, and delete it afterwards."""
+        return versions.temporary_clone(self, self.repository_url(repository))
+
+    def object_key(self, md5: str) -> str:
+        """Return the key of the object in which DVC keeps the bytes of this MD5."""
+        return versions.object_key(STORE, md5)
+
+    def read_object(self, key: str) -> bytes:
+        """Return an object's bytes. Raises ProofError when the bucket has no such object."""
+        return s3.read_object(self, key)
+
+    def list_objects(self, prefix: str) -> list[dict[str, Any]]:
+        """List S3's entry (Key, ETag, Size, …) of each object under a prefix, by key."""
+        return s3.list_objects(self, prefix)
+
+    def put_object(self, key: str, content: bytes) -> None:
+        """Write an object."""
+        s3.put_object(self, key, content)
+
+    def delete_object(self, key: str) -> None:
+        """Delete an object if it exists."""
+        s3.delete_object(self, key)

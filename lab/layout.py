@@ -1,4 +1,4 @@
-"""What every lab has, on whichever backend: its accounts, repositories and bucket, by name."""
+"""The names that are the same in every lab: accounts, repositories and the bucket."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ PIPELINES, DATASETS = "lab/pipelines", "lab/datasets"
 TEAM_A = "lab/team-a"  # another team's pipelines; Airflow reads them by SSH key
 REPOSITORIES = (PIPELINES, DATASETS, TEAM_A)
 BUCKET = "lab-datasets"
-# A person; what the steps of pipelines come as, to git and to S3; what Airflow itself reads git as.
+STORE = "store"  # the folder of the bucket that is the remote of DVC
+# Accounts: the user's; that of the pipelines' steps, for git and S3; Airflow's own, to read git.
 OWNER, STEPS, READER = "lab", "steps", "airflow"
-# The steps can't touch the DAGs, and Airflow can't write anything.
+# The steps have no access to the DAGs, and Airflow can't write anything.
 READ = {OWNER: REPOSITORIES, STEPS: (DATASETS,), READER: (PIPELINES, DATASETS)}
 WRITE = {OWNER: REPOSITORIES, STEPS: (DATASETS,), READER: ()}

@@ -1,4 +1,4 @@
-"""What the kit speaks of: a service, a lab's addresses, a run, a version of the data, a proof."""
+"""The kit's data types: a service, a lab's addresses, a run, a version of the data, a proof."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Port:
-    """One listening socket: what it is for and what keeps strangers out."""
+    """One listening socket: what it is for and what protects it."""
 
     name: str
     number: int
@@ -20,10 +20,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Service:
-    """One thing that runs on this machine.
+    """One service that runs as a process of this machine.
 
-    `ready` returns when the service answers and raises NotYet or OSError when it does not yet;
-    `prepare` leaves what the process needs in place and clears what a killed one left.
+    `ready` returns when the service answers and raises NotYet or OSError until it does;
+    `prepare` creates what the process needs and removes what a killed one left.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the dataset: the commit that names it, and what its pointer says."""
+    """One version of the dataset: its commit, and what the pointer says there."""
 
     commit: str
     md5: str
@@ -47,10 +47,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Model:
-    """One version of the model: the commit that names it, and what that commit says of it."""
+    """One version of the model: its commit, and what that commit says of it."""
 
     commit: str
-    data_commit: str | None  # the one that made the dataset which it was trained on
+    data_commit: str | None  # the commit of the dataset that it was trained on
     md5: str
     size: int  # bytes
     metrics: Mapping[str, float]
@@ -58,7 +58,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenFile:
     """A DAG file that can't be parsed."""
 
     bundle: str
@@ -74,17 +74,22 @@ class Broken:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a DAG, as Airflow knew it when asked."""
+    """One run of a DAG, as Airflow reported it when asked."""
 
     id: str
     dag_id: str
     state: str
     dag_version: str | None  # the commit of the pipelines' repository that it runs
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has ended, in success or in failure."""
+        return self.state in {"success", "failed"}
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of one task of a run; a task that has not begun has no times."""
+    """The outcome of one task of a run; a task that has not begun has no times."""
 
     state: str | None
     attempts: int
@@ -108,35 +113,35 @@ class Proof:
 
 @dataclass(frozen=True)
 class Checkout:
-    """One commit of the datasets repository, checked out; what was asked for is pulled."""
+    """One commit of the datasets repository, checked out, with the requested files pulled."""
 
     folder: Path
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file of that commit, or of one that was pulled by DVC."""
+        """Return the bytes of a file of that commit, or of one that DVC pulled."""
         return (self.folder / path).read_bytes()
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where a lab's servers are, and how to be let in."""
+    """The addresses of a lab's servers, and the credentials for them."""
 
     backend: str
     git_url: str
     git_user: str
     git_password: str = field(repr=False)
-    git_page: str  # where a person reads the commits of the datasets
+    git_page: str  # the web page with the commits of the datasets
     s3_endpoint: str
     s3_region: str
     s3_bucket: str
     s3_access_key: str = field(repr=False)
     s3_secret_key: str = field(repr=False)
-    s3_session_token: str = field(repr=False)  # of keys that AWS takes for some hours; else empty
+    s3_session_token: str = field(repr=False)  # of temporary AWS keys; else empty
     dataset_path: str
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
 
     def env(self) -> dict[str, str]:
-        """Everything that another program needs, under the same keys on every backend."""
+        """Return all that another program needs, under the same keys on every backend."""
         return {f.name: getattr(self, f.name) for f in fields(Access)}

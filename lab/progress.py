@@ -14,13 +14,13 @@ WIDTH = 62
 Report = Callable[[str], AbstractContextManager[None]]
 
 
-def console() -> Console:
-    """Where progress is shown; asked for anew each time, so that tests can capture it."""
+def create_console() -> Console:
+    """Create the console that shows progress: a new one each time, so that tests can capture it."""
     return Console(highlight=False, soft_wrap=True)
 
 
 def mark(done: bool) -> str:
-    """A check mark where the terminal can show one."""
+    """Return a check mark or a cross, or a word where the terminal can't show them."""
     wanted, plain = ("✓", "ok") if done else ("✗", "failed")
     try:
         wanted.encode(sys.stdout.encoding or "ascii")
@@ -31,12 +31,12 @@ def mark(done: bool) -> str:
 
 @contextmanager
 def phase(title: str) -> Iterator[None]:
-    """A line `✓ title  seconds` when the block ends, `✗ title  seconds` when it raises."""
-    out = console()
+    """Print `✓ title  seconds` when the block ends, `✗ title  seconds` when it raises."""
+    out = create_console()
     began = time.monotonic()
     done = False
     try:
-        with out.status(Text(title)) if out.is_terminal else silent(title):
+        with out.status(Text(title)) if out.is_terminal else silent_phase(title):
             yield
         done = True
     finally:
@@ -45,11 +45,11 @@ def phase(title: str) -> Iterator[None]:
 
 
 @contextmanager
-def silent(title: str) -> Iterator[None]:  # noqa: ARG001  called as `phase` is
-    """Shows nothing: what tests and a service's restart use in the place of `phase`."""
+def silent_phase(title: str) -> Iterator[None]:  # noqa: ARG001  called as `phase` is
+    """Show nothing: tests and a service's restart use it in place of `phase`."""
     yield
 
 
-def title(function: Callable[..., object]) -> str:
-    """A phase's progress line: the first line of its docstring."""
+def phase_title(function: Callable[..., object]) -> str:
+    """Return a phase's progress line: the first line of its docstring."""
     return (function.__doc__ or function.__name__).strip().splitlines()[0].rstrip(".")

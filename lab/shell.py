@@ -1,4 +1,4 @@
-"""Running commands: said before, captured, and their output in the error when they fail."""
+"""Running commands: their output is captured, and is in the error when one fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(
     stdin: str = "",
     echo: bool = False,
 ) -> str:
-    """What the command printed to its standard output. Raises LabError with its output's tail.
+    """Run a command and return its standard output. Raises LabError with its output's tail.
 
     `timeout` is in seconds. With `echo` the command line is shown first; it never holds a secret.
     """
@@ -54,5 +54,5 @@ def run(
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
-    """The last lines of `text`, indented."""
+    """Return the last lines of `text`, indented."""
     return "\n".join(f"    {line}" for line in text.rstrip().splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""A whole lab for tests, once per backend; tests of a backend that is not here skip and say why."""
+"""A whole lab for tests, once per backend; tests skip, with the reason, if it can't run here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lab.config import Config
 from lab.errors import LabError
 from lab.lab import Lab
 from tests.support import attest, durations, failures, needs, workers
-from tests.support.control import Control, control_of
+from tests.support.control import Control, make_control
 
 TREE = Path(__file__).resolve().parent.parent
 
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Commands under test can be interrupted, even where whoever started pytest ignores that."""
+    """Register the plugins; let SIGINT interrupt commands though pytest's parent may ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
     config.pluginmanager.register(failures.Failures(), failures.NAME)
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what asks AWS; leave variations out on kind with `--once`; begin with the longest."""
+    """Mark tests that use AWS, skip variations on kind with `--once`, and put the longest first."""
     for item in items:
         if "aws_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.aws)
@@ -55,14 +55,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give each worker whole files, and all tests of one lab to one worker."""
-    return workers.scheduler(config, log)
+    return workers.make_scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail what skips for want of kind's tools and is not marked so: CI would never run it."""
+    """Fail a test that skips without kind's tools and lacks the marker: CI would never run it."""
     report = yield
     absent = report.skipped and needs.ABSENT in str(report.longrepr)
     if absent and not item.get_closest_marker("kind"):
@@ -72,58 +72,55 @@ def pytest_runtest_makereport(
 
 
 def backend_params() -> list[object]:
-    """Return each backend as a parameter with a marker of its name."""
+    """Return each backend as a parameter with the marker of its name."""
     return [pytest.param(name, marks=getattr(pytest.mark, name)) for name in NAMES]
 
 
 @pytest.fixture(scope="session", params=backend_params())
 def lab_config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Return the choices of a lab on one backend, under awkward conditions that it must bear.
-
-    Its home has a space and non-ASCII letters in its path.
-    """
+    """Return the configuration of a lab on one backend, with a space and non-ASCII in its path."""
     home = tmp_path_factory.mktemp("läb") / "höme of a lab"
     return replace(Config.from_environment(), home=home, backend=request.param)
 
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, lab_config: Config) -> Iterator[Lab]:
-    """Bring a fresh lab up; end and remove it afterwards, and keep its logs on failure.
+    """Bring a fresh lab up; remove it afterwards, and keep its logs on failure.
 
-    It begins in a C locale, and with a umask that shuts everybody out.
+    It starts in a C locale, with umask 077.
     """
     config = lab_config
     skip_where_absent(config)
     needs.build_images(config)
     backend = find_backend(config.backend)
-    tested = attest.begin(config)
+    tested = attest.digest_tested_files(config)
     os.environ["LANG"] = "C"
     before = os.umask(0o077)
     well = False
     try:
         running = backend.up(config)
         yield running
-        attest.end(request, config, running, tested)
+        attest.keep_statement(request, config, running, tested)
         well = not request.session.testsfailed
     finally:
         os.umask(before)
         if not well:
-            failures.say(request.config, keep_evidence(config))
+            failures.print_line(request.config, keep_evidence(config))
         if request.config.getoption("keep_cluster"):
             ends = f"LAB_HOME={shlex.quote(str(config.home))} lab down --purge"
-            failures.say(request.config, f"kept; ends with: {ends}")
+            failures.print_line(request.config, f"kept; ends with: {ends}")
         else:
             backend.down(config, purge=True)
 
 
 @pytest.fixture(scope="session")
 def control(lab: Lab, lab_config: Config) -> Control:
-    """Return what kills parts of the lab, and reads what only its owner may read."""
-    return control_of(lab_config)
+    """Return the control that kills parts of the lab and reads what only its owner may read."""
+    return make_control(lab_config)
 
 
 def skip_where_absent(config: Config) -> None:
-    """Skips when the backend can't run here, and fails instead where LAB_REQUIRE names it."""
+    """Skip if the backend can't run here, or fail where LAB_REQUIRE names it."""
     if Config.from_environment().backend not in ("auto", config.backend):
         pytest.skip(f"LAB_BACKEND={Config.from_environment().backend}")
     try:
@@ -135,7 +132,7 @@ def skip_where_absent(config: Config) -> None:
 
 
 def keep_evidence(config: Config) -> str:
-    """What tells why a lab failed is in an archive beside the README, for CI to offer: where."""
+    """Write the failed lab's evidence to an archive beside the README, for CI; return where."""
     name = str(TREE / f"failure-{config.backend}")
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""Where a step can run: one module each, with `task(...)` and `EXECUTOR`.
+"""The runtimes of a step: one module each, with `task(...)` and `EXECUTOR`.
 
-`task(task_id, argv, variables, template=, memory=, keep=, **options)` is the step's operator, made
-with Airflow's own `options`; EXECUTOR is what runs a TaskFlow task that shall have a pod of its
-own, where there are pods.
+`task(task_id, argv, variables, template=, memory=, keep=, **options)` returns the step's operator,
+made with Airflow's own `options`; EXECUTOR is the executor of a TaskFlow task that gets a pod of
+its own where there are pods.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-HOPELESS = 65  # EX_DATAERR: the step says that trying again won't help
-# For how many hours what a step ran in is kept, where it is: the DAG has such a param.
+HOPELESS = 65  # EX_DATAERR: the step's exit code when a retry can't help
+# How many hours a step's pod or workspace is kept; the DAG has a param of that name.
 KEEP_HOURS = "{{ params.keep_hours }}"
 
 QUANTITY = re.compile(r"([0-9]+|[0-9]*\.[0-9]+)([kMGTPE]|[KMGTPE]i|)")
@@ -26,8 +26,8 @@ FACTORS = {
 }
 
 
-def bytes_of(quantity: str) -> int:
-    """How many bytes `quantity` is, in Kubernetes' notation: "256Mi". Raises ValueError."""
+def bytes_from_quantity(quantity: str) -> int:
+    """Return the bytes of a `quantity` in Kubernetes' notation, like "256Mi". Raise ValueError."""
     found = QUANTITY.fullmatch(quantity)
     number = float(found[1]) * FACTORS[found[2]] if found else 0
     if number < 1:
@@ -35,11 +35,11 @@ def bytes_of(quantity: str) -> int:
     return round(number)
 
 
-def out_of_memory(task_id: str, limit: str, what: str) -> str:
-    """What is said of a step that was killed for its memory, the same wherever it ran."""
+def out_of_memory_message(task_id: str, limit: str, what: str) -> str:
+    """Return the error message for a step that exceeded its memory, the same on every runtime."""
     return f"OOMKilled: {task_id} needed more than its limit of {limit}; raise {what}"
 
 
-def memory_of(context: Context) -> str:
-    """Where the memory of a DAG's own steps is said."""
+def memory_setting(context: Context) -> str:
+    """Return where the memory limit of a DAG's step is set."""
     return f"memory= in dags/{Path(context['dag'].fileloc).name}"

@@ -21,21 +21,20 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from runtimes import HOPELESS, bytes_of, memory_of, out_of_memory
+from runtimes import HOPELESS, bytes_from_quantity, memory_setting, out_of_memory_message
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 EXECUTOR = None  # a process of this machine, as any other task
-LOOK_SECONDS = 0.1  # between two looks at what a step takes
+LOOK_SECONDS = 0.1  # between two looks at a step's memory
 
 
 class ProcessOperator(BaseOperator):
     """Runs a console script as a process of this machine, in an environment of its own.
 
     The process sees the lab's contract and its run, nothing of Airflow's environment. Exit code 65
-    fails the task for good, and so does taking more memory than `memory` says; any other code but
-    0 is tried again.
+    fails the task for good, and so does using more than `memory`; any other code but 0 is retried.
     """
 
     template_fields: Sequence[str] = ("variables",)
@@ -47,20 +46,20 @@ class ProcessOperator(BaseOperator):
         self.argv = list(argv)
         self.variables = variables
         self.memory = memory
-        self.limit = bytes_of(memory) if memory else None
+        self.limit = bytes_from_quantity(memory) if memory else None
 
     def execute(self, context: Context) -> None:
         contract = json.loads(Path(os.environ["STEP_ENVIRONMENT_FILE"]).read_text(encoding="utf-8"))
         with (
             child(self.argv, {**contract, **self.variables}) as process,
-            watched(process.pid, self.limit) as too_much,
+            limiting_memory(process.pid, self.limit) as too_much,
         ):
             for line in process.lines:
                 print(line, end="", flush=True)
-            code = process.ended()
+            code = process.wait()
         if code == -signal.SIGKILL and too_much.is_set():
-            what = memory_of(context)
-            raise AirflowFailException(out_of_memory(self.task_id, str(self.memory), what))
+            what = memory_setting(context)
+            raise AirflowFailException(out_of_memory_message(self.task_id, str(self.memory), what))
         if code == HOPELESS:
             raise AirflowFailException(
                 f"{' '.join(self.argv)}: no retry can help, its error is above"
@@ -71,16 +70,16 @@ class ProcessOperator(BaseOperator):
 
 @dataclass(frozen=True)
 class Child:
-    """A process that was forked: its output, and what awaits its exit code."""
+    """A forked process: its output, and `wait`, which returns its exit code."""
 
     pid: int
     lines: Iterator[str]
-    ended: Callable[[], int]
+    wait: Callable[[], int]
 
 
 @contextlib.contextmanager
 def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
-    """A fork of this process that runs `argv`.
+    """Fork this process and run `argv` in the fork.
 
     The fork calls the console script's function instead of starting a new Python: the scheduler has
     imported what a step needs (executor.py of the kit's airflow_extensions), and imports are most
@@ -90,17 +89,17 @@ def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        become(argv, env, write)
+        run_child(argv, env, write)
     os.close(write)
     status: list[int] = []
 
-    def ended() -> int:
+    def wait() -> int:
         status.append(os.waitpid(pid, 0)[1])
         return os.waitstatus_to_exitcode(status[0])
 
     try:
         with os.fdopen(read, encoding="utf-8", errors="replace") as output:
-            yield Child(pid, output, ended)
+            yield Child(pid, output, wait)
     finally:
         if not status:
             kill(pid)
@@ -108,18 +107,18 @@ def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
 
 
 def kill(pid: int) -> None:
-    """The child and all that it started are killed; one that has ended already is fine."""
-    for end in (os.killpg, os.kill):  # one that has just begun has no group of its own yet
+    """Kill the child and all that it started, unless they have ended already."""
+    for end in (os.killpg, os.kill):  # a child that was just forked has no group of its own yet
         with contextlib.suppress(ProcessLookupError):
             end(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def watched(pid: int, limit: int | None) -> Iterator[threading.Event]:
-    """While the block runs, the child is killed when it takes more than `limit` bytes.
+def limiting_memory(pid: int, limit: int | None) -> Iterator[threading.Event]:
+    """Kill the child as soon as it uses more than `limit` bytes, while the block runs.
 
-    The event says whether it was. No cgroup is needed for it, which only root could make: a child
-    may have more for a moment, until the next look.
+    The event is set when it was killed. This needs no cgroup, which only root could make; so a
+    child may exceed the limit for a moment, until the next look.
     """
     too_much, left = threading.Event(), threading.Event()
     if limit is None:
@@ -128,7 +127,7 @@ def watched(pid: int, limit: int | None) -> Iterator[threading.Event]:
 
     def look() -> None:
         while not left.wait(LOOK_SECONDS):
-            if taken(pid) > limit:
+            if used_memory(pid) > limit:
                 too_much.set()
                 kill(pid)
 
@@ -141,25 +140,25 @@ def watched(pid: int, limit: int | None) -> Iterator[threading.Event]:
         watch.join()
 
 
-def taken(pid: int) -> int:
-    """The bytes that the child and all that it started, its session, have for themselves.
+def used_memory(pid: int) -> int:
+    """Return the bytes of unique memory (USS) of the child and all processes of its session.
 
-    What a fork still shares with Airflow's worker is not its own.
+    Memory that a fork still shares with Airflow's worker does not count.
     """
     total = 0
     for one in psutil.pids():
-        with contextlib.suppress(OSError, psutil.Error):  # it has ended, or is somebody else's
+        with contextlib.suppress(OSError, psutil.Error):  # ended, or another user's
             if os.getsid(one) == pid:
                 total += psutil.Process(one).memory_full_info().uss
     return total
 
 
-# Airflow's own streams: were they collected, they would close the descriptors they once had.
+# Airflow's own streams: if they were collected, they would close the descriptors they once had.
 inherited: list[Any] = []
 
 
-def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
-    """This process runs `argv` and exits as it does; it never returns into Airflow's code."""
+def run_child(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
+    """Run `argv` in this process and exit as it does; never return into Airflow's code."""
     code = 1
     try:
         os.setsid()
@@ -177,7 +176,7 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
         os.chdir(env["SHARED_DIR"])
         sys.argv = list(argv)
         setproctitle(" ".join(argv))
-        main_of(argv[0])()
+        load_entry_point(argv[0])()
         code = 0
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
@@ -191,15 +190,15 @@ def become(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
 
 
 def close_inherited() -> None:
-    """Only the standard descriptors are open: not Airflow's sockets, nor its database."""
+    """Close all but the standard descriptors: Airflow's sockets and its database, too."""
     for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
         with contextlib.suppress(OSError):
             if descriptor > 2:
                 os.close(descriptor)
 
 
-def main_of(script: str) -> Callable[[], object]:
-    """The function behind a console script."""
+def load_entry_point(script: str) -> Callable[[], object]:
+    """Return the function of a console script."""
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name=script)
     main: Callable[[], object] = entry.load()
     return main
@@ -215,10 +214,10 @@ def task(
     keep: bool,  # noqa: ARG001
     **options: Any,
 ) -> BaseOperator:
-    """The task that runs a console script in a fork of Airflow's worker.
+    """Return the task that runs a console script in a fork of Airflow's worker.
 
-    A fork is gone when it ends: what is kept of it is what it leaves in its run's workspace, and
-    that is its own to remove.
+    A fork leaves nothing but its run's workspace, which the steps remove themselves: `keep` has no
+    effect here.
     """
     return ProcessOperator(
         task_id=task_id,

@@ -3,6 +3,7 @@
 embedded/, kind/   one package each; its `backend` is the module that satisfies `Backend`
 choices            what a later command may not change
 doctor             what any lab needs of this machine
+phases             what is done alike on every backend
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def choose_backend(config: Config) -> tuple[Backend, str]:
     """Return the backend that the config asks for, and why that one. Raise BackendError."""
     if config.backend != "auto":
         return find_backend(config.backend), "asked for"
-    if known := state.read(config):
+    if known := state.read_state(config):
         return find_backend(known.backend), "this lab was made so"
     embedded, kind = map(find_backend, NAMES)
     if config.database == "sqlite":

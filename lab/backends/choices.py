@@ -1,4 +1,4 @@
-"""What a person chose against what a lab was made with: refused before anything is changed."""
+"""Options that contradict an existing lab, refused before anything is changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from lab.home import ports
 from lab.home.state import State
 
 
-def refuse_others(config: Config, known: State) -> None:
-    """Raises LabError when another backend, database or dataset is asked for than this lab has."""
-    asked = {
+def refuse_other_choices(config: Config, known: State) -> None:
+    """Raise LabError when the options name another backend, database or dataset than the lab's."""
+    options = {
         "--backend": (None if config.backend == "auto" else config.backend, known.backend),
         "--database": (config.database, known.database),
-        "--dataset": (config.dataset and first_version.path_of(config.dataset), known.dataset_path),
+        "--dataset": (
+            config.dataset and first_version.repository_path(config.dataset),
+            known.dataset_path,
+        ),
     }
-    for option, (new, old) in asked.items():
+    for option, (new, old) in options.items():
         if new not in (None, old):
             raise LabError(
                 f"this lab was made with {option} {old}, not {new}",
@@ -27,14 +30,16 @@ def refuse_others(config: Config, known: State) -> None:
 
 
 def refuse_unknown_pins(config: Config, names: Collection[str]) -> None:
-    """Raises PortError when a port is pinned for what is no service."""
+    """Raise PortError when a port is pinned for a service that doesn't exist."""
     if unknown := sorted(set(config.ports) - set(names)):
-        known = ", ".join(map(ports.variable, names))
-        raise PortError(f"{ports.variable(unknown[0])} is of no service", f"choose from {known}")
+        known = ", ".join(map(ports.port_variable, names))
+        raise PortError(
+            f"{ports.port_variable(unknown[0])} is of no service", f"choose from {known}"
+        )
 
 
-def refuse_moved(config: Config, known: dict[str, int], running: Collection[str]) -> None:
-    """Raises PortError when a port is pinned anew while its service runs on another."""
+def refuse_moved_ports(config: Config, known: dict[str, int], running: Collection[str]) -> None:
+    """Raise PortError when a port is pinned while its service runs on another one."""
     for name in set(running) & set(config.ports):
         if config.ports[name] != known[name]:
             raise PortError(

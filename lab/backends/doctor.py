@@ -1,4 +1,4 @@
-"""What this machine lacks for a lab, and what to do about it. Looks only; changes nothing."""
+"""Checks of this machine for a lab, each with its fix. They change nothing."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)  # what Airflow 3.3.2 supports
 OLDEST_GIT = (2, 31)  # GIT_CONFIG_COUNT, which keeps passwords out of arguments
 MEMORY = 2 * 2**30  # bytes; a lab takes about 1.3 GB
 DISK = 2**30  # bytes, beside the dataset's own
-COPIES = 4  # of a dataset: the person's, the object, a run's workspace and the next object
+COPIES = 4  # of a dataset: the user's, the object, a run's workspace and the next object
 OWN_FOLDER = "choose a folder of your own: LAB_HOME=/path/to/folder"
-UNUSABLE = re.compile(r"[?%$#\n]")  # in a path, these change the address of an SQLite database
+UNUSABLE = re.compile(r"[?%$#\n]")  # in a path, these change the URL of an SQLite database
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     status: str
     error: LabError | None = None
 
 
-Looks = Mapping[str, Callable[[Config], str]]
+Checks = Mapping[str, Callable[[Config], str]]
 
 
-def findings(config: Config, looks: Looks) -> Iterator[Finding]:
-    """Yield what each of a backend's looks finds, in their order: what fails first comes first."""
-    for name, look in looks.items():
+def run_checks(config: Config, checks: Checks) -> Iterator[Finding]:
+    """Run a backend's checks and yield the finding of each, in their order."""
+    for name, check in checks.items():
         try:
-            yield Finding(name, look(config))
+            yield Finding(name, check(config))
         except LabError as error:
             yield Finding(name, error.what, error)
 
 
-def refuse_unfit_machine(config: Config, looks: Looks) -> None:
-    """Raises the error of the first finding that is one."""
-    for finding in findings(config, looks):
+def refuse_unfit_machine(config: Config, checks: Checks) -> None:
+    """Raise the error of the first check that fails."""
+    for finding in run_checks(config, checks):
         if finding.error:
             raise finding.error
 
 
-def python(config: Config) -> str:
-    """The running Python. Raises MachineError for one that Airflow does not support."""
+def check_python(config: Config) -> str:
+    """Return the running Python's version. Raises MachineError if Airflow does not support it."""
     found = ".".join(map(str, sys.version_info[:3]))
     if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
         raise MachineError(
@@ -66,8 +66,8 @@ def python(config: Config) -> str:
     return found
 
 
-def git(config: Config) -> str:
-    """Git's version. Raises MachineError when there is none or it is too old."""
+def check_git(config: Config) -> str:
+    """Return git's version. Raises MachineError when git is missing, incomplete or too old."""
     if not shutil.which("git"):
         raise MachineError("there is no git", "install git 2.31 or newer")
     found = run(["git", "--version"], timeout=30).split()[2]
@@ -78,63 +78,64 @@ def git(config: Config) -> str:
     return found
 
 
-def home(config: Config) -> str:
-    """Where the lab is kept. Raises HomeError when it can't be there."""
+def check_home(config: Config) -> str:
+    """Return the lab's home. Raises HomeError when a lab can't be there."""
     if UNUSABLE.search(str(config.home)):
         raise HomeError(
             f"{config.home} holds one of ? % $ #, which Airflow can't have in a database's path",
             "choose another LAB_HOME",
         )
-    place = nearest(config)
+    place = nearest_folder(config)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise HomeError(f"{place} can't be written", OWN_FOLDER)
-    state.read(config)
+    state.read_state(config)
     return str(config.home)
 
 
-def nearest(config: Config) -> Path:
-    """The home, or the folder above it that is there. Raises HomeError when nobody may look."""
+def nearest_folder(config: Config) -> Path:
+    """Return the home or its nearest existing parent. Raises HomeError when it can't be reached."""
     try:
         return next(p for p in (config.home, *config.home.parents) if p.exists())
     except OSError as error:
         raise HomeError(f"{config.home} can't be reached: {error.strerror}", OWN_FOLDER) from error
 
 
-def disk(config: Config) -> str:
-    """The room on the lab's disk. Raises DiskError when it is too little."""
-    place = nearest(config)
+def check_disk(config: Config) -> str:
+    """Return the free space on the lab's disk. Raises DiskError when it is too little."""
+    place = nearest_folder(config)
     free = shutil.disk_usage(place).free
-    needed = DISK + COPIES * size_of(config.dataset)
+    needed = DISK + COPIES * dataset_size(config.dataset)
     if free < needed:
         raise DiskError(
-            f"{gigabytes(free)} free at {place}; the lab needs {gigabytes(needed)}",
+            f"{to_gigabytes(free)} free at {place}; the lab needs {to_gigabytes(needed)}",
             "make room, or choose another disk: LAB_HOME=/path/to/folder",
         )
-    return f"{gigabytes(free)} free"
+    return f"{to_gigabytes(free)} free"
 
 
-def size_of(source: Path | None) -> int:
+def dataset_size(source: Path | None) -> int:
     return source.stat().st_size if source and source.is_file() else employees.EMPLOYEES_SIZE
 
 
-def memory(config: Config) -> str:
-    """The memory to be had or taken by the lab. Raises MachineError when it is too little."""
-    free = psutil.virtual_memory().available + processes.memory(config)  # `up` twice is harmless
+def check_memory(config: Config) -> str:
+    """Return the memory that is free or used by this lab. Raises MachineError for too little."""
+    # What this lab uses counts as free: a second `up` needs no more.
+    free = psutil.virtual_memory().available + processes.measure_memory(config)
     if free < MEMORY:
         raise MachineError(
-            f"{gigabytes(free)} of memory available; the lab needs {gigabytes(MEMORY)}",
+            f"{to_gigabytes(free)} of memory available; the lab needs {to_gigabytes(MEMORY)}",
             "end other programs",
         )
-    return f"{gigabytes(free)} available"
+    return f"{to_gigabytes(free)} available"
 
 
-def own_dataset(config: Config) -> str:
-    """The CSV that a person brought. Raises DatasetError when it can't be versioned."""
+def check_dataset(config: Config) -> str:
+    """Return the size of the user's CSV. Raises DatasetError when it can't be versioned."""
     if config.dataset is None:
         return "the generated one"
     shape = inspection.inspect(config.dataset)
     return f"{shape.records} records of {len(shape.columns)} columns"
 
 
-def gigabytes(size: int) -> str:
+def to_gigabytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"

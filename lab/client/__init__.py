@@ -1,7 +1,7 @@
 """What can be done with a running lab.
 
-runs      triggering DAGs, following them, and what Airflow says of them
+runs      DAG runs: starting and following them, and what Airflow reports of them
 versions  the versions of the dataset and of the model, in the datasets repository
 verify    the proof: commit, pointer, object, bytes
-git, s3   talking to the lab's servers
+git, s3   clients of the lab's servers
 """

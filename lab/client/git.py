@@ -1,4 +1,4 @@
-"""Git as the lab's owner: credentials by a helper that reads the environment, in no argument."""
+"""Git as the lab's owner; a credential helper reads the environment, so no argument has them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CONFIG = {
 }
 
 
-def git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
-    """What git printed. Raises AccessError when the server refuses, LabError otherwise."""
+def run_git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
+    """Run git and return its output. Raises AccessError when the server refuses, else LabError."""
     fix = "lab status shows whether the git server runs"
     try:
         return run(
@@ -47,13 +47,13 @@ def git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> str:
         raise
 
 
-def connection(url: str, user: str, password: str) -> dict[str, object]:
-    """Airflow's connection to a repository by HTTP."""
+def airflow_connection(url: str, user: str, password: str) -> dict[str, object]:
+    """Return Airflow's connection to a repository over HTTP."""
     return {"conn_type": "git", "host": url, "login": user, "password": password}
 
 
-def sync_keys(user: str, password: str) -> dict[str, str]:
-    """The four keys that git-sync's versions 3 and 4 read; the steps read the first two."""
+def git_sync_keys(user: str, password: str) -> dict[str, str]:
+    """Return the four keys that git-sync's versions 3 and 4 read; the steps read the first two."""
     return {
         "GIT_SYNC_USERNAME": user,
         "GIT_SYNC_PASSWORD": password,
@@ -63,7 +63,7 @@ def sync_keys(user: str, password: str) -> dict[str, str]:
 
 
 def environment(lab: Access) -> dict[str, str]:
-    """Git reads no configuration of the machine or its user, and asks nobody."""
+    """Return git's environment: no configuration of the machine or its user, and no prompt."""
     env = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.environ.get("HOME", "/"),

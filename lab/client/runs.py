@@ -1,4 +1,4 @@
-"""Running DAGs by Airflow's REST API, and following them."""
+"""Starting and following DAG runs through Airflow's REST API."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
-from lab.model import Access, Broken, Outcome, Run
-from lab.wait import NotYet, until
+from lab.model import Access, BrokenFile, Outcome, Run
+from lab.wait import NotYet, wait_until
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient, DAGResponse, TaskInstanceResponse
 
 ENDED = {"success", "failed"}
-POLL = 0.3  # seconds between two looks at a run
+POLL = 0.3  # seconds between two polls of a run
 CALL_SECONDS = 30
 LOG_LINES = 60
 RETURNED = "return_value"  # the XCom that holds what a task returned
-MENDED_SECONDS = 10  # after a push, a file's error may still be the one of before
-ANY = "~"  # what Airflow's API takes for every DAG
+STALE_ERROR_SECONDS = 10  # after a push, a file's error may still be that of the earlier commit
+ANY = "~"  # how Airflow's API spells "every DAG"
 T = TypeVar("T")
 STAGING_BUNDLE = "pipelines"  # the bundle whose DAGs have no prefix
-PAGE = 100  # entries that Airflow gives at once
+PAGE = 100  # entries in one of Airflow's answers
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
 
 
 @contextmanager
-def calling(lab: Access) -> Iterator[ApiClient]:
-    """An authenticated client of Airflow's API. Raises AccessError and ServiceError."""
+def api_client(lab: Access) -> Iterator[ApiClient]:
+    """Yield an authenticated client of Airflow's API. Raises AccessError and ServiceError."""
     from airflow_client.client import ApiClient, Configuration
     from airflow_client.client.exceptions import ServiceException
     from urllib3.exceptions import HTTPError
 
     try:
-        with ApiClient(Configuration(host=lab.airflow_url, access_token=token(lab))) as client:
+        with ApiClient(
+            Configuration(host=lab.airflow_url, access_token=fetch_token(lab))
+        ) as client:
             yield client
     except HTTPError as error:
         raise ServiceError(
@@ -52,11 +54,11 @@ def calling(lab: Access) -> Iterator[ApiClient]:
         ) from error
 
 
-def token(lab: Access) -> str:
-    """A token for the lab's Airflow account. Raises AccessError and ServiceError.
+def fetch_token(lab: Access) -> str:
+    """Return a token for the lab's Airflow account. Raises AccessError and ServiceError.
 
-    A refusal is asked about again: Airflow gives one, too, when its database was restarted and the
-    connection that it kept is broken.
+    A refusal is retried: Airflow refuses, too, when its database was restarted and the connection
+    that it kept is broken.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(AccessError),
@@ -68,7 +70,7 @@ def token(lab: Access) -> str:
 
 
 def log_in(lab: Access) -> str:
-    """A token, asked for once."""
+    """Log in once and return the token."""
     login = {"username": lab.airflow_user, "password": lab.airflow_password}
     try:
         reply = requests.post(f"{lab.airflow_url}/auth/token", json=login, timeout=CALL_SECONDS)
@@ -85,7 +87,7 @@ def log_in(lab: Access) -> str:
 
 
 def parse_conf(text: str | None) -> dict[str, Any]:
-    """The conf in `text`. Raises ConfError when it is not a JSON object."""
+    """Parse the conf in `text`. Raises ConfError when it is not a JSON object."""
     example = """give an object, for example: --conf '{"note": "nightly"}'"""
     try:
         conf = json.loads(text or "{}", parse_constant=refuse_constant)
@@ -97,30 +99,33 @@ def parse_conf(text: str | None) -> dict[str, Any]:
 
 
 def refuse_constant(name: str) -> None:
-    """Raises ValueError: Python reads NaN and Infinity, but JSON has no such numbers."""
+    """Raise ValueError: Python reads NaN and Infinity, but JSON has no such numbers."""
     raise ValueError(f"{name} is no JSON number")
 
 
 def trigger(lab: Access, dag_id: str, conf: Mapping[str, Any]) -> Run:
-    """A run that Airflow has accepted. Raises DagError when there is no such DAG, and ConfError."""
+    """Start a run; return it once Airflow has accepted it.
+
+    Raises DagError when there is no such DAG, and ConfError when the DAG refuses the conf.
+    """
     from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
     from airflow_client.client.exceptions import ApiException
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=None)
         try:
             response = DagRunApi(client).trigger_dag_run(
                 dag_id, body, _request_timeout=CALL_SECONDS
             )
         except ApiException as error:
-            raise refusal(client, dag_id, error) from error
-        return run_of(response)
+            raise error_from_refusal(client, dag_id, error) from error
+        return run_from_response(response)
 
 
-def refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
-    """What Airflow's refusal to start a run means."""
+def error_from_refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
+    """Return the error that Airflow's refusal to start a run stands for."""
     if error.status == 404:
-        known = ", ".join(dag_ids(client)) or "none"
+        known = ", ".join(list_dag_ids(client)) or "none"
         return DagError(f"there is no DAG {dag_id!r}", f"the lab has: {known}; see lab status")
     detail = " ".join(str(error.body).split())[:300]
     if error.status in {400, 422}:
@@ -130,20 +135,20 @@ def refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
     return ServiceError(f"Airflow answered {error.status}: {detail}", "lab logs airflow-api-server")
 
 
-def dag_ids(client: ApiClient) -> list[str]:
-    """The DAGs that Airflow knows."""
-    return sorted(dag.dag_id for dag in dags(client))
+def list_dag_ids(client: ApiClient) -> list[str]:
+    """List the ids of the DAGs that Airflow knows."""
+    return sorted(dag.dag_id for dag in list_dags(client))
 
 
-def dags(client: ApiClient) -> list[DAGResponse]:
-    """What Airflow says of each DAG that can be run."""
+def list_dags(client: ApiClient) -> list[DAGResponse]:
+    """List the DAGs that can be run, as Airflow describes them."""
     from airflow_client.client import DAGApi
 
-    return whole(partial(DAGApi(client).get_dags, order_by=["dag_id"]), "dags")
+    return fetch_all_pages(partial(DAGApi(client).get_dags, order_by=["dag_id"]), "dags")
 
 
-def whole(listing: Callable[..., Any], entries: str) -> list[Any]:
-    """All that the pages of a listing hold under `entries`, in its order."""
+def fetch_all_pages(listing: Callable[..., Any], entries: str) -> list[Any]:
+    """Return the `entries` of all pages of a listing, in its order."""
     found: list[Any] = []
     while True:
         page = listing(limit=PAGE, offset=len(found), _request_timeout=CALL_SECONDS)
@@ -153,87 +158,87 @@ def whole(listing: Callable[..., Any], entries: str) -> list[Any]:
             return found
 
 
-def known_dags(lab: Access) -> dict[str, list[str]]:
-    """The DAGs that can be run, by the bundle that they come from."""
+def dags_by_bundle(lab: Access) -> dict[str, list[str]]:
+    """Return the ids of the DAGs that can be run, by the bundle that they come from."""
     found: dict[str, list[str]] = {}
-    with calling(lab) as client:
-        for dag in dags(client):
+    with api_client(lab) as client:
+        for dag in list_dags(client):
             found.setdefault(dag.bundle_name or "", []).append(dag.dag_id)
     return {bundle: sorted(names) for bundle, names in sorted(found.items())}
 
 
-def broken_files(lab: Access) -> list[Broken]:
-    """The DAG files that can't be parsed. The DAGs of all others run."""
-    with calling(lab) as client:
-        return import_errors(client)
+def list_broken_files(lab: Access) -> list[BrokenFile]:
+    """List the DAG files that can't be parsed. The DAGs of all others run."""
+    with api_client(lab) as client:
+        return list_import_errors(client)
 
 
-def import_errors(client: ApiClient) -> list[Broken]:
-    """What Airflow says of each file that it can't parse."""
+def list_import_errors(client: ApiClient) -> list[BrokenFile]:
+    """List the files that Airflow can't parse, with its errors."""
     from airflow_client.client import ImportErrorApi
 
     order = ["bundle_name", "filename"]
     listing = partial(ImportErrorApi(client).get_import_errors, order_by=order)
-    found = whole(listing, "import_errors")
-    return [Broken(e.bundle_name or "", e.filename, e.stack_trace) for e in found]
+    found = fetch_all_pages(listing, "import_errors")
+    return [BrokenFile(e.bundle_name or "", e.filename, e.stack_trace) for e in found]
 
 
-def await_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
-    """Airflow has parsed the DAG at this commit: runs from now on are of that version.
+def wait_for_dag(lab: Access, dag_id: str, version: str, timeout: float) -> None:
+    """Wait until Airflow has parsed the DAG at this commit: later runs are of that version.
 
     Raises ServiceError after `timeout` seconds, DagError when the DAG's file can't be parsed.
     """
     started = time.monotonic()
 
-    def known() -> None:
-        now = patiently(dag_version, lab, dag_id)
+    def check_version() -> None:
+        now = call_or_not_yet(find_dag_version, lab, dag_id)
         if now != version:
-            if time.monotonic() - started > MENDED_SECONDS:
+            if time.monotonic() - started > STALE_ERROR_SECONDS:
                 refuse_broken(lab, dag_id)
             raise NotYet(f"Airflow has {dag_id} at {now}, the newest commit is {version}")
 
-    until(known, what=dag_id, timeout=timeout, interval=0.2)
+    wait_until(check_version, what=dag_id, timeout=timeout, interval=0.2)
 
 
-def patiently(ask: Callable[..., T], *arguments: Any) -> T:
-    """What Airflow answered; it may not answer yet, or not for a moment. Raises NotYet."""
+def call_or_not_yet(ask: Callable[..., T], *arguments: Any) -> T:
+    """Return Airflow's answer; raise NotYet when it does not answer yet, or not for a moment."""
     try:
         return ask(*arguments)
     except (ServiceError, AccessError) as error:
         raise NotYet(error.what) from error
 
 
-def await_files(lab: Access, files: Collection[str], version: str, timeout: float) -> list[str]:
-    """Airflow has the DAGs of these files at this commit, or says why it can't parse them.
+def wait_for_files(lab: Access, files: Collection[str], version: str, timeout: float) -> list[str]:
+    """Wait until Airflow has parsed these files at this commit, or says why it can't.
 
-    The files of which it says nothing after `timeout` seconds: it may find no DAG in them.
+    Return the files of which it says nothing after `timeout` seconds: it may find no DAG in them.
     """
     silent = sorted(files)
 
-    def parsed() -> None:
-        silent[:] = sorted(set(files) - patiently(files_at, lab, version))
+    def check_files() -> None:
+        silent[:] = sorted(set(files) - call_or_not_yet(list_processed_files, lab, version))
         if silent:
             raise NotYet(f"Airflow has yet to parse {', '.join(silent)}")
 
     with suppress(ServiceError):
-        until(parsed, what="the DAGs", timeout=timeout, interval=0.3)
+        wait_until(check_files, what="the DAGs", timeout=timeout, interval=0.3)
     return silent
 
 
-def files_at(lab: Access, version: str) -> set[str]:
-    """The files without a prefix whose DAGs are of this commit, and those that can't be parsed."""
-    with calling(lab) as client:
-        found = [dag for dag in dags(client) if dag.bundle_name == STAGING_BUNDLE]
-        broken = {each.file for each in import_errors(client) if each.bundle == STAGING_BUNDLE}
+def list_processed_files(lab: Access, version: str) -> set[str]:
+    """Return the staging bundle's files that are parsed at this commit, or can't be parsed."""
+    with api_client(lab) as client:
+        found = [dag for dag in list_dags(client) if dag.bundle_name == STAGING_BUNDLE]
+        broken = {each.file for each in list_import_errors(client) if each.bundle == STAGING_BUNDLE}
     return broken | {str(dag.relative_fileloc) for dag in found if dag.bundle_version == version}
 
 
-def dag_version(lab: Access, dag_id: str) -> str | None:
-    """The commit that a run of the DAG would be of now, or None where there is no such DAG."""
+def find_dag_version(lab: Access, dag_id: str) -> str | None:
+    """Return the commit that a run of the DAG would use now, or None where there is no such DAG."""
     from airflow_client.client import DAGApi
     from airflow_client.client.exceptions import NotFoundException
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         try:
             found = DAGApi(client).get_dag(dag_id, _request_timeout=CALL_SECONDS)
         except NotFoundException:
@@ -242,61 +247,61 @@ def dag_version(lab: Access, dag_id: str) -> str | None:
 
 
 def refuse_broken(lab: Access, dag_id: str) -> None:
-    """Raises DagError when Airflow could not parse the DAG's file, which is called after it."""
+    """Raise DagError when Airflow could not parse the DAG's file, which is named after the DAG."""
     bundle, _, name = dag_id.rpartition(".")
-    for broken in broken_files(lab):
+    for broken in list_broken_files(lab):
         if (broken.bundle, broken.file) == (bundle or STAGING_BUNDLE, f"{name}.py"):
             raise DagError(str(broken), "mend the file")
 
 
-def run_of(response: Any) -> Run:
+def run_from_response(response: Any) -> Run:
     return Run(
         response.dag_run_id, response.dag_id, str(response.state.value), response.bundle_version
     )
 
 
-def events(lab: Access, asset: str) -> list[dict[str, Any]]:
-    """What each event of the asset says (its `extra`), the oldest first."""
-    return [dict(e.extra or {}) for e in all_events(lab, asset) if e.name == asset]
+def list_events(lab: Access, asset: str) -> list[dict[str, Any]]:
+    """List the `extra` of each event of the asset, the oldest first."""
+    return [dict(e.extra or {}) for e in list_events_by_prefix(lab, asset) if e.name == asset]
 
 
-def all_events(lab: Access, asset: str) -> list[Any]:
-    """The events of all assets whose names begin so, the oldest first.
+def list_events_by_prefix(lab: Access, asset: str) -> list[Any]:
+    """List the events of all assets whose names begin with `asset`, the oldest first.
 
-    Asked again for a while: Airflow 3.3 answers 500 as long as a run that one of them started is
-    queued.
+    A failure is retried for CALL_SECONDS: Airflow 3.3 answers 500 as long as a run that one of the
+    events started is queued.
     """
-    listed = partial(patiently, listed_events, lab, asset)
-    return until(listed, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
+    listed = partial(call_or_not_yet, request_events, lab, asset)
+    return wait_until(listed, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
 
 
-def listed_events(lab: Access, asset: str) -> list[Any]:
+def request_events(lab: Access, asset: str) -> list[Any]:
     from airflow_client.client import AssetApi
 
     chosen = {"order_by": ["timestamp"], "name_prefix_pattern": asset}
-    with calling(lab) as client:
-        return whole(partial(AssetApi(client).get_asset_events, **chosen), "asset_events")
+    with api_client(lab) as client:
+        return fetch_all_pages(partial(AssetApi(client).get_asset_events, **chosen), "asset_events")
 
 
-def runs_of(lab: Access, dag_id: str) -> list[Run]:
-    """The newest runs of the DAG, or of ANY, the newest first."""
+def list_runs(lab: Access, dag_id: str) -> list[Run]:
+    """List the newest runs of the DAG, or of ANY, the newest first."""
     from airflow_client.client import DagRunApi
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         found = DagRunApi(client).get_dag_runs(
             dag_id, limit=PAGE, order_by=["-run_after"], _request_timeout=CALL_SECONDS
         )
-        return [run_of(response) for response in found.dag_runs]
+        return [run_from_response(response) for response in found.dag_runs]
 
 
-def find(lab: Access, dag_id: str, run_id: str) -> Run | None:
-    """A run that Airflow knows, or None."""
+def find_run(lab: Access, dag_id: str, run_id: str) -> Run | None:
+    """Return the run, or None when Airflow does not know it."""
     from airflow_client.client import DagRunApi
     from airflow_client.client.exceptions import NotFoundException
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         try:
-            return run_of(
+            return run_from_response(
                 DagRunApi(client).get_dag_run(dag_id, run_id, _request_timeout=CALL_SECONDS)
             )
         except NotFoundException:
@@ -304,7 +309,7 @@ def find(lab: Access, dag_id: str, run_id: str) -> Run | None:
 
 
 def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] = str) -> Run:
-    """The run, ended in success; `show` has had a line for each change of a task's state.
+    """Wait until the run has succeeded and return it; call `show` with each change of a task.
 
     Raises RunError when it failed, with the failed task's log, or did not end in `timeout` seconds.
     A server that is being restarted meanwhile is waited for.
@@ -312,21 +317,21 @@ def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] 
     deadline = time.monotonic() + timeout
     seen: dict[str, str] = {}
 
-    def ended() -> Run:
-        now = look(lab, run, seen, show)
+    def poll() -> Run:
+        now = poll_run(lab, run, seen, show)
         if now.state not in ENDED:
             raise NotYet(f"{run.id} is {now.state}")
         return now
 
-    def ended_or_later() -> Run:
+    def poll_or_not_yet() -> Run:
         try:
-            return ended()
+            return poll()
         except ServiceError as error:
             raise NotYet(str(error)) from error
 
     try:
-        last = until(
-            ended_or_later, what=run.id, timeout=deadline - time.monotonic(), interval=POLL
+        last = wait_until(
+            poll_or_not_yet, what=run.id, timeout=deadline - time.monotonic(), interval=POLL
         )
     except ServiceError as error:
         raise RunError(
@@ -334,46 +339,46 @@ def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] 
             "lab status; lab logs airflow-scheduler",
         ) from error
     if last.state != "success":
-        raise failed(lab, last)
+        raise error_from_failed_run(lab, last)
     return last
 
 
-def look(lab: Access, run: Run, seen: dict[str, str], show: Callable[[str], object]) -> Run:
-    """The run as it is now; shows each task whose state is not what `seen` says, and notes it."""
+def poll_run(lab: Access, run: Run, seen: dict[str, str], show: Callable[[str], object]) -> Run:
+    """Return the run as it is now; show each task whose state differs from `seen`; update it."""
     from airflow_client.client import DagRunApi
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         response = DagRunApi(client).get_dag_run(run.dag_id, run.id, _request_timeout=CALL_SECONDS)
-        for task in tasks(client, run):
-            state = describe(task)
+        for task in list_tasks(client, run):
+            state = describe_task(task)
             if seen.get(task.task_id) != state:
                 seen[task.task_id] = state
                 show(f"{task.task_id:<16} {state}")
-        return run_of(response)
+        return run_from_response(response)
 
 
-def describe(task: TaskInstanceResponse) -> str:
+def describe_task(task: TaskInstanceResponse) -> str:
     state = task.state.value if task.state else "waiting"
     attempt = f" (attempt {task.try_number})" if task.try_number > 1 else ""
     seconds = f" in {task.duration:.1f} s" if task.duration and state in ENDED else ""
     return f"{state}{seconds}{attempt}"
 
 
-def tasks(client: ApiClient, run: Run) -> list[TaskInstanceResponse]:
-    """The run's task instances, in the order in which they began."""
+def list_tasks(client: ApiClient, run: Run) -> list[TaskInstanceResponse]:
+    """List the run's task instances, in the order in which they began."""
     from airflow_client.client import TaskInstanceApi
 
     listing = partial(TaskInstanceApi(client).get_task_instances, run.dag_id, run.id)
-    found: list[TaskInstanceResponse] = whole(listing, "task_instances")
+    found: list[TaskInstanceResponse] = fetch_all_pages(listing, "task_instances")
     late = (1, "")
     return sorted(
         found, key=lambda task: (0, task.start_date.isoformat()) if task.start_date else late
     )
 
 
-def outcomes(lab: Access, run: Run) -> dict[str, Outcome]:
-    """What has become of each task of the run, by the task's id."""
-    with calling(lab) as client:
+def read_outcomes(lab: Access, run: Run) -> dict[str, Outcome]:
+    """Return the outcome of each task of the run, by task id."""
+    with api_client(lab) as client:
         return {
             task.task_id: Outcome(
                 task.state.value if task.state else None,
@@ -381,15 +386,15 @@ def outcomes(lab: Access, run: Run) -> dict[str, Outcome]:
                 task.start_date,
                 task.end_date,
             )
-            for task in tasks(client, run)
+            for task in list_tasks(client, run)
         }
 
 
-def xcom(lab: Access, run: Run, task_id: str) -> Any:
-    """What a task has returned."""
+def read_xcom(lab: Access, run: Run, task_id: str) -> Any:
+    """Return the XCom that a task returned."""
     from airflow_client.client import XComApi
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         found = XComApi(client).get_xcom_entry(
             run.dag_id, task_id, run.id, RETURNED, _request_timeout=CALL_SECONDS
         )
@@ -397,25 +402,27 @@ def xcom(lab: Access, run: Run, task_id: str) -> Any:
     return getattr(value, "actual_instance", value)
 
 
-def failed(lab: Access, run: Run) -> RunError:
-    """The error of a failed run: which task, and the end of its log."""
-    with calling(lab) as client:
-        broken = [t.task_id for t in tasks(client, run) if t.state and t.state.value == "failed"]
-    shown = "\n".join(f"--- log of {name}\n{log(lab, run, name)}" for name in broken[:1])
+def error_from_failed_run(lab: Access, run: Run) -> RunError:
+    """Return the error of a failed run: which tasks failed, and the end of the first one's log."""
+    with api_client(lab) as client:
+        broken = [
+            t.task_id for t in list_tasks(client, run) if t.state and t.state.value == "failed"
+        ]
+    shown = "\n".join(f"--- log of {name}\n{read_log(lab, run, name)}" for name in broken[:1])
     return RunError(
         f"{run.id} of {run.dag_id} failed in {', '.join(broken) or 'no task'}\n{shown}",
         f"the whole log is in the UI: {lab.airflow_url}/dags/{run.dag_id}/runs/{run.id}",
     )
 
 
-def log(lab: Access, run: Run, task_id: str) -> str:
-    """The end of what the last attempt of a task has printed, and why it failed if it did."""
+def read_log(lab: Access, run: Run, task_id: str) -> str:
+    """Return the end of what the last attempt of a task printed, and why it failed if it did."""
     from airflow_client.client import TaskInstanceApi
 
-    with calling(lab) as client:
+    with api_client(lab) as client:
         api = TaskInstanceApi(client)
         task = api.get_task_instance(run.dag_id, run.id, task_id, _request_timeout=CALL_SECONDS)
-        # The client's own form of a log has no exceptions in it.
+        # The client's own model of a log has no exceptions in it.
         reply = api.get_log_without_preload_content(
             run.dag_id, run.id, task_id, task.try_number, _request_timeout=CALL_SECONDS
         )
@@ -423,12 +430,12 @@ def log(lab: Access, run: Run, task_id: str) -> str:
 
 
 def log_lines(content: Any) -> list[str]:
-    """A log as lines of text; Airflow gives structured events or plain strings."""
-    return [line for entry in content or [] for line in lines_of(entry)]
+    """Return a log as lines of text; Airflow gives structured events or plain strings."""
+    return [line for entry in content or [] for line in lines_from_entry(entry)]
 
 
-def lines_of(entry: Any) -> list[str]:
-    """An entry of a log; an exception's message and those of its causes follow the event."""
+def lines_from_entry(entry: Any) -> list[str]:
+    """Return the lines of a log entry: its event, then the messages of its exception and causes."""
     if not isinstance(entry, dict):
         return [str(entry)]
     errors = entry.get("error_detail") or []

@@ -1,4 +1,4 @@
-"""S3 as the lab's owner."""
+"""The lab's S3 server, as the lab's owner uses it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ REGION = "us-east-1"
 RESTORE = "bring the object back from a backup of the bucket, or check an earlier version out"
 
 
-def client(lab: Access) -> Any:
-    """boto3's client for the lab's S3 server; nothing of the caller's AWS set-up is read."""
+def create_client(lab: Access) -> Any:
+    """Create boto3's client for the lab's S3 server; nothing of the caller's AWS set-up is read."""
     import boto3
     from botocore.config import Config
 
@@ -37,16 +37,43 @@ def client(lab: Access) -> Any:
 
 
 def ensure_bucket(lab: Access) -> None:
-    """The lab's bucket exists. Raises AccessError and ServiceError."""
-    s3 = client(lab)
-    with answers_known():
+    """Create the lab's bucket unless it exists. Raises AccessError and ServiceError."""
+    s3 = create_client(lab)
+    with translating_errors():
         names = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
         if lab.s3_bucket not in names:
             s3.create_bucket(Bucket=lab.s3_bucket)
 
 
+def read_object(lab: Access, key: str) -> bytes:
+    """Return an object's bytes. Raises ProofError when the bucket has no such object."""
+    with translating_errors(f"object {key}"):
+        content: bytes = create_client(lab).get_object(Bucket=lab.s3_bucket, Key=key)["Body"].read()
+    return content
+
+
+def list_objects(lab: Access, prefix: str) -> list[dict[str, Any]]:
+    """List S3's entry of each object under a prefix, by key."""
+    pages = create_client(lab).get_paginator("list_objects_v2")
+    with translating_errors():
+        found = pages.paginate(Bucket=lab.s3_bucket, Prefix=prefix)
+        return [entry for page in found for entry in page.get("Contents", [])]
+
+
+def put_object(lab: Access, key: str, content: bytes) -> None:
+    """Write an object."""
+    with translating_errors():
+        create_client(lab).put_object(Bucket=lab.s3_bucket, Key=key, Body=content)
+
+
+def delete_object(lab: Access, key: str) -> None:
+    """Delete an object if it exists."""
+    with translating_errors():
+        create_client(lab).delete_object(Bucket=lab.s3_bucket, Key=key)
+
+
 def environment(lab: Access) -> dict[str, str]:
-    """What DVC and the AWS tools read."""
+    """Return the variables that DVC and the AWS tools read."""
     wanted = {
         "AWS_ENDPOINT_URL_S3": lab.s3_endpoint,
         "AWS_ACCESS_KEY_ID": lab.s3_access_key,
@@ -60,8 +87,8 @@ def environment(lab: Access) -> dict[str, str]:
 
 
 @contextmanager
-def answers_known(where: str = "the bucket") -> Iterator[None]:
-    """boto3's failures as the lab's errors: ProofError for an object that is not there."""
+def translating_errors(where: str = "the bucket") -> Iterator[None]:
+    """Raise boto3's failures as the lab's errors: ProofError for an object that does not exist."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

@@ -1,7 +1,7 @@
 """The proof: commit, pointer, object, bytes, run and lineage.
 
 Nothing here trusts the pipeline: it uses none of the steps' code, reads the bucket itself, and lets
-the `dvc` command line bring the dataset back in a clone of its own.
+the `dvc` command line pull the dataset in a clone of its own.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from lab.client import runs, s3, versions
-from lab.client.git import git
+from lab.client.git import run_git
 from lab.errors import ProofError
 from lab.model import Access, Proof, Version
 
 BLOCK = 1 << 20  # bytes
 
 
-def prove(lab: Access, commit: str) -> Proof:
-    """What `commit` (or the newest one, for `main`) reproduces. Raises CommitError, ProofError."""
-    with versions.clone(lab) as folder:
-        name = versions.resolve(lab, folder, commit)
-        line = versions.versions(lab, folder, name)
-        bucket, prefix = versions.remote_of(lab, folder, name)
+def prove_commit(lab: Access, commit: str) -> Proof:
+    """Prove that `commit` (`main` is the newest one) reproduces its dataset.
+
+    Raises CommitError and ProofError.
+    """
+    with versions.temporary_clone(lab) as folder:
+        name = versions.resolve_commit(lab, folder, commit)
+        line = versions.list_versions(lab, folder, name)
+        bucket, prefix = versions.read_remote(lab, folder, name)
         newest = line[0]
-        key = versions.object_key(prefix, newest)
+        key = versions.object_key(prefix, newest.md5)
         check_bytes(lab, folder, name, newest, bucket, key)
         check_trailers(newest)
         check_run(lab, newest)
@@ -48,9 +51,9 @@ def prove(lab: Access, commit: str) -> Proof:
 def check_bytes(
     lab: Access, folder: Path, commit: str, version: Version, bucket: str, key: str
 ) -> None:
-    """The object has the pointer's hash and size, and `dvc pull` brings those very bytes."""
+    """Check that the object has the pointer's hash and size, and `dvc pull` brings its bytes."""
     copy = folder.parent / "object"
-    md5 = download(lab, bucket, key, copy)
+    md5 = download_object(lab, bucket, key, copy)
     size = copy.stat().st_size
     if (md5, size) != (version.md5, version.size):
         raise ProofError(
@@ -58,20 +61,20 @@ def check_bytes(
             f"the pointer at {version.commit} says {version.size} and {version.md5}",
             s3.RESTORE,
         )
-    git(lab, "checkout", "--quiet", commit, cwd=folder)
+    run_git(lab, "checkout", "--quiet", commit, cwd=folder)
     versions.dvc_pull(lab, folder)
     if not filecmp.cmp(folder / lab.dataset_path, copy, shallow=False):
         raise ProofError(f"dvc pull at {commit} brings other bytes than the object's", s3.RESTORE)
 
 
-def download(lab: Access, bucket: str, key: str, into: Path) -> str:
-    """The MD5 of the object, whose bytes are in `into` afterwards. Raises ProofError."""
-    with s3.answers_known(f"object s3://{bucket}/{key}"), into.open("wb") as file:
-        return md5_of(s3.client(lab), bucket, key, file.write)
+def download_object(lab: Access, bucket: str, key: str, into: Path) -> str:
+    """Download the object to `into` and return its MD5. Raises ProofError."""
+    with s3.translating_errors(f"object s3://{bucket}/{key}"), into.open("wb") as file:
+        return hash_object(s3.create_client(lab), bucket, key, file.write)
 
 
-def md5_of(client: Any, bucket: str, key: str, take: Callable[[bytes], object]) -> str:
-    """The MD5 of the bytes that the server sends; `take` has had each block of them."""
+def hash_object(client: Any, bucket: str, key: str, take: Callable[[bytes], object]) -> str:
+    """Return the MD5 of the bytes that the server sends; pass each block of them to `take`."""
     digest = hashlib.md5(usedforsecurity=False)
     for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
         digest.update(block)
@@ -80,7 +83,7 @@ def md5_of(client: Any, bucket: str, key: str, take: Callable[[bytes], object]) 
 
 
 def check_trailers(version: Version) -> None:
-    """The commit's own words agree with its pointer."""
+    """Check that the commit's trailers agree with its pointer."""
     said = version.trailers.get("Data-Md5"), version.trailers.get("Data-Size")
     if "Data-Md5" in version.trailers and said != (version.md5, str(version.size)):
         raise ProofError(
@@ -91,14 +94,14 @@ def check_trailers(version: Version) -> None:
 
 
 def check_run(lab: Access, version: Version) -> None:
-    """Airflow knows the run that the commit names, at the DAG version that it names.
+    """Check that Airflow ran the commit's run at the DAG version that the commit names.
 
     A run that Airflow has forgotten (its database was cleaned) proves nothing either way.
     """
     run_id, dag_id = version.trailers.get("Run-Id"), version.trailers.get("Dag-Id")
     if not run_id or not dag_id:
         return
-    run = runs.find(lab, dag_id, run_id)
+    run = runs.find_run(lab, dag_id, run_id)
     if run and run.dag_version and run.dag_version != version.trailers.get("Dag-Version"):
         raise ProofError(
             f"{version.commit} names DAG version {version.trailers.get('Dag-Version')}, "
@@ -108,7 +111,7 @@ def check_run(lab: Access, version: Version) -> None:
 
 
 def check_lineage(lab: Access, line: list[Version], bucket: str, prefix: str) -> None:
-    """Each version names its parent, each run made one version, each object is in the bucket."""
+    """Check that each version names its parent and is its run's only one, and has its object."""
     for child, parent in pairwise(line):
         if child.trailers.get("Data-Parent", parent.md5) != parent.md5:
             raise ProofError(
@@ -121,18 +124,18 @@ def check_lineage(lab: Access, line: list[Version], bucket: str, prefix: str) ->
     ]
     if twice := {run for run in made_by if made_by.count(run) > 1}:
         raise ProofError(f"more than one commit of run {min(twice)}", "report this: it is a bug")
-    client = s3.client(lab)
+    client = s3.create_client(lab)
     for version in line[1:]:
-        check_object(client, version, bucket, versions.object_key(prefix, version))
+        check_object(client, version, bucket, versions.object_key(prefix, version.md5))
 
 
 def check_object(client: Any, version: Version, bucket: str, key: str) -> None:
-    """The server says that it holds the bytes; where its word is no MD5, they are hashed."""
+    """Check that the server holds the bytes: by its ETag, or by a hash where that is no MD5."""
     where = f"object s3://{bucket}/{key} of commit {version.commit}"
-    with s3.answers_known(where):
+    with s3.translating_errors(where):
         head = client.head_object(Bucket=bucket, Key=key)
         tag = head["ETag"].strip('"')
         if "-" in tag:
-            tag = md5_of(client, bucket, key, take=len)
+            tag = hash_object(client, bucket, key, take=len)
     if (tag, head["ContentLength"]) != (version.md5, version.size):
         raise ProofError(f"the {where} has MD5 {tag} and {head['ContentLength']} bytes", s3.RESTORE)

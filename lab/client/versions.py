@@ -1,4 +1,4 @@
-"""Reading the datasets repository as anybody would: git, the pointer, DVC. No code of the steps."""
+"""Reading the datasets repository as anybody can, by git and DVC: no code of the steps."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab.client import s3
-from lab.client.git import git
+from lab.client.git import run_git
 from lab.errors import CommitError, LabError, ProofError
 from lab.model import Access, Checkout, Model, Version
 from lab.shell import run
 
 DVC_SECONDS = 1800
 MODEL, METRICS = "models/attrition.joblib", "models/attrition.metrics.json"
-SHOWN = "%H%x1f%(trailers:only,unfold,separator=%x1e)%x1d"
+LOG_FORMAT = "%H%x1f%(trailers:only,unfold,separator=%x1e)%x1d"
 
 
 @contextmanager
-def clone(lab: Access) -> Iterator[Path]:
-    """A fresh clone in a temporary folder, gone afterwards."""
+def temporary_clone(lab: Access, url: str | None = None) -> Iterator[Path]:
+    """Yield a fresh clone in a temporary folder, and delete it afterwards.
+
+    It is of the datasets repository unless `url` is another one's.
+    """
     with tempfile.TemporaryDirectory(prefix="lab-clone-") as folder:
         path = Path(folder) / "datasets"
-        git(lab, "clone", "--quiet", lab.git_url, path, cwd=Path(folder))
+        run_git(lab, "clone", "--quiet", url or lab.git_url, path, cwd=Path(folder))
         yield path
 
 
-def resolve(lab: Access, folder: Path, commit: str) -> str:
-    """The full name of a commit. Raises CommitError when the repository has none of that name."""
+def resolve_commit(lab: Access, folder: Path, commit: str) -> str:
+    """Return the full hash of a commit. Raises CommitError when the repository has no such one."""
     name = "HEAD" if commit == "main" else commit
     if name.startswith("-"):
         raise CommitError(f"{commit!r} is not a commit", "give a commit's hash")
     try:
-        return git(
+        return run_git(
             lab, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", cwd=folder
         ).strip()
     except LabError as error:
@@ -47,17 +50,17 @@ def resolve(lab: Access, folder: Path, commit: str) -> str:
         ) from error
 
 
-def history(lab: Access, commit: str) -> list[Version]:
-    """All versions up to a commit, the newest first. Raises CommitError."""
-    with clone(lab) as folder:
-        return versions(lab, folder, resolve(lab, folder, commit))
+def read_history(lab: Access, commit: str) -> list[Version]:
+    """List all versions up to a commit, the newest first. Raises CommitError."""
+    with temporary_clone(lab) as folder:
+        return list_versions(lab, folder, resolve_commit(lab, folder, commit))
 
 
-def model(lab: Access, commit: str) -> Model:
-    """The newest version of the model up to a commit. Raises CommitError."""
-    with clone(lab) as folder:
-        newest = versions(lab, folder, resolve(lab, folder, commit), MODEL)[0]
-        (text,) = contents(lab, folder, [f"{newest.commit}:{METRICS}"])
+def read_model(lab: Access, commit: str) -> Model:
+    """Return the newest version of the model up to a commit. Raises CommitError."""
+    with temporary_clone(lab) as folder:
+        newest = list_versions(lab, folder, resolve_commit(lab, folder, commit), MODEL)[0]
+        (text,) = read_blobs(lab, folder, [f"{newest.commit}:{METRICS}"])
     return Model(
         newest.commit,
         newest.trailers.get("Data-Commit"),
@@ -68,25 +71,26 @@ def model(lab: Access, commit: str) -> Model:
     )
 
 
-def versions(lab: Access, folder: Path, commit: str, path: str | None = None) -> list[Version]:
-    """The commits up to `commit` that changed a pointer, and what it says in each.
+def list_versions(lab: Access, folder: Path, commit: str, path: str | None = None) -> list[Version]:
+    """List the commits up to `commit` that changed a pointer, and what it says in each.
 
-    The pointer is the dataset's unless `path` names another file that DVC keeps.
+    The pointer is the dataset's unless `path` names another file that DVC tracks.
     """
     pointer = f"{path or lab.dataset_path}.dvc"
-    log = git(lab, "log", f"--format={SHOWN}", commit, "--", pointer, cwd=folder)
+    log = run_git(lab, "log", f"--format={LOG_FORMAT}", commit, "--", pointer, cwd=folder)
     rows = [row.strip("\n").split("\x1f") for row in log.split("\x1d") if row.strip()]
     if not rows:
         raise CommitError(f"{commit} has no {pointer}", "choose a commit that has it")
-    texts = contents(lab, folder, [f"{name}:{pointer}" for name, _ in rows])
+    texts = read_blobs(lab, folder, [f"{name}:{pointer}" for name, _ in rows])
     return [
-        version_of(name, text, trailers) for (name, trailers), text in zip(rows, texts, strict=True)
+        version_from_pointer(name, text, trailers)
+        for (name, trailers), text in zip(rows, texts, strict=True)
     ]
 
 
-def contents(lab: Access, folder: Path, names: list[str]) -> list[str]:
-    """The text of each object, by one git process. Raises ProofError for a missing one."""
-    out = git(lab, "cat-file", "--batch", cwd=folder, stdin="\n".join(names) + "\n").encode()
+def read_blobs(lab: Access, folder: Path, names: list[str]) -> list[str]:
+    """Return the text of each blob, by one git process. Raises ProofError for a missing one."""
+    out = run_git(lab, "cat-file", "--batch", cwd=folder, stdin="\n".join(names) + "\n").encode()
     texts = []
     for name in names:
         head, _, rest = out.partition(b"\n")
@@ -98,8 +102,8 @@ def contents(lab: Access, folder: Path, names: list[str]) -> list[str]:
     return texts
 
 
-def version_of(commit: str, text: str, trailers: str) -> Version:
-    """A version, read from its pointer's text. Raises ProofError when that is no pointer."""
+def version_from_pointer(commit: str, text: str, trailers: str) -> Version:
+    """Parse a version from its pointer's text. Raises ProofError when that is no pointer."""
     import yaml
 
     try:
@@ -114,16 +118,16 @@ def version_of(commit: str, text: str, trailers: str) -> Version:
 
 
 @contextmanager
-def checkout(lab: Access, commit: str, *paths: str) -> Iterator[Checkout]:
-    """That commit in a fresh clone, its dataset or these paths pulled by the `dvc` command line."""
-    with clone(lab) as folder:
-        git(lab, "checkout", "--quiet", resolve(lab, folder, commit), cwd=folder)
+def temporary_checkout(lab: Access, commit: str, *paths: str) -> Iterator[Checkout]:
+    """Yield the commit in a fresh clone, its dataset or these paths pulled by the `dvc` command."""
+    with temporary_clone(lab) as folder:
+        run_git(lab, "checkout", "--quiet", resolve_commit(lab, folder, commit), cwd=folder)
         dvc_pull(lab, folder, *paths)
         yield Checkout(folder)
 
 
 def dvc_pull(lab: Access, folder: Path, *paths: str) -> None:
-    """The clone's work tree holds its dataset, or these files that DVC keeps.
+    """Pull the dataset, or these files that DVC tracks, into the clone's work tree.
 
     Raises ProofError when DVC can't bring them.
     """
@@ -143,7 +147,7 @@ def dvc_pull(lab: Access, folder: Path, *paths: str) -> None:
 
 
 def dvc_environment(lab: Access, folder: Path) -> dict[str, str]:
-    """DVC reads no configuration and no cache but its own clone's."""
+    """Return DVC's environment: no configuration and no cache but those of its clone."""
     places = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -154,8 +158,8 @@ def dvc_environment(lab: Access, folder: Path) -> dict[str, str]:
     }
 
 
-def remote_of(lab: Access, folder: Path, commit: str) -> tuple[str, str]:
-    """Bucket and prefix of the default DVC remote at a commit, from `.dvc/config` alone.
+def read_remote(lab: Access, folder: Path, commit: str) -> tuple[str, str]:
+    """Read bucket and prefix of the default DVC remote at a commit, from `.dvc/config` alone.
 
     Raises ProofError when it names none.
     """
@@ -163,7 +167,7 @@ def remote_of(lab: Access, folder: Path, commit: str) -> tuple[str, str]:
 
     parser = ConfigParser(interpolation=None)
     try:
-        parser.read_string(git(lab, "show", f"{commit}:.dvc/config", cwd=folder))
+        parser.read_string(run_git(lab, "show", f"{commit}:.dvc/config", cwd=folder))
         name = parser.get("core", "remote")
         url = parser.get(f"'remote \"{name}\"'", "url")
     except Error as error:
@@ -172,7 +176,7 @@ def remote_of(lab: Access, folder: Path, commit: str) -> tuple[str, str]:
     return bucket, prefix.rstrip("/")
 
 
-def object_key(prefix: str, version: Version) -> str:
-    """Where DVC 3 keeps a file's bytes in a remote."""
-    path = f"files/md5/{version.md5[:2]}/{version.md5[2:]}"
+def object_key(prefix: str, md5: str) -> str:
+    """Return the key under which DVC 3 stores the bytes of this MD5 in a remote."""
+    path = f"files/md5/{md5[:2]}/{md5[2:]}"
     return f"{prefix}/{path}" if prefix else path

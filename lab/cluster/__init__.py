@@ -1,8 +1,9 @@
-"""Kubernetes, whichever it is: what a lab on a cluster is made with.
+"""Building blocks of a lab on any Kubernetes cluster.
 
-cache, tools, docker, images, chart   what is brought to this machine: pinned, checked, kept
-api        a cluster's objects, and kubectl
-manifests  an overlay with this machine's image tags and this lab's choices
-workloads  what runs in the cluster, and when it serves
-forward    a Service on a port of this machine, kept up by a process
+cache, tools, docker, images, chart   downloads: pinned, checked and cached on this machine
+api        the Kubernetes API, and kubectl
+manifests  the rendered overlay, with this machine's image tags and this lab's settings
+secrets    the Secrets that kind and AWS write, in one table
+workloads  the services in the cluster, and whether they are ready
+forward    a supervised port-forward to a Service
 """

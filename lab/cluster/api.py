@@ -1,4 +1,4 @@
-"""A cluster's API: the objects that the kit reads, makes and removes."""
+"""The Kubernetes API of a cluster: the objects that the kit reads, creates and deletes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NOT_FOUND = 404
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that a kubeconfig opens."""
+    """A cluster, reached through a kubeconfig."""
 
     kubeconfig: Path
 
     @cached_property
     def core(self) -> Any:
-        """The core API, by the official client."""
+        """The core/v1 API of the official client."""
         from kubernetes import client, config
 
         api = config.new_client_from_config(str(self.kubeconfig))
@@ -36,65 +36,65 @@ class Cluster:
 
     @cached_property
     def apps(self) -> Any:
-        """The API of what keeps pods running."""
+        """The apps/v1 API of the official client: StatefulSets and Deployments."""
         from kubernetes import client
 
         return client.AppsV1Api(self.core.api_client)
 
-    def controllers(self, namespace: str, selector: str) -> list[Any]:
-        """The StatefulSets and Deployments that a label selector chooses."""
-        how = {"label_selector": selector, "_request_timeout": CALL_SECONDS}
-        with answers_known():
+    def list_controllers(self, namespace: str, selector: str) -> list[Any]:
+        """List the StatefulSets and Deployments that match a label selector."""
+        options = {"label_selector": selector, "_request_timeout": CALL_SECONDS}
+        with translating_errors():
             return [
-                *self.apps.list_namespaced_stateful_set(namespace, **how).items,
-                *self.apps.list_namespaced_deployment(namespace, **how).items,
+                *self.apps.list_namespaced_stateful_set(namespace, **options).items,
+                *self.apps.list_namespaced_deployment(namespace, **options).items,
             ]
 
     def kubectl(
         self, *arguments: str | Path, timeout: float = CALL_SECONDS, stdin: str = ""
     ) -> str:
-        """What kubectl printed. Raises LabError."""
+        """Run kubectl and return what it printed. Raises LabError."""
         command = [tools.find("kubectl"), "--kubeconfig", self.kubeconfig, *arguments]
         return run(command, timeout=timeout, stdin=stdin, fix="lab doctor; lab logs")
 
     def apply(self, manifests: str) -> None:
-        """The cluster has these objects, and their fields are as they say. Raises LabError."""
+        """Apply manifests server-side, overriding other field managers. Raises LabError."""
         flags = ("--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}")
         self.kubectl("apply", *flags, "--filename", "-", timeout=APPLY_SECONDS, stdin=manifests)
 
-    def pods(self, namespace: str, selector: str = "") -> list[Any]:
-        """The pods that a label selector chooses."""
-        with answers_known():
+    def list_pods(self, namespace: str, selector: str = "") -> list[Any]:
+        """List the pods that match a label selector."""
+        with translating_errors():
             found = self.core.list_namespaced_pod(
                 namespace, label_selector=selector, _request_timeout=CALL_SECONDS
             )
         return list(found.items)
 
     def kill_pod(self, namespace: str, name: str) -> None:
-        """The pod's containers are killed at once; a pod that is gone already is fine."""
-        with absent_is_fine():
+        """Delete the pod with no grace period, if it exists."""
+        with ignoring_not_found():
             self.core.delete_namespaced_pod(
                 name, namespace, grace_period_seconds=0, _request_timeout=CALL_SECONDS
             )
 
-    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
-        """What a Secret holds, or None where there is none."""
+    def read_secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """Return the decoded values of a Secret, or None if there is no such Secret."""
         found = None
-        with absent_is_fine():
+        with ignoring_not_found():
             found = self.core.read_namespaced_secret(name, namespace, _request_timeout=CALL_SECONDS)
         return found and {k: base64.b64decode(v).decode() for k, v in (found.data or {}).items()}
 
     def write_secret(self, namespace: str, name: str, values: Mapping[str, str]) -> None:
-        """The Secret holds exactly these values; one that does already is not touched."""
+        """Create or replace the Secret with exactly these values; write nothing if it has them."""
         from kubernetes import client
 
-        known = self.secret(namespace, name)
+        known = self.read_secret(namespace, name)
         if known == dict(values):
             return
         body = client.V1Secret(
             metadata=client.V1ObjectMeta(name=name, labels=LABELS), string_data=dict(values)
         )
-        with answers_known():
+        with translating_errors():
             if known is None:
                 self.core.create_namespaced_secret(namespace, body, _request_timeout=CALL_SECONDS)
             else:
@@ -105,7 +105,7 @@ class Cluster:
                 )
 
     def execute(self, namespace: str, pod: str, command: Sequence[str]) -> str:
-        """What a command printed inside of a pod. Raises LabError."""
+        """Run a command in a pod and return what it printed. Raises LabError."""
         return self.kubectl("exec", "--namespace", namespace, pod, "--", *command, timeout=60)
 
 
@@ -113,8 +113,8 @@ LABELS = {"app.kubernetes.io/part-of": "mlops-lab"}
 
 
 @contextmanager
-def answers_known() -> Iterator[None]:
-    """The client's failures as the lab's: ServiceError."""
+def translating_errors() -> Iterator[None]:
+    """Raise the Kubernetes client's errors as ServiceError."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -132,18 +132,18 @@ def answers_known() -> Iterator[None]:
 
 
 @contextmanager
-def absent_is_fine() -> Iterator[None]:
-    """As `answers_known`, but what is not there is no failure."""
+def ignoring_not_found() -> Iterator[None]:
+    """Raise errors as `translating_errors` does, except for 404 Not Found."""
     try:
-        with answers_known():
+        with translating_errors():
             yield
     except LabError as error:
         if getattr(error.__cause__, "status", None) != NOT_FOUND:
             raise
 
 
-def ready(pod: Any) -> bool:
-    """Whether the pod serves."""
+def is_ready(pod: Any) -> bool:
+    """Return whether the pod has the condition Ready and is not being deleted."""
     conditions = pod.status.conditions or []
     return pod.metadata.deletion_timestamp is None and any(
         c.type == "Ready" and c.status == "True" for c in conditions

@@ -1,4 +1,4 @@
-"""Docker, by its own command line: what it is, what images it holds, and making more of them."""
+"""The docker command line: the engine, and its images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = "start Docker, or use the lab without it: --backend embedded"
 
 @dataclass(frozen=True)
 class Engine:
-    """What answers behind the `docker` command."""
+    """The engine behind the `docker` command."""
 
     version: str
     memory: int  # bytes
@@ -29,22 +29,22 @@ class Engine:
     cgroup: str
 
 
-def engine() -> Engine:
-    """The running engine. Raises MachineError when there is none or this user may not use it."""
+def inspect_engine() -> Engine:
+    """Return the running engine. Raises MachineError if none runs or this user may not use it."""
     if not shutil.which("docker"):
         raise MachineError(
             "there is no docker", "install Docker, or use the lab without it: --backend embedded"
         )
     try:
-        return engine_of(docker("info", "--format", "{{json .}}"))
+        return parse_engine(docker("info", "--format", "{{json .}}"))
     except LabError as error:
         raise MachineError(f"Docker does not answer: {error.what}", START) from error
     except (ValueError, KeyError, TypeError) as error:
         raise MachineError("what answers as docker is no Docker", START) from error
 
 
-def engine_of(text: str) -> Engine:
-    """What `docker info` says. Raises LabError, ValueError, KeyError and TypeError."""
+def parse_engine(text: str) -> Engine:
+    """Parse `docker info`. Raises LabError, ValueError, KeyError and TypeError."""
     said = json.loads(text)
     if problems := said.get("ServerErrors"):
         raise LabError("; ".join(problems), START)
@@ -54,12 +54,12 @@ def engine_of(text: str) -> Engine:
 
 
 def docker(*arguments: str | Path, timeout: float = ASK_SECONDS, fix: str = START) -> str:
-    """What the command printed. Raises LabError."""
+    """Run docker and return what it printed. Raises LabError."""
     return run(["docker", *arguments], timeout=timeout, fix=fix)
 
 
 def image_id(name: str) -> str | None:
-    """The id of the image of this name, which changes with its content; None without one."""
+    """Return the image's ID, which changes with its content, or None if there is no such image."""
     try:
         return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
     except LabError as error:
@@ -68,14 +68,14 @@ def image_id(name: str) -> str | None:
         raise
 
 
-def digests(name: str) -> list[str]:
-    """The digests under which registries know an image; none for one that was built here."""
+def list_digests(name: str) -> list[str]:
+    """List the image's registry digests; an image that was built here has none."""
     said = docker("image", "inspect", "--format", "{{json .RepoDigests}}", name)
     return [entry.partition("@")[2] for entry in json.loads(said) or []]
 
 
 def pull(name: str, digest: str | None) -> None:
-    """Docker holds the image `name`, of this digest where one is given. Raises LabError."""
+    """Pull the image `name`, by digest if one is given. Raises LabError."""
     fix = f"bring it to this machine: docker pull {name}"
     if digest is None:
         docker("pull", "--quiet", name, timeout=PULL_SECONDS, fix=fix)
@@ -86,13 +86,13 @@ def pull(name: str, digest: str | None) -> None:
 
 
 def build(folder: Path, name: str, arguments: Mapping[str, str]) -> None:
-    """Docker holds the image `name`, built from a folder's Dockerfile. Raises LabError."""
+    """Build the image `name` from the folder's Dockerfile. Raises LabError."""
     given = [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
     fix = f"read the output above; it was made by: docker build {folder}"
     docker("build", "--tag", name, *given, folder, timeout=BUILD_SECONDS, fix=fix)
 
 
 def save(name: str, archive: Path) -> None:
-    """`archive` holds the image, whole; at no moment does it hold a part of it."""
+    """Save the image to `archive`, atomically."""
     with cache.replacing(archive) as part:
         docker("save", "--output", part, name, timeout=SAVE_SECONDS, fix="make room on the disk")

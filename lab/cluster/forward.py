@@ -1,8 +1,8 @@
-"""Port-forwards: a cluster's Service on a loopback port of this machine, kept up by a process.
+"""Supervised port-forwards from a loopback port of this machine to a Service of the cluster.
 
-`python -m lab.cluster.forward KUBECTL KUBECONFIG NAMESPACE SERVICE LOCAL REMOTE PATH` is that
-process. kubectl ends when its pod does, and sometimes goes on without forwarding anything: both are
-noticed, and it is started again.
+`python -m lab.cluster.forward KUBECTL KUBECONFIG NAMESPACE SERVICE LOCAL REMOTE PATH` runs kubectl
+port-forward and restarts it: kubectl exits when its pod does, and sometimes goes on running without
+forwarding anything.
 """
 
 from __future__ import annotations
@@ -17,32 +17,30 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-import requests
-
 from lab.cluster import tools
 from lab.cluster.workloads import Door, Workload
 from lab.home import ports
-from lab.wait import NotYet, until
+from lab.wait import NotYet, expect_answer, wait_until
 
 LOOK_SECONDS = 2
 ANSWER_SECONDS = 3
-PATIENCE = 3  # looks without an answer before kubectl is started again
+PATIENCE = 3  # failed checks before kubectl is restarted
 PAUSE_SECONDS = 0.3
 
 
 def command(kubeconfig: Path, workload: Workload, door: Door, local: int) -> tuple[str, ...]:
-    """What this machine runs to reach a workload's door on its port `local`."""
+    """Return the command that forwards the loopback port `local` to the workload's door."""
     where = (tools.find("kubectl"), kubeconfig, workload.namespace, workload.name)
     words = map(str, (*where, local, door.port, door.path))
     return (sys.executable, "-m", "lab.cluster.forward", *words)
 
 
 @contextmanager
-def opened(kubeconfig: Path, workload: Workload, log: Path, timeout: float) -> Iterator[str]:
-    """The address on this machine at which a workload is reached while the block runs."""
+def forwarding(kubeconfig: Path, workload: Workload, log: Path, timeout: float) -> Iterator[str]:
+    """Forward a free port to the workload while the block runs, and yield its URL."""
     if not workload.door:
         raise ValueError(f"{workload.name} has no door")
-    local = ports.choose([workload.name], {}, 0)[workload.name]
+    local = ports.choose_ports([workload.name], {}, 0)[workload.name]
     url = f"http://127.0.0.1:{local}"
     words = (*command(kubeconfig, workload, workload.door, local), str(os.getpid()))
     with (
@@ -52,22 +50,20 @@ def opened(kubeconfig: Path, workload: Workload, log: Path, timeout: float) -> I
         ) as process,
     ):
         try:
-            look = partial(answers, url + workload.door.path)
-            until(look, what=workload.name, timeout=timeout, log=log)
+            look = partial(check_answer, url + workload.door.path)
+            wait_until(look, what=workload.name, timeout=timeout, log=log)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # and the kubectl that it has started
+            os.killpg(process.pid, signal.SIGKILL)  # and the kubectl that it started
 
 
-def answers(url: str) -> None:
-    """Raises NotYet or an OSError unless the server answers there."""
-    code = requests.get(url, timeout=ANSWER_SECONDS).status_code
-    if code != 200:
-        raise NotYet(f"{url} answers {code}")
+def check_answer(url: str) -> None:
+    """Raise NotYet or an OSError unless `url` answers 200 in ANSWER_SECONDS."""
+    expect_answer(url, timeout=ANSWER_SECONDS)
 
 
 def main() -> None:
-    """Forwards until it is ended; or, where a parent is named, until that has ended."""
+    """Forward until this process or, if one is given, the parent process ends."""
     kubectl, kubeconfig, namespace, service, local, remote, path, *parent = sys.argv[1:]
     command = [
         *(kubectl, "--kubeconfig", kubeconfig, "port-forward", "--address", "127.0.0.1"),
@@ -77,35 +73,34 @@ def main() -> None:
     wanted = partial(is_wanted, Path(kubeconfig), *map(int, parent))
     while wanted():
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            follow(process, f"http://127.0.0.1:{local}{path}", wanted)
+            supervise(process, f"http://127.0.0.1:{local}{path}", wanted)
         pause.wait(PAUSE_SECONDS)
 
 
 def is_wanted(kubeconfig: Path, parent: int | None = None) -> bool:
-    """Whether there is a cluster to reach, and somebody who asked for it."""
+    """Return whether the kubeconfig exists and the parent, if one is given, is alive."""
     return kubeconfig.exists() and parent in (None, os.getppid())
 
 
-def follow(
+def supervise(
     process: subprocess.Popen[bytes], url: str, wanted: Callable[[], bool] = lambda: True
 ) -> None:
-    """Returns when the forward has ended, or has been ended: nothing answers through it, or nobody
-    wants it any more."""
-    silent = 0
-    while silent < PATIENCE and wanted():
+    """Wait until kubectl exits; kill it when nothing answers through it, or it isn't wanted."""
+    failures = 0
+    while failures < PATIENCE and wanted():
         try:
             process.wait(LOOK_SECONDS)
             return
         except subprocess.TimeoutExpired:
-            silent = 0 if serves(url) else silent + 1
+            failures = 0 if is_answering(url) else failures + 1
     if wanted():
         print(f"nothing answers at {url}: forwarding anew", flush=True)
     process.kill()
 
 
-def serves(url: str) -> bool:
+def is_answering(url: str) -> bool:
     try:
-        answers(url)
+        check_answer(url)
     except (OSError, NotYet):
         return False
     return True

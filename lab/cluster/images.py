@@ -1,4 +1,4 @@
-"""The images of a lab: named in one lock, held by Docker, kept as archives that load fast."""
+"""The lab's images: pinned in a lock file, pulled or built, and saved as archives for the node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.config import TREE
 LOCK = Path("images", "lock.toml")
 MINUTES = {"minio": ", once: about four minutes"}
 CONTENT = 16  # hexadecimal digits of a built image's tag
-# What the node runs, in the order in which it is needed.
+# The images that the node runs, in the order in which they are needed.
 STORES = ("postgresql", "minio", "gitea")
 AIRFLOW = ("airflow", "worker", "trainer")
 WANTED = ("node", *STORES, *AIRFLOW)
@@ -23,7 +23,7 @@ WANTED = ("node", *STORES, *AIRFLOW)
 
 @dataclass(frozen=True)
 class Image:
-    """One image of the lock. Built on this machine where `folder` is given."""
+    """One image of the lock; built on this machine if it has a `folder`."""
 
     key: str
     name: str  # with its tag
@@ -40,45 +40,45 @@ class Image:
         return self.name.rpartition(":")[2]
 
 
-def locked(tree: Path = TREE) -> dict[str, Image]:
-    """All images, by their key in the lock."""
+def read_lock(tree: Path = TREE) -> dict[str, Image]:
+    """Read the lock and return its images by key."""
     entries = tomllib.loads((tree / LOCK).read_text("utf-8"))
-    return {key: image_of(tree, key, entries) for key in entries}
+    return {key: image_from_lock(tree, key, entries) for key in entries}
 
 
-def image_of(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
+def image_from_lock(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
     entry = entries[key]
     if "folder" not in entry:
-        return Image(key, str(entry["name"]), optional(entry, "digest"), None, {})
+        return Image(key, str(entry["name"]), str_or_none(entry, "digest"), None, {})
     folder = tree / "images" / str(entry["folder"])
-    # An argument that is the key of an image stands for that image: by its name, with its tag.
-    meant = {
-        name: image_of(tree, str(value), entries)
+    # A build argument that is the key of an image is replaced by that image's name and tag.
+    referenced = {
+        name: image_from_lock(tree, str(value), entries)
         for name, value in entry["arguments"].items()
         if value in entries
     }
-    named = {name: base.name for name, base in meant.items()}
+    named = {name: base.name for name, base in referenced.items()}
     arguments = {name: str(value) for name, value in entry["arguments"].items()} | named
-    digests = {f"{name} digest": base.digest for name, base in meant.items() if base.digest}
-    tag = content(folder, {**arguments, **digests})
+    digests = {f"{name} digest": base.digest for name, base in referenced.items() if base.digest}
+    tag = content_tag(folder, {**arguments, **digests})
     return Image(key, f"{entry['name']}:{tag}", None, folder, arguments)
 
 
-def optional(entry: Mapping[str, object], key: str) -> str | None:
+def str_or_none(entry: Mapping[str, object], key: str) -> str | None:
     return str(entry[key]) if key in entry else None
 
 
-def content(folder: Path, arguments: Mapping[str, str]) -> str:
-    """A tag that changes when anything does that the image is built from."""
+def content_tag(folder: Path, arguments: Mapping[str, str]) -> str:
+    """Return a tag: a hash of the build folder's files and of the arguments."""
     digest = hashlib.sha256(repr(sorted(arguments.items())).encode())
-    for file in sources(folder):
+    for file in list_sources(folder):
         digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:CONTENT]
 
 
-def sources(folder: Path) -> Iterator[Path]:
-    """The files that a build sees, in a fixed order; hidden ones and caches are none of them."""
+def list_sources(folder: Path) -> Iterator[Path]:
+    """Yield the files of a build folder in a fixed order, without hidden files and caches."""
     for file in sorted(folder.rglob("*")):
         inner = file.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__pycache__" for part in inner)
@@ -86,51 +86,51 @@ def sources(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def missing(tree: Path = TREE) -> list[Image]:
-    """The images that Docker does not hold; for one to be built, what it is built from counts."""
-    return [image for image in lacking(tree) if not image.folder]
+def list_unpulled(tree: Path = TREE) -> list[Image]:
+    """List the images to pull, including the bases of images to build."""
+    return [image for image in list_missing(tree) if not image.folder]
 
 
-def unbuilt(tree: Path = TREE) -> list[Image]:
-    """The images that are built here, and that Docker does not hold."""
-    return [image for image in lacking(tree) if image.folder]
+def list_unbuilt(tree: Path = TREE) -> list[Image]:
+    """List the images to build on this machine."""
+    return [image for image in list_missing(tree) if image.folder]
 
 
-def lacking(tree: Path) -> list[Image]:
-    """What Docker does not hold of all that a lab needs, and what that is built from."""
-    known = locked(tree)
-    keys = {image.key for key in WANTED for image in needed(known, known[key])}
+def list_missing(tree: Path) -> list[Image]:
+    """List the images that a lab needs and Docker lacks, and the bases to build them from."""
+    known = read_lock(tree)
+    keys = {image.key for key in WANTED for image in walk_missing(known, known[key])}
     return [known[key] for key in known if key in keys]
 
 
-def needed(known: Mapping[str, Image], image: Image) -> Iterator[Image]:
-    """The image when Docker does not hold it, and what else is needed then to build it."""
+def walk_missing(known: Mapping[str, Image], image: Image) -> Iterator[Image]:
+    """Yield the image if Docker lacks it, and then those of its bases that Docker lacks."""
     if not docker.image_id(image.name):
         yield image
-        for base in bases(known, image):
-            yield from needed(known, base)
+        for base in list_bases(known, image):
+            yield from walk_missing(known, base)
 
 
-def bases(known: Mapping[str, Image], image: Image) -> list[Image]:
-    """The images that an image is built from."""
+def list_bases(known: Mapping[str, Image], image: Image) -> list[Image]:
+    """List the images that an image is built from."""
     return [base for base in known.values() if base.name in image.arguments.values()]
 
 
-def collect(tree: Path = TREE) -> dict[str, Image]:
-    """Docker holds every image that a lab needs: as it is, pulled, or built. Raises LabError."""
-    known = locked(tree)
+def ensure_images(tree: Path = TREE) -> dict[str, Image]:
+    """Pull or build each image that a lab needs, unless Docker has it. Raises LabError."""
+    known = read_lock(tree)
     for key in WANTED:
-        provide(known, known[key])
+        ensure_image(known, known[key])
     return known
 
 
-def provide(known: Mapping[str, Image], image: Image) -> None:
-    """Docker holds this image."""
+def ensure_image(known: Mapping[str, Image], image: Image) -> None:
+    """Pull or build this image, unless Docker has it."""
     if docker.image_id(image.name):
         note_other_digest(image)
     elif image.folder:
-        for base in bases(known, image):
-            provide(known, base)
+        for base in list_bases(known, image):
+            ensure_image(known, base)
         print(f"  building {image.name}{MINUTES.get(image.key, '')}", flush=True)
         docker.build(image.folder, image.name, image.arguments)
     else:
@@ -139,28 +139,29 @@ def provide(known: Mapping[str, Image], image: Image) -> None:
 
 
 def note_other_digest(image: Image) -> None:
-    """Says so when the image at hand is not the one that the lock names."""
-    if image.digest and image.digest not in docker.digests(image.name):
+    """Print a line if Docker's image does not have the lock's digest."""
+    if image.digest and image.digest not in docker.list_digests(image.name):
         print(f"  {image.name} is this machine's own image, not the lock's {image.digest[:19]}…")
 
 
-def archive(image: Image) -> Path:
-    """The image in a file of the user's cache: `docker save` takes twice as long as loading it.
+def ensure_archive(image: Image) -> Path:
+    """Return the image's archive in the user's cache, saving it unless it exists.
 
-    The file holds the image's name, too: the same content under another name is another file.
+    It is kept because `docker save` takes twice as long as loading the image. The archive holds the
+    image's name, too, so the same content under another name is another file.
     """
     identity = hashlib.sha256(f"{image.name} {docker.image_id(image.name)}".encode()).hexdigest()
-    path = folder() / f"{image.key}-{identity[:CONTENT]}.tar"
+    path = ensure_archive_folder() / f"{image.key}-{identity[:CONTENT]}.tar"
     if not path.exists():
         for older in path.parent.glob(f"{image.key}-*.tar"):
             older.unlink(missing_ok=True)
-        cache.sweep(path.parent)
+        cache.remove_stale_parts(path.parent)
         docker.save(image.name, path)
     return path
 
 
-def folder() -> Path:
-    """Where the archives are; the node sees it, too."""
-    path = cache.folder() / "images"
+def ensure_archive_folder() -> Path:
+    """Create the archive folder unless it exists; it is mounted into the node."""
+    path = cache.ensure_folder() / "images"
     path.mkdir(mode=0o700, exist_ok=True)
     return path

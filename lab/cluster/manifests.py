@@ -1,4 +1,4 @@
-"""What is applied to a cluster: the overlay, with image tags and this lab's choices."""
+"""The manifests of a lab: a Kustomize overlay with image tags and this lab's settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from lab.cluster import images, tools
 from lab.cluster.images import Image
 from lab.config import PLUGINS
-from lab.files import write_private
+from lab.files import write_private_file
 from lab.shell import run
 
 RENDER_SECONDS = 60
@@ -24,7 +24,7 @@ Objects = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of a ConfigMap that only this lab can know."""
+    """One value of a ConfigMap that differs between labs."""
 
     namespace: str
     config_map: str
@@ -40,34 +40,35 @@ def render(
     components: Iterable[Path] = (),
     moved: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The overlay's objects as YAML, with the lock's images. `folder` is written to.
+    """Render the overlay with the lock's images and return the YAML. Writes to `folder`.
 
-    `components` are Kustomize's, on top of the overlay; `moved` says by an image's key where it is
-    in another registry: `repository@sha256:…`, or `repository:tag`.
+    `components` are Kustomize components on top of the overlay; `moved` maps an image's key to its
+    reference in another registry: `repository@sha256:…`, or `repository:tag`.
 
-    An overlay may not know tags that are made of an image's content, nor ports that are free here;
-    so it is wrapped in one more layer, as `kustomize edit set image` would do in the tree itself.
+    The overlay in the tree can't contain tags that are hashes of an image's content, nor ports that
+    are free on this machine. So it is wrapped in one more kustomization, instead of running
+    `kustomize edit set image` in the tree itself.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     layer = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [beside(overlay, folder)],
-        "components": [beside(path, folder) for path in components],
-        "images": [placed(image, moved.get(image.key, image.name)) for image in known],
-        "patches": [patch(setting) for setting in settings],
+        "resources": [relative_path(overlay, folder)],
+        "components": [relative_path(path, folder) for path in components],
+        "images": [kustomize_image(image, moved.get(image.key, image.name)) for image in known],
+        "patches": [config_map_patch(setting) for setting in settings],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(layer), "utf-8")
     return run([tools.find("kubectl"), "kustomize", folder], timeout=RENDER_SECONDS)
 
 
-def beside(path: Path, folder: Path) -> str:
-    """The way from `folder`, which is how Kustomize wants it."""
+def relative_path(path: Path, folder: Path) -> str:
+    """Return `path` relative to `folder`, as Kustomize requires."""
     return os.path.relpath(path.resolve(), folder.resolve())
 
 
-def placed(image: Image, reference: str) -> dict[str, str]:
-    """Where a pod finds the image, in Kustomize's words."""
+def kustomize_image(image: Image, reference: str) -> dict[str, str]:
+    """Return the entry of Kustomize's `images` that sets the image's reference."""
     name, _, digest = reference.partition("@")
     if digest:
         return {"name": image.repository, "newName": name, "digest": digest}
@@ -75,7 +76,7 @@ def placed(image: Image, reference: str) -> dict[str, str]:
     return {"name": image.repository, "newName": repository, "newTag": tag}
 
 
-def patch(setting: Setting) -> dict[str, str]:
+def config_map_patch(setting: Setting) -> dict[str, str]:
     content = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -85,33 +86,33 @@ def patch(setting: Setting) -> dict[str, str]:
     return {"patch": yaml.safe_dump(content)}
 
 
-def objects(rendered: str) -> Objects:
-    """The objects of a rendering, read by libyaml where it is there: ten times as fast."""
+def parse_objects(rendered: str) -> Objects:
+    """Parse rendered YAML, with libyaml if it is installed: ten times as fast."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [found for found in yaml.load_all(rendered, Loader=loader) if found]
 
 
-def namespaces(rendered: str) -> str:
-    """The part of a rendering that the Secrets need to be there."""
-    found = [entry for entry in objects(rendered) if entry["kind"] == "Namespace"]
+def select_namespaces(rendered: str) -> str:
+    """Return the Namespaces of a rendering, which must exist before the Secrets."""
+    found = [entry for entry in parse_objects(rendered) if entry["kind"] == "Namespace"]
     return yaml.safe_dump_all(found)
 
 
 def write_values(tree: Path, known: Mapping[str, Image], file: Path) -> Path:
-    """`file` holds the values that images and plugins decide, on every cluster."""
-    write_private(file, json.dumps(values(tree, known), indent=1, sort_keys=True))
+    """Write the values that depend on images and plugins, on any cluster, to `file`."""
+    write_private_file(file, json.dumps(chart_values(tree, known), indent=1, sort_keys=True))
     return file
 
 
-def values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
-    """The chart's values that the lock of images and the plugins decide.
+def chart_values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
+    """Return the chart's values that depend on the lock of images and on the plugins.
 
-    A pod reads the plugins when it starts: other plugins make other pods.
+    A pod reads the plugins when it starts, so an annotation replaces the pods when they change.
     """
     airflow = known["airflow"]
     return {
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,
         "defaultAirflowTag": airflow.tag,
-        "airflowPodAnnotations": {"mlops-lab/plugins": images.content(tree / PLUGINS, {})},
+        "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(tree / PLUGINS, {})},
     }

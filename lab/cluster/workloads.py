@@ -1,4 +1,4 @@
-"""What runs in a lab's cluster: where each service's pods are, and how this machine reaches it."""
+"""The services in a lab's cluster: their pods, and the ports by which this machine reaches them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.cluster.api import Cluster, ready
+from lab.cluster.api import Cluster, is_ready
 from lab.errors import ServiceError
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 STORES, AIRFLOW = "stores", "airflow"  # the namespaces
 STEP_PODS = "app.kubernetes.io/component=step"
-# A container that waits for one of these waits for a person.
+# Reasons to wait that no waiting ends: somebody has to provide the image.
 HOPELESS = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 
 
@@ -21,13 +21,13 @@ class Door:
     """How this machine reaches a service."""
 
     port: int  # in the cluster
-    path: str  # answers 200 when the service serves
+    path: str  # answers 200 when the service is healthy
     protection: str
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One service of the lab: its pods."""
+    """One service of the lab, and the selector of its pods."""
 
     name: str
     namespace: str
@@ -61,41 +61,44 @@ WORKLOADS = (MINIO, GITEA, POSTGRESQL, *AIRFLOW_COMPONENTS)
 DOORS = tuple(workload for workload in WORKLOADS if workload.door)
 
 
-def pods(cluster: Cluster, workload: Workload) -> list[Any]:
-    """The workload's pods, but for those that are going."""
-    found = cluster.pods(workload.namespace, workload.selector)
+def list_pods(cluster: Cluster, workload: Workload) -> list[Any]:
+    """List the workload's pods that are not being deleted."""
+    found = cluster.list_pods(workload.namespace, workload.selector)
     return [pod for pod in found if pod.metadata.deletion_timestamp is None]
 
 
-def serves(cluster: Cluster, workload: Workload) -> bool:
-    """Whether a pod of the workload is ready."""
-    return any(map(ready, pods(cluster, workload)))
+def is_serving(cluster: Cluster, workload: Workload) -> bool:
+    """Return whether a pod of the workload is ready."""
+    return any(map(is_ready, list_pods(cluster, workload)))
 
 
 def await_ready(
     cluster: Cluster, workload: Workload, timeout: float, hopeless: Sequence[str] = HOPELESS
 ) -> None:
-    """A pod of the workload is ready. Raises ServiceError, at once for what waiting won't mend:
-    where images are loaded beforehand, one that is missing."""
+    """Wait until a pod of the workload's newest revision is ready.
+
+    Raises ServiceError after `timeout` seconds, or at once when a container waits for a reason in
+    `hopeless`: where images are loaded beforehand, that the image is missing.
+    """
 
     def look() -> None:
-        found = pods(cluster, workload)
-        newest = revision(cluster, workload)
-        current = [pod for pod in found if newest is None or newest in revisions(pod)]
-        if not any(map(ready, current)):
+        found = list_pods(cluster, workload)
+        newest = find_revision(cluster, workload)
+        current = [pod for pod in found if newest is None or newest in label_values(pod)]
+        if not any(map(is_ready, current)):
             refuse_hopeless(current, hopeless)
-            remove_stuck(cluster, found, current)
-            raise NotYet(" ".join(map(describe, found)) or "it has no pod")
+            kill_stuck_pods(cluster, found, current)
+            raise NotYet(" ".join(map(describe_pod, found)) or "it has no pod")
 
-    until(look, what=workload.name, timeout=timeout, interval=0.3)
+    wait_until(look, what=workload.name, timeout=timeout, interval=0.3)
 
 
-def revision(cluster: Cluster, workload: Workload) -> str | None:
-    """What marks the pods of a workload's newest description; None for a Deployment that is new.
+def find_revision(cluster: Cluster, workload: Workload) -> str | None:
+    """Return the revision label of the newest StatefulSet pods; None for an updated Deployment.
 
-    Raises NotYet while its controller has not read that description.
+    Raises NotYet while the newest spec is not observed, or a Deployment still replaces pods.
     """
-    for found in cluster.controllers(workload.namespace, workload.selector):
+    for found in cluster.list_controllers(workload.namespace, workload.selector):
         if (found.status.observed_generation or 0) < found.metadata.generation:
             raise NotYet(f"{workload.name} was changed a moment ago")
         if hash_ := getattr(found.status, "update_revision", None):
@@ -105,21 +108,21 @@ def revision(cluster: Cluster, workload: Workload) -> str | None:
     return None
 
 
-def revisions(pod: Any) -> list[str]:
+def label_values(pod: Any) -> list[str]:
     return list((pod.metadata.labels or {}).values())
 
 
-def remove_stuck(cluster: Cluster, found: list[Any], current: list[Any]) -> None:
-    """Old pods that never became ready are gone: a StatefulSet would wait for them for ever."""
+def kill_stuck_pods(cluster: Cluster, found: list[Any], current: list[Any]) -> None:
+    """Delete old pods that are not ready: a StatefulSet would wait for them for ever."""
     for pod in found:
-        if pod not in current and not ready(pod):
+        if pod not in current and not is_ready(pod):
             cluster.kill_pod(pod.metadata.namespace, pod.metadata.name)
 
 
 def refuse_hopeless(found: list[Any], hopeless: Sequence[str]) -> None:
-    """Raises ServiceError when a pod can't get its image."""
+    """Raise ServiceError if a container waits for a reason in `hopeless`."""
     for pod in found:
-        for reason, message in waiting(pod):
+        for reason, message in waiting_reasons(pod):
             if reason in hopeless:
                 raise ServiceError(
                     f"{pod.metadata.name} has no image: {message}",
@@ -127,15 +130,15 @@ def refuse_hopeless(found: list[Any], hopeless: Sequence[str]) -> None:
                 )
 
 
-def waiting(pod: Any) -> list[tuple[str, str]]:
-    """Why containers of a pod wait: reason and message of each."""
+def waiting_reasons(pod: Any) -> list[tuple[str, str]]:
+    """List the reason and message of each waiting container of a pod."""
     statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
     states = [status.state.waiting for status in statuses if status.state.waiting]
     return [(state.reason or "", state.message or "") for state in states]
 
 
-def describe(pod: Any) -> str:
-    """A pod's state in a few words."""
+def describe_pod(pod: Any) -> str:
+    """Return a pod's phase and why it waits, in a few words."""
     conditions = [c.message for c in pod.status.conditions or [] if c.reason == "Unschedulable"]
-    reasons = [*(reason for reason, _ in waiting(pod)), *conditions]
+    reasons = [*(reason for reason, _ in waiting_reasons(pod)), *conditions]
     return f"{pod.metadata.name} is {pod.status.phase} {', '.join(reasons)}".strip()

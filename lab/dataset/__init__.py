@@ -1,6 +1,6 @@
 """The dataset that a lab versions.
 
-employees      the default one, made here
-inspection     the check of a person's own
-first_version  the commit that a new lab begins with
+employees      the generated default dataset
+inspection     the check of a user's own CSV
+first_version  the import that gives a new lab its first commit
 """

@@ -1,4 +1,4 @@
-"""The dataset that a new lab begins with: a person's CSV, or a generated one."""
+"""The first dataset of a new lab: the user's CSV or the generated one."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from lab.home.state import State
 from lab.model import Access
 from lab.shell import run
 
-FOLDER = "datasets"  # the folder in the repository, as in the article this lab began with
+FOLDER = "datasets"  # in the repository, as in the article that this lab started from
 SECONDS = 1800  # 1 GB takes less than a minute
 
 
-def path_of(source: Path) -> str:
-    """Where a CSV is kept in the repository."""
+def repository_path(source: Path) -> str:
+    """Return the CSV's path in the repository."""
     return f"{FOLDER}/{source.name}"
 
 
-def source(config: Config, known: State) -> Path:
-    """The CSV: the one that a person brought, or the generated one."""
-    return Path(known.dataset_source) if known.dataset_source else generated(config)
+def source_file(config: Config, known: State) -> Path:
+    """Return the path of the user's CSV, or of the generated one."""
+    return Path(known.dataset_source) if known.dataset_source else generated_file(config)
 
 
-def generated(config: Config) -> Path:
+def generated_file(config: Config) -> Path:
     return config.data / "dataset" / employees.EMPLOYEES_NAME
 
 
-def prepare(config: Config, known: State) -> None:
-    """The generated dataset is in a file, unless a person brought one."""
+def prepare_dataset(config: Config, known: State) -> None:
+    """Write the generated dataset to its file unless the user gave a CSV."""
     if not known.dataset_source:
-        generated(config).parent.mkdir(mode=0o700, exist_ok=True)
-        employees.write_employees(generated(config))
+        generated_file(config).parent.mkdir(mode=0o700, exist_ok=True)
+        employees.write_employees(generated_file(config))
 
 
-def environment(config: Config, access: Access) -> dict[str, str]:
-    """What the import sees of servers that this machine reaches: the contract, by this access."""
+def import_environment(config: Config, access: Access) -> dict[str, str]:
+    """Return the import step's environment: the step contract, with this machine's access."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(config.shared),  # no ~/.aws, no ~/.gitconfig
@@ -56,12 +56,13 @@ def environment(config: Config, access: Access) -> dict[str, str]:
     }
 
 
-def publish(config: Config, known: State, environment: Mapping[str, str]) -> None:
-    """The dataset is in the bucket, and a commit names it. Raises LabError.
+def publish_dataset(config: Config, known: State, environment: Mapping[str, str]) -> None:
+    """Import the dataset: upload it to the bucket and commit its pointer. Raises LabError.
 
-    `environment` is all that the step sees beside its run: the contract, with credentials.
+    `environment` is the step contract with credentials. The step sees nothing else but its run's
+    variables.
     """
-    file = source(config, known)
+    file = source_file(config, known)
     inspection.inspect(file)
     run(
         [sys.executable, "-m", "dataset_steps", "import", file.absolute()],
@@ -71,7 +72,7 @@ def publish(config: Config, known: State, environment: Mapping[str, str]) -> Non
             **environment,
             "DAG_ID": "lab",
             "RUN_ID": "import",
-            processes.MARK: str(config.home),  # `lab down` ends it, should this command die
+            processes.MARK: str(config.home),  # so that `lab down` ends it if this command dies
         },
     )
-    shutil.rmtree(generated(config).parent, ignore_errors=True)
+    shutil.rmtree(generated_file(config).parent, ignore_errors=True)

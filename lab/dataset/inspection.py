@@ -1,7 +1,7 @@
-"""The dataset that the lab versions: the default one, made here, and the check of a user's own.
+"""The check of a user's own CSV.
 
-Both halves serve one promise: a run appends records, so every line must be one whole record. The
-generator keeps the promise; `inspect` refuses a file that breaks it before anything is uploaded.
+A run appends records, so every line must be one whole record. The generated dataset has that
+property; `inspect` refuses a file that lacks it before anything is uploaded.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from lab.errors import (
 )
 
 BLOCK = 2 << 20
-"""Bytes that `inspect` holds at a time."""
+"""Bytes that `inspect` reads at a time."""
 
 LONGEST_LINE = 4 << 20
-"""Bytes of a line that `inspect` still takes for a record. It bounds the memory, so >= BLOCK."""
+"""Bytes of the longest line that `inspect` accepts. It bounds the memory, so >= BLOCK."""
 
 _BYTE_ORDER_MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ALL_BUT_SEPARATORS = bytes(byte for byte in range(256) if byte not in b',\n"')
@@ -44,7 +44,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Shape:
-    """What `inspect` found: names, number of records (no header), bytes, md5 in lower-case hex."""
+    """Result of `inspect`: names, number of records (no header), bytes, md5 in lower-case hex."""
 
     columns: tuple[str, ...]
     records: int
@@ -53,16 +53,16 @@ class Shape:
 
 
 def inspect(path: Path) -> Shape:
-    """The shape of a CSV file in which every line is one record.
+    """Return the shape of a CSV file in which every line is one record.
 
-    Reads the file once; the memory used does not grow with it (below 20 MB; more only when
-    a single line has hundreds of thousands of fields).
+    Reads the file once. Memory does not grow with the file: it stays below 20 MB, except when a
+    single line has hundreds of thousands of fields.
 
-    When several things are wrong, the error is the first of this list, whatever their places in
-    the file. For that the file is read to its end, save that the first byte refused by the third
-    point ends the reading:
+    When several things are wrong, the error is the first of this list, wherever they are in the
+    file. The file is therefore read to its end, except that the first byte refused by point 3
+    ends the reading:
 
-    1. DatasetMissing: not there, not a regular file, can't be read;
+    1. DatasetMissing: does not exist, is not a regular file, can't be read;
     2. DatasetEmpty: no byte;
     3. DatasetNotUtf8: begins with a byte order mark, has a NUL or bytes that are not UTF-8;
     4. DatasetWithCarriageReturns (before 5, or lines that end in CR alone would count as none);
@@ -75,32 +75,32 @@ def inspect(path: Path) -> Shape:
        number of fields than the header, blank, or longer than LONGEST_LINE).
     """
     scan = _Scan(path)
-    with _opened(path) as file, _long_fields():
+    with _open_regular_file(path) as file, _allowing_long_fields():
         _refuse_byte_order_mark(path, file.peek(3))
         while block := file.read(BLOCK):
-            scan.add(block)
-    return scan.shape()
+            scan.add_block(block)
+    return scan.finish()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The file is open for reading; any trouble of the system's with it is a DatasetMissing."""
+def _open_regular_file(path: Path) -> Iterator[io.BufferedReader]:
+    """Yield the file opened for reading. Raises DatasetMissing for any OSError."""
     try:
-        _refuse_other_than_file(path, path.stat().st_mode)
+        _refuse_non_file(path, path.stat().st_mode)
         with path.open("rb") as file:
             yield file
     except FileNotFoundError as error:
         fix = "give --dataset the path of a CSV file, or leave it out for the lab's own; "
-        fix += f"`ls -l {_quoted(path.parent)}` shows what is there"
+        fix += f"`ls -l {_quote(path.parent)}` shows what is there"
         raise DatasetMissing(f"{path}: there is no such file", fix) from error
     except OSError as error:
-        fix = f"make it readable: `chmod u+r {_quoted(path)}`, or copy it where you can read it"
+        fix = f"make it readable: `chmod u+r {_quote(path)}`, or copy it where you can read it"
         raise DatasetMissing(f"{path}: can't be read ({error.strerror})", fix) from error
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
-    """The csv module takes any field of a line that we take (its own limit is 128 KiB)."""
+def _allowing_long_fields() -> Iterator[None]:
+    """Raise the csv module's field limit of 128 KiB to the longest line that we accept."""
     limit = csv.field_size_limit(LONGEST_LINE + BLOCK)
     try:
         yield
@@ -109,7 +109,7 @@ def _long_fields() -> Iterator[None]:
 
 
 class _Scan:
-    """What is known of the file so far, block by block."""
+    """The state of a check that gets the file block by block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -123,8 +123,8 @@ class _Scan:
         self._ended = True
         self._fault: DatasetError | None = None
 
-    def add(self, block: bytes) -> None:
-        """The block is accounted for. Raises DatasetNotUtf8 at once, keeps other faults."""
+    def add_block(self, block: bytes) -> None:
+        """Check the next block. Raises DatasetNotUtf8 at once, keeps other faults for later."""
         self._check_encoding(block)
         self._note_carriage_return(block)
         if self._fault is None and self._line_with_return is None:
@@ -134,23 +134,23 @@ class _Scan:
         self._newlines += block.count(b"\n")
         self._ended = block.endswith(b"\n")
 
-    def shape(self) -> Shape:
-        """The shape of the whole file. Raises the fault that comes first in `inspect`'s list."""
+    def finish(self) -> Shape:
+        """Return the shape of the whole file. Raises the first fault in the order of `inspect`."""
         if not self._size:
-            raise _empty(self._path, "there is no byte in it")
+            raise _empty_error(self._path, "there is no byte in it")
         self._check_encoding(b"", final=True)
         if self._line_with_return is not None:
-            raise _carriage_return(self._path, self._line_with_return, self._newlines > 0)
+            raise _carriage_return_error(self._path, self._line_with_return, self._newlines > 0)
         if self._newlines + (not self._ended) == 1:
-            raise _empty(self._path, "line 1 is its only line, so there is no record")
+            raise _empty_error(self._path, "line 1 is its only line, so there is no record")
         if not self._ended:
-            raise _no_final_newline(self._path, self._newlines + 1)
+            raise _no_final_newline_error(self._path, self._newlines + 1)
         if self._fault is not None:
             raise self._fault
         return Shape(self._columns, self._newlines - 1, self._size, self._md5.hexdigest())
 
     def _check_encoding(self, block: bytes, final: bool = False) -> None:
-        # A character may have begun in the block before; the decoder holds its first bytes.
+        # A character may have begun in the previous block; the decoder holds its first bytes.
         held = len(self._decoder.getstate()[0])
         nul = block.find(b"\0")
         try:
@@ -159,22 +159,22 @@ class _Scan:
         except UnicodeDecodeError as error:
             at = error.start - held
             if nul < 0 or at < nul:
-                line, offset = self._place(block, at)
+                line, offset = self._locate(block, at)
                 byte = error.object[error.start]
-                raise _not_utf8(self._path, byte, line, offset) from error
+                raise _not_utf8_error(self._path, byte, line, offset) from error
         if nul >= 0:
-            raise _nul(self._path, *self._place(block, nul))
+            raise _nul_byte_error(self._path, *self._locate(block, nul))
 
-    def _place(self, block: bytes, at: int) -> tuple[int, int]:
-        """Line (from 1) and byte offset in the file (from 0) of a place in the block."""
+    def _locate(self, block: bytes, at: int) -> tuple[int, int]:
+        """Return the line (from 1) and the byte offset in the file (from 0) of `block[at]`."""
         return self._newlines + block[: max(at, 0)].count(b"\n") + 1, self._size + at
 
     def _note_carriage_return(self, block: bytes) -> None:
         if self._line_with_return is None and (at := block.find(b"\r")) >= 0:
-            self._line_with_return = self._place(block, at)[0]
+            self._line_with_return = self._locate(block, at)[0]
 
     def _check_lines(self, data: bytes) -> None:
-        """Every whole line of `data` is checked, the rest is kept for the next block."""
+        """Check every whole line of `data` and keep the rest for the next block."""
         end = data.rfind(b"\n") + 1
         self._unended = data[end:]
         try:
@@ -186,14 +186,14 @@ class _Scan:
             self._unended = b""
 
     def _refuse_long_line(self, data: bytes) -> None:
-        # Only the first line can be longer than a block: the others began within it.
+        # Only the first line of `data` can be longer than a block: the others began within it.
         if max(data.find(b"\n"), len(self._unended)) > LONGEST_LINE:
-            raise _long_line(self._path, self._newlines + 1)
+            raise _long_line_error(self._path, self._newlines + 1)
 
     def _check_fields(self, lines: bytes) -> None:
         if not self._columns:
-            self._columns = _columns(self._path, lines[: lines.index(b"\n") + 1])
-        if not _surely_have_fields(lines, len(self._columns)):
+            self._columns = _parse_header(self._path, lines[: lines.index(b"\n") + 1])
+        if not _is_surely_regular(lines, len(self._columns)):
             self._check_each_line(lines)
 
     def _check_each_line(self, lines: bytes) -> None:
@@ -201,144 +201,146 @@ class _Scan:
         for number, line in enumerate(io.BytesIO(lines), self._newlines + 1):
             fields = line.count(b",") + 1
             if b'"' in line:
-                fields = len(_parsed(self._path, number, line))
+                fields = len(_parse_line(self._path, number, line))
             if fields != expected:
-                raise _ragged(self._path, number, line, fields, expected)
+                raise _ragged_error(self._path, number, line, fields, expected)
 
 
-def _surely_have_fields(lines: bytes, expected: int) -> bool:
-    """Whether each line plainly has `expected` fields; no step in Python per line, so it's fast.
+def _is_surely_regular(lines: bytes, expected: int) -> bool:
+    """Return whether each line certainly has `expected` fields; fast, as no Python runs per line.
 
-    False may also mean that a comma stands between quotes: the csv module must say what it is.
+    False may also mean that a comma is inside quotes: then the csv module must decide.
     """
     separators = lines.translate(None, _ALL_BUT_SEPARATORS)
     if b'"' in separators:
-        # Where no comma stands between a quote and the next, no comma of the line is in quotes.
+        # If no comma is between a quote and the next quote, no comma of the line is quoted.
         separators = separators.replace(b'""', b"")
     return separators == (b"," * (expected - 1) + b"\n") * (len(separators) // expected)
 
 
-def _parsed(path: Path, number: int, line: bytes) -> list[str]:
-    # A reader that asks for the line after it is inside of a quoted field.
+def _parse_line(path: Path, number: int, line: bytes) -> list[str]:
+    # A reader that asks for the next line is still inside a quoted field.
     reader = csv.reader([line.decode(), ""])
     fields = next(reader)
     if reader.line_num > 1:
-        raise _quoted_newline(path, number)
+        raise _quoted_newline_error(path, number)
     return fields
 
 
-def _columns(path: Path, line: bytes) -> tuple[str, ...]:
-    names = _parsed(path, 1, line)
+def _parse_header(path: Path, line: bytes) -> tuple[str, ...]:
+    names = _parse_line(path, 1, line)
     if not "".join(names).strip():
-        raise _no_header(path, "line 1 is blank or names no column")
+        raise _no_header_error(path, "line 1 is blank or names no column")
     if len(names) == 1:
-        raise _one_column(path, names[0])
+        raise _one_column_error(path, names[0])
     known: set[str] = set()
     for place, name in enumerate(names, 1):
         if not name.strip():
-            raise _no_header(path, f"column {place} has no name in line 1")
+            raise _no_header_error(path, f"column {place} has no name in line 1")
         if _NUMBER.fullmatch(name.strip()):
-            raise _no_header(path, f"line 1 names column {place} {name!r}, which is a number")
+            raise _no_header_error(path, f"line 1 names column {place} {name!r}, which is a number")
         if name in known:
-            raise _no_header(path, f"line 1 names two columns {name!r}")
+            raise _no_header_error(path, f"line 1 names two columns {name!r}")
         known.add(name)
     return tuple(names)
 
 
-# --- What is wrong and what to do ---------------------------------------------------------------
+# --- Errors and their fixes ---------------------------------------------------------------------
 
 _REWRITE = "import csv, sys; csv.writer(sys.stdout, lineterminator='\\n').writerows({rows})"
 
 
-def _quoted(path: Path) -> str:
+def _quote(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _rewritten(path: Path, command: str) -> str:
-    """The fix that pipes the file through a command into another file, named beside it."""
+def _pipe_fix(path: Path, command: str) -> str:
+    """Return the fix that pipes the file through a command into a new file beside it."""
     fixed = path.with_name(f"{path.stem}.fixed.csv")
-    return f"`{command} < {_quoted(path)} > {_quoted(fixed)}`, then --dataset {_quoted(fixed)}"
+    return f"`{command} < {_quote(path)} > {_quote(fixed)}`, then --dataset {_quote(fixed)}"
 
 
-def _refuse_other_than_file(path: Path, mode: int) -> None:
+def _refuse_non_file(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        fix = f"name one file in it: `ls {_quoted(path)}` shows them"
+        fix = f"name one file in it: `ls {_quote(path)}` shows them"
         raise DatasetMissing(f"{path}: is a directory", fix)
     if not stat.S_ISREG(mode):
-        raise DatasetMissing(f"{path}: is not a regular file", _rewritten(path, "cat"))
+        raise DatasetMissing(f"{path}: is not a regular file", _pipe_fix(path, "cat"))
 
 
 def _refuse_byte_order_mark(path: Path, head: bytes) -> None:
     if head.startswith(codecs.BOM_UTF8):
         what = f"{path}: begins with a byte order mark (EF BB BF at byte offset 0, line 1)"
-        raise DatasetNotUtf8(what, "cut it off: " + _rewritten(path, "tail -c +4"))
+        raise DatasetNotUtf8(what, "cut it off: " + _pipe_fix(path, "tail -c +4"))
     if head.startswith(_BYTE_ORDER_MARKS_OF_UTF16):
         what = f"{path}: is UTF-16, not UTF-8 (byte order mark at byte offset 0, line 1)"
-        raise DatasetNotUtf8(what, "convert it: " + _rewritten(path, "iconv -f UTF-16 -t UTF-8"))
+        raise DatasetNotUtf8(what, "convert it: " + _pipe_fix(path, "iconv -f UTF-16 -t UTF-8"))
 
 
-def _not_utf8(path: Path, byte: int, line: int, offset: int) -> DatasetNotUtf8:
+def _not_utf8_error(path: Path, byte: int, line: int, offset: int) -> DatasetNotUtf8:
     what = f"{path}: byte 0x{byte:02X} at byte offset {offset}, line {line}, is not UTF-8"
-    convert = _rewritten(path, "iconv -f WINDOWS-1252 -t UTF-8")
+    convert = _pipe_fix(path, "iconv -f WINDOWS-1252 -t UTF-8")
     return DatasetNotUtf8(what, f"convert it (name the encoding that it really has): {convert}")
 
 
-def _nul(path: Path, line: int, offset: int) -> DatasetNotUtf8:
+def _nul_byte_error(path: Path, line: int, offset: int) -> DatasetNotUtf8:
     what = f"{path}: a NUL byte at byte offset {offset}, line {line}"
     fix = "take NUL bytes out, or convert the file if it is UTF-16: "
-    return DatasetNotUtf8(what, fix + _rewritten(path, r"tr -d '\000'"))
+    return DatasetNotUtf8(what, fix + _pipe_fix(path, r"tr -d '\000'"))
 
 
-def _carriage_return(path: Path, line: int, has_newlines: bool) -> DatasetWithCarriageReturns:
+def _carriage_return_error(path: Path, line: int, has_newlines: bool) -> DatasetWithCarriageReturns:
     command = r"tr -d '\r'" if has_newlines else r"tr '\r' '\n'"
     what = f"{path}: a carriage return in line {line}; lines must end in LF alone"
-    return DatasetWithCarriageReturns(what, _rewritten(path, command))
+    return DatasetWithCarriageReturns(what, _pipe_fix(path, command))
 
 
-def _empty(path: Path, why: str) -> DatasetEmpty:
+def _empty_error(path: Path, why: str) -> DatasetEmpty:
     fix = "give a file with a line of column names and at least one record: append one, "
-    return DatasetEmpty(f"{path}: {why}", f"{fix}or export it again into {_quoted(path)}")
+    return DatasetEmpty(f"{path}: {why}", f"{fix}or export it again into {_quote(path)}")
 
 
-def _no_final_newline(path: Path, line: int) -> DatasetWithoutFinalNewline:
+def _no_final_newline_error(path: Path, line: int) -> DatasetWithoutFinalNewline:
     what = f"{path}: the last line, {line}, does not end in a newline"
-    return DatasetWithoutFinalNewline(what, f"end it: `echo >> {_quoted(path)}`")
+    return DatasetWithoutFinalNewline(what, f"end it: `echo >> {_quote(path)}`")
 
 
-def _no_header(path: Path, why: str) -> DatasetWithoutHeader:
-    fix = f"edit {_quoted(path)} so that line 1 gives every column a name of its own that is not "
+def _no_header_error(path: Path, why: str) -> DatasetWithoutHeader:
+    fix = f"edit {_quote(path)} so that line 1 gives every column a name of its own that is not "
     fix += "a number; if line 1 is a record, put a line of names above it"
     return DatasetWithoutHeader(f"{path}: {why}", fix)
 
 
-def _one_column(path: Path, header: str) -> DatasetOneColumn:
+def _one_column_error(path: Path, header: str) -> DatasetOneColumn:
     what = f"{path}: line 1 names one column only, {header[:60]!r}"
     for separator in (";", r"\t", "|"):
         if separator.replace(r"\t", "\t") in header:
             rows = _REWRITE.format(rows=f"csv.reader(sys.stdin, delimiter='{separator}')")
-            return DatasetOneColumn(what, "use commas: " + _rewritten(path, f'python3 -c "{rows}"'))
+            return DatasetOneColumn(what, "use commas: " + _pipe_fix(path, f'python3 -c "{rows}"'))
     number = """awk '{print (NR == 1 ? "record" : NR - 1) "," $0}'"""
-    return DatasetOneColumn(what, "number the records: " + _rewritten(path, number))
+    return DatasetOneColumn(what, "number the records: " + _pipe_fix(path, number))
 
 
-def _quoted_newline(path: Path, line: int) -> DatasetWithQuotedNewlines:
+def _quoted_newline_error(path: Path, line: int) -> DatasetWithQuotedNewlines:
     what = f"{path}: a quoted field of line {line} does not end on its line"
     rows = r"[f.replace('\n', ' ') for f in r] for r in csv.reader(sys.stdin)"
-    join = _rewritten(path, f'python3 -c "{_REWRITE.format(rows=rows)}"')
+    join = _pipe_fix(path, f'python3 -c "{_REWRITE.format(rows=rows)}"')
     return DatasetWithQuotedNewlines(what, f"close the quote in line {line}, or join lines: {join}")
 
 
-def _ragged(path: Path, number: int, line: bytes, fields: int, expected: int) -> DatasetRagged:
+def _ragged_error(
+    path: Path, number: int, line: bytes, fields: int, expected: int
+) -> DatasetRagged:
     if line == b"\n":
         what = f"{path}: line {number} is blank; {expected} fields are expected"
-        return DatasetRagged(what, "drop blank lines: " + _rewritten(path, "grep -v '^$'"))
+        return DatasetRagged(what, "drop blank lines: " + _pipe_fix(path, "grep -v '^$'"))
     what = f"{path}: line {number} has {fields} field(s), expected are {expected} as in line 1"
-    fix = f"see it by `sed -n {number}p {_quoted(path)}` and edit it: add what is missing, or put "
+    fix = f"see it by `sed -n {number}p {_quote(path)}` and edit it: add what is missing, or put "
     return DatasetRagged(what, fix + "double quotes around a value that has a comma")
 
 
-def _long_line(path: Path, number: int) -> DatasetError:
+def _long_line_error(path: Path, number: int) -> DatasetError:
     kind = DatasetWithoutHeader if number == 1 else DatasetRagged
     what = f"{path}: line {number} is longer than {LONGEST_LINE >> 20} MiB"
-    fix = f"see its beginning by `sed -n {number}p {_quoted(path)} | head -c 500` and break it up"
+    fix = f"see its beginning by `sed -n {number}p {_quote(path)} | head -c 500` and break it up"
     return kind(what, fix)

@@ -1,7 +1,7 @@
-"""The checkout's DAGs, brought to a lab's git server.
+"""Delivery of the checkout's DAGs to a lab's git server.
 
 publish   the commit that holds the DAGs, and the wait until Airflow has parsed them
-pushes    how Airflow hears of a push
-ssh       keys, and what both ends of SSH read
-ssh_door  the git server's second way in: its keys, for both backends
+pushes    the address and the secret by which Airflow is notified of a push
+ssh       SSH keys and the client's configuration files
+ssh_door  the keys of the git server's SSH endpoint, for both backends
 """

@@ -1,14 +1,14 @@
-"""How Airflow hears of a push: one address and one secret, on every backend."""
+"""The push notification that Airflow receives: one address and one secret on every backend."""
 
 from __future__ import annotations
 
 from lab.home.secrets import Secrets
 
-RECEIVER = "airflow-api-server"  # the service that is told, and the name of its port
+RECEIVER = "airflow-api-server"  # the service that is notified, and the name of its port
 PATH = "/lab/push"  # manifests/base/plugins/lab_pushes.py answers there
-VARIABLE = "PUSH_SECRET"  # of the receiver's environment
+VARIABLE = "PUSH_SECRET"  # in the receiver's environment
 
 
-def secret(secrets: Secrets) -> str:
-    """What whoever tells of a push must know."""
+def push_secret(secrets: Secrets) -> str:
+    """Return the secret that a sender of push notifications must present."""
     return secrets.get("push_secret", 32)

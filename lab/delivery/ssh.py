@@ -1,4 +1,4 @@
-"""Keys of SSH, and how a client is told which server it may trust. The same on every backend."""
+"""SSH keys and the client files that say which server to trust. The same on every backend."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from lab.files import locked, write_private
+from lab.files import folder_lock, write_private_file
 
-USER = "git"  # whom a git server expects, whoever comes
-SERVER = "lab-git"  # what known_hosts calls the server, wherever it listens
+USER = "git"  # the login name that git servers use for every key
+SERVER = "lab-git"  # the server's name in known_hosts, wherever it listens
 CONFIG = """\
 # Written by `lab up`. Nothing of the machine's or a person's own settings counts beside it.
 Host *
@@ -28,47 +28,49 @@ Host *
 """
 
 
-def available() -> bool:
-    """Whether this machine has a client of SSH."""
+def has_ssh_client() -> bool:
+    """Return whether this machine has an SSH client."""
     return shutil.which("ssh") is not None
 
 
-def private(path: Path) -> str:
-    """The private key at `path`, which only its owner reads; made when first asked for."""
-    with locked(path.parent):
+def ensure_private_key(path: Path) -> str:
+    """Return the private key at `path`; generate it, readable by its owner only, if missing."""
+    with folder_lock(path.parent):
         if not path.exists():
-            write_private(path, new())
+            write_private_file(path, generate_private_key())
         return path.read_text("ascii")
 
 
-def new() -> str:
-    """A new private key, as OpenSSH writes it."""
+def generate_private_key() -> str:
+    """Generate an Ed25519 key and return it in OpenSSH's format."""
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH
     key = ed25519.Ed25519PrivateKey.generate()
     return key.private_bytes(encoding, form, serialization.NoEncryption()).decode("ascii")
 
 
-def public(private_key: str) -> str:
-    """The public half of a private key: `ssh-ed25519 AAAA…`."""
+def public_key(private_key: str) -> str:
+    """Return the public half of a private key: `ssh-ed25519 AAAA…`."""
     key = serialization.load_ssh_private_key(private_key.encode("ascii"), password=None)
     encoding, form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     return key.public_key().public_bytes(encoding, form).decode("ascii")
 
 
-def known_hosts(host_key: str) -> str:
-    """The one server that a client may trust, by the public half of its key."""
-    return f"{SERVER} {public(host_key)}\n"
+def known_hosts_line(host_key: str) -> str:
+    """Return the known_hosts line of the one server that a client may trust."""
+    return f"{SERVER} {public_key(host_key)}\n"
 
 
-def config(known_hosts_file: str | Path) -> str:
-    """What a client has to be told by `ssh -F`."""
+def client_config(known_hosts_file: str | Path) -> str:
+    """Return the text of the file for `ssh -F`."""
     return CONFIG.format(server=SERVER, known_hosts=known_hosts_file)
 
 
-def connection(url: str, key_file: str | Path, config_file: str | Path) -> dict[str, object]:
-    """Airflow's connection to a repository by a key. It holds no secret, only where one is.
+def airflow_connection(
+    url: str, key_file: str | Path, config_file: str | Path
+) -> dict[str, object]:
+    """Return Airflow's connection to a repository by SSH. It holds no secret, only the key's path.
 
-    The key is named and not put into it: Airflow would write it to a file at each look.
+    With the key itself in it, Airflow would write the key to a file at each refresh.
     """
     extra = {
         "key_file": str(key_file),

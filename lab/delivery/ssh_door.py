@@ -1,6 +1,6 @@
-"""The git server's SSH door: its keys, and how Airflow comes in by one.
+"""The git server's SSH endpoint: its keys, and Airflow's connection by one of them.
 
-Where the machine has no client of SSH, Airflow reads the same repository by HTTP.
+On a machine without an SSH client, Airflow reads the same repository by HTTP.
 """
 
 from __future__ import annotations
@@ -10,64 +10,67 @@ from pathlib import Path
 
 from lab.config import Config
 from lab.delivery import ssh
-from lab.files import write_private
+from lab.files import write_private_file
 from lab.model import Port
 
 NAME = "gitserver-ssh"  # the name of its port
 PROTECTION = "a key made for this lab, which opens one repository for reading"
 
 
-def host_key(config: Config) -> Path:
+def host_key_file(config: Config) -> Path:
     return config.secrets / "ssh-host.key"
 
 
-def deploy_key(config: Config) -> Path:
+def deploy_key_file(config: Config) -> Path:
     return config.secrets / "team-a.key"
 
 
-def deploy_keys(config: Config) -> Path:
-    """The file that says which key opens what."""
+def deploy_keys_file(config: Config) -> Path:
+    """Return the path of the JSON file that lists each repository's deploy keys."""
     return config.secrets / "deploy-keys.json"
 
 
-def client_config(config: Config) -> Path:
+def client_config_file(config: Config) -> Path:
     return config.secrets / "ssh-config"
 
 
-def prepare(config: Config, repository: str) -> None:
-    """The keys are there, and the files by which both sides know each other.
+def prepare_keys(config: Config, repository: str) -> None:
+    """Create the keys unless they exist; write known_hosts and the client's configuration.
 
-    A key that was taken out of the file of deploy keys stays out.
+    A key that was removed from the file of deploy keys stays removed.
     """
-    host, own = ssh.private(host_key(config)), ssh.private(deploy_key(config))
-    if not deploy_keys(config).exists():
-        write_private(deploy_keys(config), json.dumps({repository: [ssh.public(own)]}))
+    host = ssh.ensure_private_key(host_key_file(config))
+    own = ssh.ensure_private_key(deploy_key_file(config))
+    if not deploy_keys_file(config).exists():
+        write_private_file(
+            deploy_keys_file(config), json.dumps({repository: [ssh.public_key(own)]})
+        )
     known_hosts = config.secrets / "known-hosts"
-    write_private(known_hosts, ssh.known_hosts(host))
-    write_private(client_config(config), ssh.config(known_hosts))
+    write_private_file(known_hosts, ssh.known_hosts_line(host))
+    write_private_file(client_config_file(config), ssh.client_config(known_hosts))
 
 
-def environment(config: Config, ports: dict[str, int]) -> dict[str, str]:
-    """What makes the git server open the door; nothing for a lab that has no port for it yet."""
+def server_environment(config: Config, ports: dict[str, int]) -> dict[str, str]:
+    """Return the git server's variables that switch SSH on; none if the lab has no port for it."""
     if NAME not in ports:
         return {}
     return {
         "GITSERVER_SSH_PORT": str(ports[NAME]),
-        "GITSERVER_SSH_HOST_KEY": str(host_key(config)),
-        "GITSERVER_DEPLOY_KEYS": str(deploy_keys(config)),
+        "GITSERVER_SSH_HOST_KEY": str(host_key_file(config)),
+        "GITSERVER_DEPLOY_KEYS": str(deploy_keys_file(config)),
     }
 
 
-def listening(ports: dict[str, int]) -> tuple[Port, ...]:
+def ssh_ports(ports: dict[str, int]) -> tuple[Port, ...]:
     return (Port(NAME, ports[NAME], PROTECTION),) if NAME in ports else ()
 
 
-def usable(ports: dict[str, int]) -> bool:
-    """Whether Airflow can come in by it."""
-    return NAME in ports and ssh.available()
+def is_usable(ports: dict[str, int]) -> bool:
+    """Return whether Airflow can connect by SSH."""
+    return NAME in ports and ssh.has_ssh_client()
 
 
-def connection(config: Config, ports: dict[str, int], repository: str) -> dict[str, object]:
-    """How Airflow reads the repository by the key."""
+def airflow_connection(config: Config, ports: dict[str, int], repository: str) -> dict[str, object]:
+    """Return Airflow's connection to the repository by SSH."""
     url = f"ssh://{ssh.USER}@127.0.0.1:{ports[NAME]}/{repository}.git"
-    return ssh.connection(url, deploy_key(config), client_config(config))
+    return ssh.airflow_connection(url, deploy_key_file(config), client_config_file(config))

@@ -1,4 +1,4 @@
-"""What `.lab/` remembers, and what runs from it.
+"""A lab's home, `.lab/`, and the processes that run from it.
 
 state      the choices that a lab was made with; the lock that one command holds
 ports      free ports, chosen once and kept

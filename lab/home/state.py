@@ -1,4 +1,4 @@
-"""What `.lab/` remembers: its layout, the lab's choices, its ports and its secrets."""
+"""What `.lab/` remembers: its layout, the lab's choices and ports; and the lock of a command."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 
 from lab.config import Config
 from lab.errors import BusyError, HomeError, NotRunningError
-from lab.files import make_private, write_private
+from lab.files import make_private_folder, write_private_file
 
-LAYOUT = 1  # raised with each change that an older `.lab/` can't be read with
-OWN = {"logs", "data", "secrets", "run", "shared", "lock", "state.json", "state.json.part", "nox"}
+LAYOUT = 1  # raised when this version can't read an older `.lab/`
+# The files and folders that `.lab/` may have.
+NAMES = {"logs", "data", "secrets", "run", "shared", "lock", "state.json", "state.json.part", "nox"}
 
 
 @dataclass(frozen=True)
@@ -27,56 +28,56 @@ class State:
     backend: str
     database: str
     dataset_path: str
-    dataset_source: str | None  # the CSV a person brought; None for the generated one
+    dataset_source: str | None  # the user's CSV; None for the generated one
     ports: Mapping[str, int]
     layout: int = LAYOUT
 
 
-def read(config: Config) -> State | None:
-    """The lab's state, or None where there is none. Raises HomeError for another layout."""
-    text = text_of(config)
+def read_state(config: Config) -> State | None:
+    """Return the lab's state, or None where there is none. Raises HomeError for another layout."""
+    text = read_state_file(config)
     if text is None:
         refuse_foreign_folder(config)
         return None
     try:
-        return parsed(text)
+        return parse_state(text)
     except ValueError as error:
         raise HomeError(
             f"{config.home}/state.json is of no use: {error}",
-            f"{purge(config)}, or choose another LAB_HOME",
+            f"{purge_hint(config)}, or choose another LAB_HOME",
         ) from error
 
 
-def known(config: Config) -> State:
-    """The state of the lab that is there, running or not. Raises NotRunningError without one."""
-    found = read(config)
+def require_state(config: Config) -> State:
+    """Return the state of the lab, running or not. Raises NotRunningError where there is none."""
+    found = read_state(config)
     if found is None:
         raise NotRunningError(f"there is no lab in {config.home}", "lab up makes one")
     return found
 
 
-def settled(config: Config, first: Callable[[Config], State]) -> State:
-    """The lab's choices, on the disk: those of an earlier `up`, or `first`; pinned ports count."""
-    found = read(config) or first(config)
+def ensure_state(config: Config, first: Callable[[Config], State]) -> State:
+    """Write and return the lab's choices: an earlier `up`'s, or `first`, with the pinned ports."""
+    found = read_state(config) or first(config)
     found = with_ports(found, {**found.ports, **config.ports})
-    write(config, found)
+    write_state(config, found)
     return found
 
 
-def readable(config: Config) -> State | None:
-    """The lab's state, or None where there is none of this layout: removing a lab needs none.
+def try_read_state(config: Config) -> State | None:
+    """Return the lab's state, or None where there is none of this layout: a removal needs none.
 
     Raises HomeError when the home is a folder that holds something else than a lab.
     """
     with suppress(ValueError):
-        if text := text_of(config):
-            return parsed(text)
+        if text := read_state_file(config):
+            return parse_state(text)
     refuse_foreign_folder(config)
     return None
 
 
-def text_of(config: Config) -> bytes | None:
-    """What `state.json` holds, or None where there is none. Raises HomeError."""
+def read_state_file(config: Config) -> bytes | None:
+    """Return the bytes of `state.json`, or None where there is none. Raises HomeError."""
     try:
         return (config.home / "state.json").read_bytes()
     except FileNotFoundError:
@@ -88,8 +89,8 @@ def text_of(config: Config) -> bytes | None:
         ) from error
 
 
-def parsed(text: bytes) -> State:
-    """The state that `text` is. Raises ValueError when it is none of this layout."""
+def parse_state(text: bytes) -> State:
+    """Parse a state. Raises ValueError when it is none of this layout."""
     found = json.loads(text)
     layout = found.get("layout") if isinstance(found, dict) else None
     if layout != LAYOUT:
@@ -101,13 +102,13 @@ def parsed(text: bytes) -> State:
 
 
 def refuse_foreign_folder(config: Config) -> None:
-    """Raises HomeError when the home is a folder that holds something else than a lab.
+    """Raise HomeError when the home is a folder that holds something else than a lab.
 
-    The lock is the first file of a lab and the last. Without it, even folders of a lab's names are
-    somebody else's: `down --purge` must not remove any `data`.
+    The lock is the first file of a lab and the last. Without it, even folders with a lab's names
+    are somebody else's: `down --purge` must not remove any `data`.
     """
     names = {path.name for path in config.home.iterdir()} if config.home.is_dir() else set()
-    foreign = names - OWN if "lock" in names else names - {"nox"}
+    foreign = names - NAMES if "lock" in names else names - {"nox"}
     if foreign and not {"lock", "state.json"} <= names:
         raise HomeError(
             f"{config.home} holds other files ({', '.join(sorted(foreign)[:3])}) and no lab",
@@ -115,23 +116,23 @@ def refuse_foreign_folder(config: Config) -> None:
         )
 
 
-def purge(config: Config) -> str:
+def purge_hint(config: Config) -> str:
     return f"remove it with: LAB_HOME={shlex.quote(str(config.home))} lab down --purge"
 
 
-def write(config: Config, state: State) -> None:
-    """The state is on the disk, whole."""
-    write_private(config.home / "state.json", json.dumps(asdict(state), indent=1))
+def write_state(config: Config, state: State) -> None:
+    """Write the state to the disk, atomically."""
+    write_private_file(config.home / "state.json", json.dumps(asdict(state), indent=1))
 
 
 def make_home(config: Config) -> None:
-    """`.lab/` and its folders are there, for their owner only. Raises HomeError."""
+    """Create `.lab/` and its folders unless they exist, for their owner only. Raises HomeError."""
     inner = (config.logs, config.data, config.secrets, config.run, config.shared)
     try:
-        make_private(config.home)
-        (config.home / "lock").touch(mode=0o600)  # before all else: it says whose folder this is
+        make_private_folder(config.home)
+        (config.home / "lock").touch(mode=0o600)  # first of all: it marks the folder as a lab's
         for folder in inner:
-            make_private(folder)
+            make_private_folder(folder)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
@@ -141,8 +142,8 @@ def make_home(config: Config) -> None:
         ) from error
 
 
-def remove(config: Config) -> None:
-    """There is no home. What says whose folder it is goes last: a removal may be cut off."""
+def remove_home(config: Config) -> None:
+    """Delete the home if it exists. The files that mark it go last: a removal may be cut off."""
     last = [config.home / "state.json", config.home / "lock"]
     for path in [*(set(config.home.glob("*")) - set(last)), *last]:
         if path.is_dir() and not path.is_symlink():
@@ -154,8 +155,8 @@ def remove(config: Config) -> None:
 
 
 @contextmanager
-def exclusive(config: Config) -> Iterator[None]:
-    """No other command changes this lab meanwhile. Raises BusyError when one does."""
+def exclusive_lock(config: Config) -> Iterator[None]:
+    """Keep other commands from changing this lab meanwhile. Raises BusyError when one does."""
     make_home(config)
     with (config.home / "lock").open("r+b", buffering=0) as file:
         try:

@@ -1,4 +1,4 @@
-"""`nox -s bench`: the lab beside plain commands, in one run, as ratios. Asserts nothing."""
+"""`nox -s bench`: the lab against plain commands, in one run, as ratios. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rich.table import Table
 
 from lab.backends import find_backend
 from lab.config import Config
-from tests.bench.cold_start import cold_start
-from tests.bench.commit import trigger_to_commit
-from tests.bench.promotion import promotion
+from tests.bench.cold_start import measure_cold_start
+from tests.bench.commit import measure_commit
+from tests.bench.promotion import measure_promotion
 from tests.bench.row import Row
-from tests.bench.seed import against_the_seed
-from tests.bench.sizes import sizes
-from tests.bench.throughput import throughput
-from tests.bench.triggers import triggers
+from tests.bench.seed import measure_seed
+from tests.bench.sizes import measure_sizes
+from tests.bench.throughput import measure_throughput
+from tests.bench.triggers import measure_triggers
 
 ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
-    "commit": trigger_to_commit,
-    "seed": against_the_seed,
-    "sizes": sizes,
-    "throughput": throughput,
-    "triggers": triggers,
+    "commit": measure_commit,
+    "seed": measure_seed,
+    "sizes": measure_sizes,
+    "throughput": measure_throughput,
+    "triggers": measure_triggers,
 }
 CHOICES = ("cold", *ON_A_LAB, "promotion")
 
 
 def main() -> None:
-    """Measures what is asked for on one fresh lab and prints the table."""
+    """Measure what the options select on one fresh lab, and print the table."""
     parser = argparse.ArgumentParser("nox -s bench --", description=__doc__)
     parser.add_argument("--backend", default="embedded")
     parser.add_argument("--only", choices=CHOICES, action="append", help="leave the others out")
@@ -53,11 +53,11 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Row]:
-    """The rows, one by one, as they are measured."""
+    """Yield each row as soon as it is measured."""
     if "cold" in wanted:
-        yield from cold_start(arguments.backend)
+        yield from measure_cold_start(arguments.backend)
     if "promotion" in wanted:
-        yield from promotion(arguments)
+        yield from measure_promotion(arguments)
     if not set(wanted) & set(ON_A_LAB):
         return
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as folder:

@@ -18,8 +18,8 @@ GOALS = {"embedded": "45 s", "kind": "150 s"}
 PHASE = re.compile(r"^\S+ (.+?)\s+(\d+\.\d) s$", re.MULTILINE)
 
 
-def cold_start(backend: str) -> Iterator[Row]:
-    """The whole, and where it goes."""
+def measure_cold_start(backend: str) -> Iterator[Row]:
+    """Yield the total seconds, then those of each phase."""
     with tempfile.TemporaryDirectory(prefix="lab-cold-") as folder:
         clone = Path(folder) / "checkout"
         subprocess.run(["git", "clone", "--quiet", str(TREE), str(clone)], check=True, timeout=60)

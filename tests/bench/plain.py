@@ -25,8 +25,8 @@ git push --quiet origin HEAD:main
 """
 
 
-def environment(lab: Lab, folder: Path) -> dict[str, str]:
-    """Credentials for git and S3, and DVC kept to this folder; nothing that slows it down."""
+def script_environment(lab: Lab, folder: Path) -> dict[str, str]:
+    """Return the script's environment: credentials for git and S3; DVC's folders in `folder`."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     places = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
     return {
@@ -41,6 +41,8 @@ def environment(lab: Lab, folder: Path) -> dict[str, str]:
 
 
 def run_script(lab: Lab, folder: Path) -> None:
-    """One more version, made by git and dvc alone."""
+    """Publish one more version by git and dvc alone."""
     command = ["sh", "-c", SCRIPT]
-    subprocess.run(command, cwd=folder, env=environment(lab, folder), check=True, timeout=600)
+    subprocess.run(
+        command, cwd=folder, env=script_environment(lab, folder), check=True, timeout=600
+    )

@@ -1,4 +1,4 @@
-"""The plan for AWS beside the four renderings that it has to make, one by one, by hand."""
+"""The plan for AWS, against the four renderings in it, made one by one by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from eks import environment, rendering
-from lab.backends.kind import backend as kind
+from lab.backends.kind import stores
 from lab.cluster import chart, images, tools
 from lab.config import Config
 from tests.bench.row import Row
@@ -20,36 +20,36 @@ from tests.bench.row import Row
 SECONDS = 120
 
 
-def promotion(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Medians of both, taken in turns; nothing is asked of AWS."""
+def measure_promotion(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield the medians of both, which take turns; none calls AWS."""
     config, staging = Config.from_environment(), environment.load("staging")
     with tempfile.TemporaryDirectory() as folder:
-        commands = by_hand(config, staging, Path(folder))
+        commands = manual_commands(config, staging, Path(folder))
         plans, plain = [], []
         for _ in range(arguments.rounds):
-            plans.append(seconds([[sys.executable, "-m", "eks", "plan"]]))
-            plain.append(seconds(commands))
+            plans.append(time_commands([[sys.executable, "-m", "eks", "plan"]]))
+            plain.append(time_commands(commands))
     what = "nox -s eks: plan / kubectl and helm, for kind and for EKS"
     yield Row(what, median(plans), median(plain), "5 s")
 
 
-def by_hand(
+def manual_commands(
     config: Config, staging: environment.Environment, folder: Path
 ) -> list[list[str | Path]]:
-    """What a person would type to see both targets' objects."""
-    overlays = (kind.OVERLAY, rendering.OVERLAY)
-    known = images.locked(config.tree)
+    """Return the commands that a person would type to see both targets' objects."""
+    overlays = (stores.OVERLAY, rendering.OVERLAY)
+    known = images.read_lock(config.tree)
     values = (
-        rendering.kind_values(config, folder / "kind", known),
-        rendering.values(staging, config.tree, folder / "eks"),
+        rendering.kind_values_files(config, folder / "kind", known),
+        rendering.write_values_files(staging, config.tree, folder / "eks"),
     )
     kubectl, helm, packed = tools.find("kubectl"), tools.find("helm"), chart.find(config)
     shown: list[list[str | Path]] = [[kubectl, "kustomize", config.tree / one] for one in overlays]
-    return shown + [[helm, "template", packed, *chart.flags(files)] for files in values]
+    return shown + [[helm, "template", packed, *chart.values_flags(files)] for files in values]
 
 
-def seconds(commands: Sequence[Sequence[str | Path]]) -> float:
-    """How long they took, one after the other."""
+def time_commands(commands: Sequence[Sequence[str | Path]]) -> float:
+    """Return the seconds that the commands take, one after another."""
     began = time.monotonic()
     for command in commands:
         subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)

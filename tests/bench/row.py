@@ -1,4 +1,4 @@
-"""One line of the table."""
+"""One row of the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds (or, with another unit, anything) of the lab and of the plain way beside it."""
+    """A measure of the lab and of the plain way, in seconds or another unit."""
 
     what: str
     lab: float

@@ -1,8 +1,8 @@
-"""The pipeline as the article has it that this lab began with: what the lab is measured against.
+"""The pipeline of the article that this lab began with: what the lab is measured against.
 
-Each task is a pod of Airflow's own image that starts another pod; git and dvc are commands one by
-one, on a folder that all runs share. Two things differ, or it could not run here: the image is not
-pulled anew for each pod (there is no registry), and git has its password from a helper.
+Each task is a pod of Airflow's own image that starts another pod; git and dvc run as single
+commands, in a folder that all runs share. Two things differ, or it could not run here: the image is
+not pulled anew for each pod (there is no registry), and git gets its password from a helper.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PUSH = (
 )
 
 
-def secret(name: str, *keys: str) -> list[k8s.V1EnvVar]:
-    """Variables that a Secret holds under their own names."""
+def secret_variables(name: str, *keys: str) -> list[k8s.V1EnvVar]:
+    """Return variables that a Secret holds under their own names."""
     return [
         k8s.V1EnvVar(
             name=key,
@@ -38,7 +38,7 @@ def secret(name: str, *keys: str) -> list[k8s.V1EnvVar]:
 
 
 def pod(task_id: str, command: str) -> KubernetesPodOperator:
-    """One task of the article."""
+    """Return one task of the article's pipeline."""
     return KubernetesPodOperator(
         task_id=task_id,
         image=IMAGE,
@@ -50,8 +50,8 @@ def pod(task_id: str, command: str) -> KubernetesPodOperator:
         arguments=[command],
         env_from=[k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource("step-environment"))],
         env_vars=[
-            *secret("git-credentials", "GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"),
-            *secret("s3-credentials", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            *secret_variables("git-credentials", "GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"),
+            *secret_variables("s3-credentials", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
         ],
         volumes=[
             k8s.V1Volume(

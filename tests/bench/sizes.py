@@ -1,4 +1,4 @@
-"""Datasets of several sizes, against the bare cost of MD5, one copy and one PUT."""
+"""Datasets of several sizes, against the bare cost: one MD5, one copy and one PUT."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from lab.client import s3
 from lab.dataset.employees import write_employees
 from lab.lab import Lab
-from tests.bench.plain import environment
+from tests.bench.plain import script_environment
 from tests.bench.row import Row
 
 
-def sizes(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
-    """For each size: publishing a new version, and a whole run, each against the bare cost."""
+def measure_sizes(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield, for each size, a push and a whole run, each against the bare cost."""
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / f"employees_{megabytes}.csv"
             write_dataset(source, megabytes)
             steps = Steps(lab, Path(folder), f"datasets/{source.name}")
             steps("import", str(source))
-            bare = seconds(bare_cost, lab, source)
+            bare = time_call(pay_bare_cost, lab, source)
             pull, modify, push = (steps(name) for name in ("pull", "modify", "push"))
             goal = "ratio 1.5"
             yield Row(f"{megabytes} MB: hash, store, commit / bare", push, bare, goal)
@@ -34,7 +34,7 @@ def sizes(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def write_dataset(path: Path, megabytes: int) -> None:
-    """The default dataset's records over and over."""
+    """Write a dataset of that size: the default dataset's records over and over."""
     one = path.with_suffix(".one")
     write_employees(one)
     header, _, records = one.read_bytes().partition(b"\n")
@@ -44,27 +44,29 @@ def write_dataset(path: Path, megabytes: int) -> None:
             file.write(records)
 
 
-def bare_cost(lab: Lab, source: Path) -> None:
-    """What no way of versioning this file can do without."""
+def pay_bare_cost(lab: Lab, source: Path) -> None:
+    """Hash, copy and store the file: no way of versioning it costs less."""
     with source.open("rb") as file:
         hashlib.file_digest(file, "md5")
     shutil.copyfile(source, source.with_suffix(".copy"))
     with source.open("rb") as file:
-        s3.client(lab).put_object(Bucket=lab.s3_bucket, Key=f"bench/{source.name}", Body=file)
+        s3.create_client(lab).put_object(
+            Bucket=lab.s3_bucket, Key=f"bench/{source.name}", Body=file
+        )
 
 
-def seconds(work: Callable[..., object], *arguments: object) -> float:
+def time_call(work: Callable[..., object], *arguments: object) -> float:
     began = time.monotonic()
     work(*arguments)
     return time.monotonic() - began
 
 
 class Steps:
-    """The worker's steps, run as a person would run them, for one dataset of the lab."""
+    """The worker's steps for one dataset of the lab, run as a person would run them."""
 
     def __init__(self, lab: Lab, folder: Path, dataset_path: str) -> None:
         self.env = {
-            **environment(lab, folder),
+            **script_environment(lab, folder),
             "GIT_SYNC_USERNAME": lab.git_user,
             "GIT_SYNC_PASSWORD": lab.git_password,
             "S3_BUCKET": lab.s3_bucket,
@@ -75,7 +77,7 @@ class Steps:
         }
 
     def __call__(self, *arguments: str) -> float:
-        """The seconds that the step took."""
+        """Run a step and return its seconds."""
         command = ["dataset-steps", *arguments]
         began = time.monotonic()
         subprocess.run(command, env=self.env, check=True, timeout=1800)

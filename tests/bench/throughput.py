@@ -12,8 +12,8 @@ from tests.bench.row import Row
 DAG = "dataset_pipeline"
 
 
-def throughput(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Commits per second with 1, 8 and 32 runs at once, against one run alone."""
+def measure_throughput(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield the commits per second with 1, 8 and 32 runs at once, against one run alone."""
     alone = None
     for count in (1, 8, 32):
         began = time.monotonic()

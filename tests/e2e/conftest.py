@@ -1,4 +1,4 @@
-"""End-to-end tests keep out of the way of the clock, which starts runs of its own."""
+"""Keep end-to-end tests away from the hours at which schedules start runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.idle import await_idle
 
 HOURS = {"dataset_pipeline": 2, "sales_pipeline": 6}  # UTC, each day
@@ -16,22 +16,23 @@ BEFORE = timedelta(minutes=5)  # no test takes longer
 
 @pytest.fixture(autouse=True)
 def _between_scheduled_runs(request: pytest.FixtureRequest) -> None:
-    """What a test finds was made by its own runs: none of the clock's begins meanwhile."""
-    if not soon(datetime.now(UTC)):
+    """Wait while a scheduled run is near: what a test finds must be made by its own runs."""
+    if not is_scheduled_run_near(datetime.now(UTC)):
         return
     lab: Lab = request.getfixturevalue("lab")
-    until(past, what="the hour of a scheduled run", timeout=600, interval=1)
+    wait_until(require_no_run_near, what="the hour of a scheduled run", timeout=600, interval=1)
     for dag in HOURS:
         await_idle(lab, dag)
 
 
-def soon(now: datetime) -> bool:
-    """Whether a scheduled run begins in the next minutes, or has begun in the last."""
+def is_scheduled_run_near(now: datetime) -> bool:
+    """Return whether a scheduled run begins within BEFORE, or began in the last 30 seconds."""
     moments = (now.replace(hour=hour, minute=0, second=0) for hour in HOURS.values())
-    day, just = timedelta(days=1), timedelta(seconds=30)
-    return any((moment + just - now) % day < BEFORE + just for moment in moments)
+    day, after = timedelta(days=1), timedelta(seconds=30)
+    return any((moment + after - now) % day < BEFORE + after for moment in moments)
 
 
-def past() -> None:
-    if soon(datetime.now(UTC)):
+def require_no_run_near() -> None:
+    """Raise NotYet while a scheduled run is near."""
+    if is_scheduled_run_near(datetime.now(UTC)):
         raise NotYet("it is near")

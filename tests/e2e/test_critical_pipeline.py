@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from lab.client import s3
 from lab.lab import Lab
 from lab.model import Run
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.control import Control
+from tests.support.mailbox import read_messages
 
 DAG = "critical_pipeline"
 TASK_WITHIN = 8  # seconds, from the run's start
@@ -22,48 +21,44 @@ OWNER, ESCALATION = "data-engineering", "on-call"
 TASK_IS_LATE, RUN_IS_LATE = f"{DAG}: {TASK} is late", f"{DAG}: the run is late"
 
 
-def told(lab: Lab, run: Run) -> dict[str, dict[str, Any]]:
-    """What people have been told of this run, by the subject."""
-    client = s3.client(lab)
-    place = {"Bucket": lab.s3_bucket, "Prefix": f"notifications/{DAG}/"}
-    keys = [o["Key"] for o in client.list_objects_v2(**place).get("Contents", [])]
-    found = [client.get_object(Bucket=lab.s3_bucket, Key=key)["Body"].read() for key in keys]
-    return {m["subject"]: m for m in map(json.loads, found) if m["run_id"] == run.id}
+def messages_by_subject(lab: Lab, run: Run) -> dict[str, dict[str, Any]]:
+    """Read the notifications of this run, by subject."""
+    return {message["subject"]: message for message in read_messages(lab, DAG, run.id)}
 
 
-def while_at_work(lab: Lab, run: Run, message: dict[str, Any]) -> bool:
-    """Whether people were told before the task ended."""
+def is_before_task_end(lab: Lab, run: Run, message: dict[str, Any]) -> bool:
+    """Return whether the notification was sent before the task ended."""
     ended = lab.outcomes(run)[TASK].ended
     assert ended
     return datetime.fromisoformat(message["at"]) < ended
 
 
-def on_time(lab: Lab) -> Run:
-    """A run whose task had ended before it was late; a busy machine is given five tries."""
+def run_on_time(lab: Lab) -> Run:
+    """Return a run whose task ended before its deadline; a busy machine gets five tries."""
     for _ in range(5):
-        asked = time.monotonic()
+        began = time.monotonic()
         run = lab.run(DAG, {"work_seconds": 0})
-        if time.monotonic() - asked < TASK_WITHIN:
+        if time.monotonic() - began < TASK_WITHIN:
             return run
     pytest.fail("this machine is too busy for any deadline")
 
 
 def test_who_is_told_depends_on_which_deadline_is_missed(lab: Lab) -> None:
-    quick = on_time(lab)
+    quick = run_on_time(lab)
     slow, slower = (lab.trigger(DAG, {"work_seconds": seconds}) for seconds in (13, 35))
     for run in (slow, slower):
         lab.follow(run)  # none fails for being late
 
-    messages = told(lab, slow)
+    messages = messages_by_subject(lab, slow)
     assert {subject: m["who"] for subject, m in messages.items()} == {TASK_IS_LATE: [OWNER]}
-    assert while_at_work(lab, slow, messages[TASK_IS_LATE])
+    assert is_before_task_end(lab, slow, messages[TASK_IS_LATE])
 
-    messages = told(lab, slower)
+    messages = messages_by_subject(lab, slower)
     assert messages[TASK_IS_LATE]["who"] == [OWNER]
     assert messages[RUN_IS_LATE]["who"] == [OWNER, ESCALATION]
-    assert all(while_at_work(lab, slower, message) for message in messages.values())
+    assert all(is_before_task_end(lab, slower, message) for message in messages.values())
 
-    assert told(lab, quick) == {}  # by now both of its deadlines are over
+    assert messages_by_subject(lab, quick) == {}  # by now both of its deadlines are over
     assert lab.outcomes(quick)[WATCH].state == "success"
 
 
@@ -72,17 +67,17 @@ def test_people_are_told_though_the_triggerer_was_killed(lab: Lab, control: Cont
     """While the run goes on: nothing waits for its end, long after the last deadline."""
     run = lab.trigger(DAG, {"work_seconds": 75})
 
-    def watched() -> None:
+    def require_deferred() -> None:
         if lab.outcomes(run)[WATCH].state != "deferred":
             raise NotYet(f"{WATCH} is {lab.outcomes(run)[WATCH]}")
 
-    def all_told() -> None:
-        if missing := {TASK_IS_LATE, RUN_IS_LATE} - told(lab, run).keys():
+    def require_messages() -> None:
+        if missing := {TASK_IS_LATE, RUN_IS_LATE} - messages_by_subject(lab, run).keys():
             raise NotYet(f"nobody was told: {missing}")
 
-    until(watched, what=WATCH, timeout=120)
+    wait_until(require_deferred, what=WATCH, timeout=120)
     control.kill("airflow-triggerer")
     control.restore()
-    until(all_told, what="the messages", timeout=120, interval=0.5)
-    assert told(lab, run).keys() == {TASK_IS_LATE, RUN_IS_LATE}
+    wait_until(require_messages, what="the messages", timeout=120, interval=0.5)
+    assert messages_by_subject(lab, run).keys() == {TASK_IS_LATE, RUN_IS_LATE}
     assert lab.outcomes(run)[TASK].ended is None

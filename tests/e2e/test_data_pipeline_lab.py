@@ -7,22 +7,20 @@ from typing import Any
 
 import pytest
 
-from lab.client import s3
 from lab.errors import ConfError, RunError
 from lab.lab import Lab
-from lab.model import Run
+from tests.support.mailbox import read_messages
 
 DAG = "data_pipeline_lab"
 OWNER = "data-engineering"
 
 
-def read(lab: Lab, key: str) -> Any:
-    body = s3.client(lab).get_object(Bucket=lab.s3_bucket, Key=key)["Body"]
-    return json.loads(body.read())
+def read_json(lab: Lab, key: str) -> Any:
+    return json.loads(lab.read_object(key))
 
 
-def totals(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Number, total and average of each category, of amounts counted in cents."""
+def compute_totals(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Compute number, total and average of each category, from amounts in whole cents."""
     cents: dict[str, list[int]] = {}
     for record in records:
         cents.setdefault(record["category"], []).append(round(record["value"] * 100))
@@ -36,35 +34,27 @@ def totals(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def told(lab: Lab, run: Run) -> list[dict[str, Any]]:
-    """What people have been told of this run."""
-    place = {"Bucket": lab.s3_bucket, "Prefix": f"notifications/{DAG}/"}
-    found = s3.client(lab).list_objects_v2(**place).get("Contents", [])
-    messages = [read(lab, entry["Key"]) for entry in found]
-    return [message for message in messages if message["run_id"] == run.id]
-
-
-def generated_anew(lab: Lab, seed: int) -> Any:
-    """The records that a run with this seed has made; they are gone afterwards."""
+def generate_records(lab: Lab, seed: int) -> Any:
+    """Run the DAG with this seed and return its records; delete them from the bucket."""
     key = lab.xcom(lab.run(DAG, {"seed": seed, "records": 20}), "generate")["key"]
-    records = read(lab, key)
-    s3.client(lab).delete_object(Bucket=lab.s3_bucket, Key=key)
+    records = read_json(lab, key)
+    lab.delete_object(key)
     return records
 
 
 def test_the_owner_is_told_the_totals_of_the_records(lab: Lab) -> None:
     run = lab.run(DAG)
-    records = read(lab, lab.xcom(run, "generate")["key"])
+    records = read_json(lab, lab.xcom(run, "generate")["key"])
     assert [record["id"] for record in records] == list(range(500))
     assert {record["category"] for record in records} == {"A", "B", "C"}
 
-    expected = totals(records)
-    summary = read(lab, lab.xcom(run, "aggregate")["key"])
+    expected = compute_totals(records)
+    summary = read_json(lab, lab.xcom(run, "aggregate")["key"])
     assert summary.keys() == expected.keys()
     for name, row in expected.items():
         assert summary[name] == pytest.approx(row, abs=0.006)
 
-    (message,) = told(lab, run)
+    (message,) = read_messages(lab, DAG, run.id)
     assert message["who"] == [OWNER]
     lines = message["text"].splitlines()
     for name, row in expected.items():
@@ -75,7 +65,7 @@ def test_the_owner_is_told_the_totals_of_the_records(lab: Lab) -> None:
 
 @pytest.mark.variation
 def test_the_same_seed_gives_the_same_records_and_another_seed_others(lab: Lab) -> None:
-    one, same, other = (generated_anew(lab, seed) for seed in (7, 7, 8))
+    one, same, other = (generate_records(lab, seed) for seed in (7, 7, 8))
     assert one == same
     assert one != other
     assert len(one) == len(other) == 20
@@ -84,13 +74,13 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_others(lab: Lab) 
 @pytest.mark.variation
 def test_a_few_bad_records_are_left_out(lab: Lab) -> None:
     run = lab.run(DAG, {"records": 200, "invalid_share": 0.05})
-    records = read(lab, lab.xcom(run, "generate")["key"])
+    records = read_json(lab, lab.xcom(run, "generate")["key"])
     good = [record for record in records if record["value"] > 0]
     assert (len(records), len(good)) == (200, 190)
-    summary = read(lab, lab.xcom(run, "aggregate")["key"])
+    summary = read_json(lab, lab.xcom(run, "aggregate")["key"])
     assert sum(row["records"] for row in summary.values()) == 190
-    assert summary["A"] == pytest.approx(totals(good)["A"], abs=0.006)
-    (message,) = told(lab, run)
+    assert summary["A"] == pytest.approx(compute_totals(good)["A"], abs=0.006)
+    (message,) = read_messages(lab, DAG, run.id)
     assert message["text"].endswith("Left out as bad: 10")
 
 
@@ -100,7 +90,7 @@ def test_many_bad_records_are_refused_and_nobody_is_told_totals(lab: Lab) -> Non
     with pytest.raises(RunError, match=r"12 of 200 records are bad, more than 5%"):
         lab.follow(run)
     assert lab.outcomes(run)["validate"].attempts == 1  # no retry would help
-    assert told(lab, run) == []
+    assert read_messages(lab, DAG, run.id) == []
 
 
 @pytest.mark.parametrize(

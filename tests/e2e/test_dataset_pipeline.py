@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from lab.client import runs, s3
-from lab.client.versions import object_key
 from lab.errors import CommitError, DagError, RunError
 from lab.lab import Lab
 from lab.model import Version
@@ -19,7 +17,7 @@ from tests.support.control import Control
 DAG = "dataset_pipeline"
 
 
-def read(lab: Lab, version: Version) -> bytes:
+def read_dataset(lab: Lab, version: Version) -> bytes:
     with lab.checkout(version.commit) as checkout:
         return checkout.read(lab.dataset_path)
 
@@ -31,11 +29,11 @@ def test_a_run_publishes_a_dataset_that_its_commit_reproduces(lab: Lab) -> None:
     assert after.md5 != before.md5
     assert after.trailers["Run-Id"] == run.id
     assert after.trailers["Dag-Version"] == run.dag_version
-    assert read(lab, after).startswith(read(lab, before))
+    assert read_dataset(lab, after).startswith(read_dataset(lab, before))
 
 
-def of_a_run(lab: Lab) -> list[Version]:
-    """All versions, of which the newest two or more are there: a run makes one where none has."""
+def ensure_two_versions(lab: Lab) -> list[Version]:
+    """List all versions, two at least: run the DAG if there is only one."""
     if len(found := lab.history()) > 1:
         return found
     lab.run(DAG)
@@ -43,8 +41,8 @@ def of_a_run(lab: Lab) -> list[Version]:
 
 
 def test_the_appended_record_looks_like_the_others(lab: Lab) -> None:
-    newest, before, *_ = of_a_run(lab)
-    old, new = read(lab, before), read(lab, newest)
+    newest, before, *_ = ensure_two_versions(lab)
+    old, new = read_dataset(lab, before), read_dataset(lab, newest)
     header, *rows = csv.reader(old.decode().splitlines())
     (record,) = csv.reader(new[len(old) :].decode().splitlines())
     assert int(record[0]) == max(int(row[0]) for row in rows) + 1
@@ -53,7 +51,7 @@ def test_the_appended_record_looks_like_the_others(lab: Lab) -> None:
 
 
 def test_the_proof_holds_for_the_newest_and_for_an_earlier_commit(lab: Lab) -> None:
-    newest, *_, first = of_a_run(lab)
+    newest, *_, first = ensure_two_versions(lab)
     proof = lab.verify()
     assert (proof.ok, proof.commit, proof.md5) == (True, newest.commit, newest.md5)
     assert proof.parents_checked == len(lab.history()) - 1
@@ -71,7 +69,7 @@ def test_a_plain_http_client_can_start_a_run(lab: Lab) -> None:
         timeout=30,
     )
     reply.raise_for_status()
-    found = runs.find(lab, DAG, "from-ci-42")
+    found = lab.find_run(DAG, "from-ci-42")
     assert found is not None
     lab.follow(found)
     assert lab.dataset().trailers["Run-Id"] == "from-ci-42"
@@ -97,7 +95,7 @@ def test_what_can_not_run_is_refused_before_a_run_exists(lab: Lab) -> None:
 def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab, control: Control) -> None:
     """As many steps as a lab on kind has room for at once."""
     before = lab.history()
-    old = read(lab, before[0])
+    old = read_dataset(lab, before[0])
     with ThreadPoolExecutor(8) as pool:
         started = list(pool.map(lambda _: lab.trigger(DAG), range(8)))
     for server in control.list_stores():
@@ -109,7 +107,7 @@ def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab, control: Cont
     made = after[: len(after) - len(before)]
     assert after[len(made) :] == before
     assert run_ids(made) == sorted(run.id for run in started)
-    new = read(lab, after[0])
+    new = read_dataset(lab, after[0])
     assert new.startswith(old)
     assert len(new[len(old) :].splitlines()) == len(made)
     assert lab.verify().parents_checked == len(after) - 1
@@ -117,14 +115,13 @@ def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab, control: Cont
 
 def test_a_run_that_can_not_succeed_says_why(lab: Lab) -> None:
     newest = lab.dataset()
-    place = {"Bucket": lab.s3_bucket, "Key": object_key("store", newest)}
-    client = s3.client(lab)
-    kept = client.get_object(**place)["Body"].read()
-    client.delete_object(**place)
+    key = lab.object_key(newest.md5)
+    kept = lab.read_object(key)
+    lab.delete_object(key)
     try:
         with pytest.raises(RunError, match="the remote has no object"):
             lab.run(DAG)
         assert lab.dataset() == newest
     finally:
-        client.put_object(**place, Body=kept)
+        lab.put_object(key, kept)
     lab.run(DAG)

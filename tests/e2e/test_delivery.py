@@ -1,8 +1,10 @@
-"""How DAGs reach Airflow: two branches of one repository, another team's, and what goes wrong."""
+"""How DAGs reach Airflow: two branches of one repository, another team's, and broken files."""
 
 from __future__ import annotations
 
-import tempfile
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,16 +12,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from lab.__main__ import show_pipelines
-from lab.client import runs, s3
-from lab.client.git import git
+from lab.config import Config
 from lab.lab import Lab
-from lab.model import Broken
-from lab.wait import NotYet, until
+from lab.model import BrokenFile
+from lab.wait import NotYet, wait_until
 
 DAG = "dataset_pipeline"
 STAGING, PRODUCTION = "main", "release"
-SECONDS = 90  # for what takes five where nobody else works
+SECONDS = 90  # for what takes 5 s on an idle machine
 REPOSITORIES = ("pipelines", "datasets", "team-a")
 
 ONE_TASK = """\
@@ -34,7 +34,7 @@ with DAG({dag_id}, schedule=None, catchup=False):
 
     say()
 """
-# Its first task ends when the bucket has an object; the second says what the files of its run say.
+# Its first task ends when the bucket has an object; the second returns text of its run's files.
 TWO_TASKS = """\
 from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowException
@@ -60,32 +60,20 @@ with DAG("pinned_by_a_test", schedule=None, catchup=False, default_args=RETRY):
 """
 
 
-def url(lab: Lab, repository: str) -> str:
-    return lab.git_url.replace("datasets.git", f"{repository}.git")
-
-
-@contextmanager
-def clone(lab: Lab, repository: str) -> Iterator[Path]:
-    """The repository's main branch, checked out."""
-    with tempfile.TemporaryDirectory() as folder:
-        git(lab, "clone", "--quiet", url(lab, repository), "clone", cwd=Path(folder))
-        yield Path(folder) / "clone"
-
-
 def push(lab: Lab, folder: Path, *branches: str) -> str:
-    """The commit of what is in the folder, to which the branches have moved."""
-    git(lab, "add", "--all", cwd=folder)
-    if git(lab, "status", "--porcelain", cwd=folder):
-        git(lab, "commit", "--quiet", "--message", "by a test", cwd=folder)
+    """Commit what is in the folder, push it to the branches and return the commit."""
+    lab.git("add", "--all", cwd=folder)
+    if lab.git("status", "--porcelain", cwd=folder):
+        lab.git("commit", "--quiet", "--message", "by a test", cwd=folder)
     refs = [f"HEAD:refs/heads/{name}" for name in branches or (STAGING,)]
-    git(lab, "push", "--quiet", "origin", *refs, cwd=folder)
-    return git(lab, "rev-parse", "HEAD", cwd=folder).strip()
+    lab.git("push", "--quiet", "origin", *refs, cwd=folder)
+    return lab.git("rev-parse", "HEAD", cwd=folder).strip()
 
 
 @contextmanager
-def pushed(lab: Lab, repository: str, files: dict[str, str]) -> Iterator[Callable[..., str]]:
-    """The DAGs' folder has these files, too, until the block ends; pushes others at a call."""
-    with clone(lab, repository) as folder:
+def pushing_files(lab: Lab, repository: str, files: dict[str, str]) -> Iterator[Callable[..., str]]:
+    """Push files to the DAGs' folder until the block ends; yield a function that pushes others."""
+    with lab.clone(repository) as folder:
 
         def write(more: dict[str, str]) -> str:
             for name, text in more.items():
@@ -99,34 +87,36 @@ def pushed(lab: Lab, repository: str, files: dict[str, str]) -> Iterator[Callabl
             for name in files:
                 (folder / "dags" / name).unlink()
             push(lab, folder)
-    until(lambda: gone(lab, files), what="the end of the test's DAGs", timeout=SECONDS)
-    settled(lab)
+    wait_until(
+        lambda: require_no_trace(lab, files), what="the end of the test's DAGs", timeout=SECONDS
+    )
+    await_staging(lab)
 
 
-def gone(lab: Lab, files: dict[str, str]) -> None:
-    """Raises NotYet while Airflow has a DAG of these files, or an error."""
+def require_no_trace(lab: Lab, files: dict[str, str]) -> None:
+    """Raise NotYet while Airflow has a DAG of these files, or an import error."""
     names = {name.removesuffix(".py") for name in files}
-    left = {dag_id for found in runs.known_dags(lab).values() for dag_id in found}
-    broken = [one.file for one in runs.broken_files(lab) if one.file in files]
+    left = {dag_id for found in lab.dags().values() for dag_id in found}
+    broken = [one.file for one in lab.broken_files() if one.file in files]
     if names & left or broken:
         raise NotYet(f"Airflow still has {names & left} {broken}")
 
 
-def head(lab: Lab) -> str:
-    """The commit that staging is at."""
-    said = git(lab, "ls-remote", url(lab, "pipelines"), STAGING, cwd=Path.cwd())
+def staging_commit(lab: Lab) -> str:
+    """Return the commit that staging is at."""
+    said = lab.git("ls-remote", lab.repository_url("pipelines"), STAGING, cwd=Path.cwd())
     return said.split()[0]
 
 
-def settled(lab: Lab) -> str:
-    """The commit that staging is at, in Airflow too."""
-    commit = head(lab)
-    runs.await_dag(lab, DAG, commit, SECONDS)
+def await_staging(lab: Lab) -> str:
+    """Wait until Airflow has staging's newest commit, and return it."""
+    commit = staging_commit(lab)
+    lab.wait_for_dag(DAG, commit, SECONDS)
     return commit
 
 
-def one_task(dag_id: str, text: str, *, named: bool = True) -> dict[str, str]:
-    """The file of a DAG whose task returns the text."""
+def render_one_task(dag_id: str, text: str, *, named: bool = True) -> dict[str, str]:
+    """Return the file of a DAG whose only task returns the text."""
     given = (f'named("{dag_id}")', "\nfrom steps import named") if named else (f'"{dag_id}"', "")
     return {f"{dag_id}.py": ONE_TASK.format(dag_id=given[0], imports=given[1], text=text)}
 
@@ -136,24 +126,31 @@ def one_task(dag_id: str, text: str, *, named: bool = True) -> dict[str, str]:
 
 @pytest.mark.variation
 def test_a_dag_that_can_not_be_parsed_is_named_and_stops_no_other(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
+    lab: Lab, lab_config: Config
 ) -> None:
     wrong = {"broken_by_a_test.py": "from airflow.sdk import DAG\n\nimport no_such_module\n"}
-    with pushed(lab, "pipelines", wrong):
-        found = until(lambda: broken(lab), what="the error", timeout=SECONDS)
+    with pushing_files(lab, "pipelines", wrong):
+        found = wait_until(lambda: find_broken_file(lab), what="the error", timeout=SECONDS)
         assert (found.bundle, found.file) == ("pipelines", "broken_by_a_test.py")
-        capsys.readouterr()
-        show_pipelines(lab)
-        shown = capsys.readouterr().out
+        shown = print_status(lab_config)
         assert "pipelines: broken_by_a_test.py:3 can't be parsed: ModuleNotFoundError" in shown
         assert DAG in shown
-        version = settled(lab)
+        version = await_staging(lab)
         assert lab.run(DAG).dag_version == version
-    assert not runs.broken_files(lab)
+    assert not lab.broken_files()
 
 
-def broken(lab: Lab) -> Broken:
-    found = runs.broken_files(lab)
+def print_status(config: Config) -> str:
+    """Return what `lab status` prints."""
+    command = [sys.executable, "-m", "lab", "status"]
+    env = {"PATH": os.environ["PATH"], "LAB_HOME": str(config.home)}
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+
+
+def find_broken_file(lab: Lab) -> BrokenFile:
+    found = lab.broken_files()
     if not found:
         raise NotYet("Airflow has no import error")
     return found[0]
@@ -172,11 +169,11 @@ def test_a_run_keeps_its_version_though_a_push_lands_in_it(lab: Lab) -> None:
             "said_by_a_test.py": f'TEXT = "{text}"\n',
         }
 
-    with pushed(lab, "pipelines", files("old")) as write, object_at_the_end(lab, key) as put:
-        runs.await_dag(lab, dag, head(lab), SECONDS)
+    with pushing_files(lab, "pipelines", files("old")) as write, putting_object(lab, key) as put:
+        lab.wait_for_dag(dag, staging_commit(lab), SECONDS)
         running = lab.trigger(dag)
         write(files("new"))
-        runs.await_dag(lab, dag, head(lab), SECONDS)
+        lab.wait_for_dag(dag, staging_commit(lab), SECONDS)
         put()
         lab.follow(running)
         assert lab.xcom(running, "say") == "old and old"
@@ -184,24 +181,23 @@ def test_a_run_keeps_its_version_though_a_push_lands_in_it(lab: Lab) -> None:
 
 
 @contextmanager
-def object_at_the_end(lab: Lab, key: str) -> Iterator[Callable[[], object]]:
-    """The bucket has an object from the call on, until the block ends."""
-    client, place = s3.client(lab), {"Bucket": lab.s3_bucket, "Key": key}
+def putting_object(lab: Lab, key: str) -> Iterator[Callable[[], object]]:
+    """Yield a function that puts an object; delete the object when the block ends."""
     try:
-        yield lambda: client.put_object(**place, Body=b"go on")
+        yield lambda: lab.put_object(key, b"go on")
     finally:
-        client.delete_object(**place)
+        lab.delete_object(key)
 
 
 @pytest.mark.variation
 def test_the_commit_of_a_run_names_the_version_that_it_began_with(lab: Lab) -> None:
-    before = settled(lab)
+    before = await_staging(lab)
     running = lab.trigger(DAG)
-    with pushed(lab, "pipelines", one_task("other_by_a_test", "hello")):
+    with pushing_files(lab, "pipelines", render_one_task("other_by_a_test", "hello")):
         assert lab.follow(running).dag_version == before
         made = [v for v in lab.history() if v.trailers.get("Run-Id") == running.id]
         assert [version.trailers["Dag-Version"] for version in made] == [before]
-        after = settled(lab)
+        after = await_staging(lab)
         assert lab.run(DAG).dag_version == after != before
 
 
@@ -210,67 +206,74 @@ def test_the_commit_of_a_run_names_the_version_that_it_began_with(lab: Lab) -> N
 
 def test_what_is_promoted_runs_in_production_until_the_next_promotion(lab: Lab) -> None:
     dag = "promoted_by_a_test"
-    with promoting(lab) as promote, pushed(lab, "pipelines", one_task(dag, "one")) as write:
-        first = head(lab)
-        runs.await_dag(lab, dag, first, SECONDS)
-        assert "production" not in runs.known_dags(lab)
+    with (
+        promoting(lab) as promote,
+        pushing_files(lab, "pipelines", render_one_task(dag, "one")) as write,
+    ):
+        first = staging_commit(lab)
+        lab.wait_for_dag(dag, first, SECONDS)
+        assert "production" not in lab.dags()
         promote()
-        runs.await_dag(lab, f"production.{dag}", first, SECONDS)
-        until(lambda: twins(lab), what="all DAGs in production", timeout=SECONDS)
+        lab.wait_for_dag(f"production.{dag}", first, SECONDS)
+        wait_until(
+            lambda: require_production_twins(lab), what="all DAGs in production", timeout=SECONDS
+        )
 
-        write(one_task(dag, "two"))
-        runs.await_dag(lab, dag, head(lab), SECONDS)
-        assert runs.dag_version(lab, f"production.{dag}") == first
-        assert said(lab, dag, head(lab)) == "two"
-        assert said(lab, f"production.{dag}", first) == "one"
+        write(render_one_task(dag, "two"))
+        lab.wait_for_dag(dag, staging_commit(lab), SECONDS)
+        assert lab.dag_version(f"production.{dag}") == first
+        assert run_and_read_result(lab, dag, staging_commit(lab)) == "two"
+        assert run_and_read_result(lab, f"production.{dag}", first) == "one"
 
         promote()
-        runs.await_dag(lab, f"production.{dag}", head(lab), SECONDS)
-        assert said(lab, f"production.{dag}", head(lab)) == "two"
-    until(lambda: no_production(lab), what="the end of production", timeout=SECONDS)
+        lab.wait_for_dag(f"production.{dag}", staging_commit(lab), SECONDS)
+        assert run_and_read_result(lab, f"production.{dag}", staging_commit(lab)) == "two"
+    wait_until(lambda: require_no_production(lab), what="the end of production", timeout=SECONDS)
 
 
-def said(lab: Lab, dag_id: str, version: str) -> object:
-    """What the only task of a run of that version has returned."""
+def run_and_read_result(lab: Lab, dag_id: str, version: str) -> object:
+    """Run the DAG at that version and return what its only task returned."""
     run = lab.run(dag_id)
     assert run.dag_version == version
     return lab.xcom(run, "say")
 
 
-def twins(lab: Lab) -> None:
-    """Raises NotYet until production has the DAGs of staging, each under a name of its own."""
-    known = runs.known_dags(lab)
+def require_production_twins(lab: Lab) -> None:
+    """Raise NotYet until production has all DAGs of staging, under names of its own."""
+    known = lab.dags()
     wanted = [f"production.{name}" for name in known["pipelines"]]
     if known.get("production") != sorted(wanted):
-        raise NotYet(f"production has {known.get('production')}: {runs.broken_files(lab)}")
+        raise NotYet(f"production has {known.get('production')}: {lab.broken_files()}")
 
 
-def no_production(lab: Lab) -> None:
-    if "production" in runs.known_dags(lab):
+def require_no_production(lab: Lab) -> None:
+    if "production" in lab.dags():
         raise NotYet("there still are DAGs in production")
 
 
 @contextmanager
 def promoting(lab: Lab) -> Iterator[Callable[[], None]]:
-    """A call promotes staging as a person does. Afterwards production is as empty as before, and
-    staging, with the files that it has, holds that commit: it can be promoted again."""
+    """Yield a function that promotes staging as a person does; empty production afterwards.
+
+    Staging keeps its files and merges the commit that empties production: it can be promoted again.
+    """
     try:
         yield lambda: promote(lab)
     finally:
-        with clone(lab, "pipelines") as folder:
-            git(lab, "checkout", "--quiet", "-B", PRODUCTION, f"origin/{PRODUCTION}", cwd=folder)
+        with lab.clone("pipelines") as folder:
+            lab.git("checkout", "--quiet", "-B", PRODUCTION, f"origin/{PRODUCTION}", cwd=folder)
             for path in (folder / "dags").rglob("*.py"):
                 path.unlink()
             removal = push(lab, folder, PRODUCTION)
-            git(lab, "checkout", "--quiet", STAGING, cwd=folder)
-            git(lab, "merge", "--quiet", "--strategy=ours", "--no-edit", removal, cwd=folder)
+            lab.git("checkout", "--quiet", STAGING, cwd=folder)
+            lab.git("merge", "--quiet", "--strategy=ours", "--no-edit", removal, cwd=folder)
             push(lab, folder, STAGING)
 
 
 def promote(lab: Lab) -> None:
-    with clone(lab, "pipelines") as folder:
+    with lab.clone("pipelines") as folder:
         refs = f"{STAGING}:{PRODUCTION}"
-        git(lab, "push", "--quiet", "origin", refs, cwd=folder)
+        lab.git("push", "--quiet", "origin", refs, cwd=folder)
 
 
 # --- Other repositories -------------------------------------------------------------------------
@@ -278,18 +281,18 @@ def promote(lab: Lab) -> None:
 
 def test_another_team_delivers_from_a_repository_of_its_own(lab: Lab) -> None:
     dag = "team_a_by_a_test"
-    with pushed(lab, "team-a", one_task(dag, "we are team A", named=False)):
-        with clone(lab, "team-a") as folder:
-            commit = git(lab, "rev-parse", "HEAD", cwd=folder).strip()
-        runs.await_dag(lab, dag, commit, SECONDS)
-        assert runs.known_dags(lab)["team-a"] == [dag]
-        assert said(lab, dag, commit) == "we are team A"
+    with pushing_files(lab, "team-a", render_one_task(dag, "we are team A", named=False)):
+        with lab.clone("team-a") as folder:
+            commit = lab.git("rev-parse", "HEAD", cwd=folder).strip()
+        lab.wait_for_dag(dag, commit, SECONDS)
+        assert lab.dags()["team-a"] == [dag]
+        assert run_and_read_result(lab, dag, commit) == "we are team A"
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_no_repository_shows_itself_to_strangers(lab: Lab, repository: str) -> None:
     for service in ("git-upload-pack", "git-receive-pack"):
-        place = f"{url(lab, repository)}/info/refs?service={service}"
+        place = f"{lab.repository_url(repository)}/info/refs?service={service}"
         assert requests.get(place, timeout=30).status_code == 401
         for wrong in ((lab.git_user, "wrong"), ("airflow", lab.git_password), ("nobody", "")):
             assert requests.get(place, auth=wrong, timeout=30).status_code == 401

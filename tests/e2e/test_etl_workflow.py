@@ -1,4 +1,4 @@
-"""etl_workflow: a summary of the newest data, within limits of memory; what it ran in is kept."""
+"""etl_workflow: a summary of the newest data, memory limits, pods or workspaces that are kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from lab.client import s3
-from lab.errors import ConfError, RunError
+from lab.errors import ConfError, ProofError, RunError
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.control import Control
 
 DAG = "etl_workflow"
@@ -21,24 +20,22 @@ FOLDER = "results/etl_workflow/"
 KEY = f"{FOLDER}employee_summary.json"
 
 
-def result(lab: Lab) -> bytes | None:
-    """The bytes of the result, or None where no run has left one yet."""
-    client = s3.client(lab)
+def read_result(lab: Lab) -> bytes | None:
+    """Read the bytes of the result, or return None if no run has written one yet."""
     try:
-        content: bytes = client.get_object(Bucket=lab.s3_bucket, Key=KEY)["Body"].read()
-    except client.exceptions.NoSuchKey:
+        return lab.read_object(KEY)
+    except ProofError:
         return None
-    return content
 
 
-def summary(lab: Lab) -> Any:
-    content = result(lab)
+def read_summary(lab: Lab) -> Any:
+    content = read_result(lab)
     assert content
     return json.loads(content)
 
 
-def departments(lab: Lab, commit: str) -> dict[str, Any]:
-    """The summary of a commit's dataset, computed here."""
+def compute_departments(lab: Lab, commit: str) -> dict[str, Any]:
+    """Compute the summary of a commit's dataset independently of the DAG."""
     with lab.checkout(commit) as checkout:
         content = checkout.read(lab.dataset_path).decode()
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
@@ -57,7 +54,7 @@ def departments(lab: Lab, commit: str) -> dict[str, Any]:
 def test_a_run_leaves_the_summary_of_the_newest_dataset(lab: Lab) -> None:
     newest = lab.dataset()
     run = lab.run(DAG)
-    found = summary(lab)
+    found = read_summary(lab)
     data = found["data"]
     assert (found["run_id"], found["dag_version"]) == (run.id, run.dag_version)
     assert newest in lab.history(data["commit"])
@@ -67,28 +64,27 @@ def test_a_run_leaves_the_summary_of_the_newest_dataset(lab: Lab) -> None:
         version.md5,
         version.size,
     )
-    assert found["departments"] == departments(lab, data["commit"])
-    listed = s3.client(lab).list_objects_v2(Bucket=lab.s3_bucket, Prefix=FOLDER)["Contents"]
-    assert [entry["Key"] for entry in listed] == [KEY]
+    assert found["departments"] == compute_departments(lab, data["commit"])
+    assert [entry["Key"] for entry in lab.list_objects(FOLDER)] == [KEY]
 
 
 @pytest.mark.variation
 def test_a_later_version_of_the_data_has_a_summary_of_its_own(lab: Lab) -> None:
     lab.run(DAG)
-    before = summary(lab)
+    before = read_summary(lab)
     lab.run("dataset_pipeline")
     lab.run(DAG)
-    after = summary(lab)
+    after = read_summary(lab)
     heads = [sum(d["head_count"] for d in s["departments"].values()) for s in (before, after)]
     assert heads[1] > heads[0]
-    assert after["departments"] == departments(lab, after["data"]["commit"])
+    assert after["departments"] == compute_departments(lab, after["data"]["commit"])
 
 
 def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(
     lab: Lab, control: Control
 ) -> None:
     lab.run(DAG)
-    old = result(lab)
+    old = read_result(lab)
     run = lab.trigger(DAG, {"copies": 10_000})
     with pytest.raises(RunError) as caught:
         lab.follow(run)
@@ -98,10 +94,10 @@ def test_too_little_memory_is_said_to_be_that_and_the_old_result_stays(
     ) in str(caught.value)
     assert "failed in transform" in str(caught.value)
     assert lab.outcomes(run)["transform"].attempts == 1  # with the same limit no retry can help
-    assert result(lab) == old
+    assert read_result(lab) == old
     assert control.list_kept(run)
     lab.run(DAG, {"copies": 3})
-    assert summary(lab)["departments"] == json.loads(old or b"{}")["departments"]
+    assert read_summary(lab)["departments"] == json.loads(old or b"{}")["departments"]
 
 
 def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(
@@ -113,11 +109,11 @@ def test_what_a_run_leaves_for_reading_is_removed_by_a_later_one(
     assert not set(control.list_kept(first)) & set(control.list_kept(second))
     third = lab.run(DAG, {"keep_hours": 0})
 
-    def removed() -> None:
+    def require_removal() -> None:
         if left := [*control.list_kept(first), *control.list_kept(second)]:
             raise NotYet(f"{', '.join(left)} are still there")
 
-    until(removed, what="removal", timeout=120)
+    wait_until(require_removal, what="removal", timeout=120)
     assert control.list_kept(third)
 
 

@@ -6,19 +6,15 @@ import csv
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import joblib
 import pytest
 import yaml
 
-from lab.client import s3, versions
-from lab.client.git import git
-from lab.client.runs import calling
-from lab.client.versions import object_key
 from lab.errors import CommitError, ConfError, RunError
 from lab.lab import Lab
 from lab.model import Model
+from tests.support.mailbox import read_messages
 
 DAG = "ml_training_pipeline"
 MODEL, METRICS, SCHEMA = (
@@ -28,19 +24,19 @@ MODEL, METRICS, SCHEMA = (
 
 @pytest.fixture(scope="module")
 def model(lab: Lab) -> Model:
-    """A model of the lab's first dataset: the newest, or one that a run makes now."""
-    return trained(lab, data_commit=lab.history()[-1].commit)
+    """Train a model of the lab's first dataset and return it."""
+    return train_model(lab, data_commit=lab.history()[-1].commit)
 
 
-def trained(lab: Lab, **conf: object) -> Model:
-    """The model that a run with this conf has published."""
+def train_model(lab: Lab, **conf: object) -> Model:
+    """Run the pipeline with this conf and return the model that it published."""
     run = lab.run(DAG, conf)
     found = lab.model()
     assert found.trailers["Run-Id"] == run.id
     return found
 
 
-def newest(lab: Lab) -> Model | None:
+def find_newest_model(lab: Lab) -> Model | None:
     try:
         return lab.model()
     except CommitError:
@@ -57,7 +53,7 @@ def test_a_run_publishes_a_model_that_its_commit_brings_back(lab: Lab, model: Mo
     assert hashlib.md5(content).hexdigest() == model.md5
     assert described["metrics"] == [METRICS]
     assert metrics == model.metrics
-    rows = held_out(lab, model)
+    rows = read_held_out_records(lab, model)
     said = pipeline.predict([[row[name] for name in columns] for row in rows])
     right = sum(answer == row["Attrition"] for answer, row in zip(said, rows, strict=True))
     assert metrics["accuracy"] == pytest.approx(right / len(rows), abs=1e-5)
@@ -65,8 +61,8 @@ def test_a_run_publishes_a_model_that_its_commit_brings_back(lab: Lab, model: Mo
     assert metrics["held_out_records"] == len(rows)
 
 
-def held_out(lab: Lab, model: Model) -> list[dict[str, str]]:
-    """The records that the model must not have seen, of the data commit that it names."""
+def read_held_out_records(lab: Lab, model: Model) -> list[dict[str, str]]:
+    """Read the records of the model's data commit that it must not have been trained on."""
     assert model.data_commit
     with lab.checkout(model.data_commit) as checkout:
         text = checkout.read(lab.dataset_path).decode()
@@ -110,23 +106,10 @@ def test_a_model_of_the_newest_dataset_while_datasets_are_published(lab: Lab, mo
 
 
 def test_those_who_wait_for_the_model_are_told(lab: Lab, model: Model) -> None:
-    told = notifications(lab, model.trailers["Run-Id"])
+    told = read_messages(lab, DAG, model.trailers["Run-Id"])
     assert [message["who"] for message in told] == [["ml-engineering"]]
     for word in (model.commit, str(model.data_commit), str(model.metrics["roc_auc"]), "0.75"):
         assert word in told[0]["text"]
-
-
-def notifications(lab: Lab, run_id: str) -> list[dict[str, Any]]:
-    """Whom a run has told what."""
-    client = s3.client(lab)
-    pages = client.get_paginator("list_objects_v2").paginate(
-        Bucket=lab.s3_bucket, Prefix=f"notifications/{DAG}/"
-    )
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-    found = [
-        json.loads(client.get_object(Bucket=lab.s3_bucket, Key=key)["Body"].read()) for key in keys
-    ]
-    return [message for message in found if message["run_id"] == run_id]
 
 
 # --- What is refused, and leaves the newest model as it is ----------------------------------------
@@ -146,11 +129,11 @@ def test_a_model_below_the_threshold_is_not_published(lab: Lab, model: Model) ->
 
 @pytest.mark.variation
 def test_a_data_commit_that_does_not_exist(lab: Lab) -> None:
-    kept = newest(lab)
+    kept = find_newest_model(lab)
     missing = "0123456789abcdef0123456789abcdef01234567"
     with pytest.raises(RunError, match=f"has no commit {missing} on any branch"):
         lab.run(DAG, {"data_commit": missing})
-    assert newest(lab) == kept
+    assert find_newest_model(lab) == kept
 
 
 @pytest.mark.parametrize(
@@ -168,17 +151,17 @@ def test_a_data_commit_that_does_not_exist(lab: Lab) -> None:
     ids=str,
 )
 def test_a_conf_that_makes_no_sense_starts_no_run(lab: Lab, conf: dict[str, object]) -> None:
-    before = runs_of(lab)
+    before = count_runs(lab)
     with pytest.raises(ConfError):
         lab.trigger(DAG, conf)
-    assert runs_of(lab) == before
+    assert count_runs(lab) == before
 
 
-def runs_of(lab: Lab) -> int:
-    """How many runs of the DAG Airflow knows."""
+def count_runs(lab: Lab) -> int:
+    """Count the runs of the DAG that Airflow knows."""
     from airflow_client.client import DagRunApi
 
-    with calling(lab) as client:
+    with lab.airflow() as client:
         return int(DagRunApi(client).get_dag_runs(DAG, limit=1).total_entries)
 
 
@@ -188,7 +171,7 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
 ) -> None:
     """Back on the first data, the same seed makes the very same model again, in a new commit."""
     kept = lab.model()
-    commit = another_schema(lab, model)
+    commit = push_other_schema(lab, model)
     with pytest.raises(RunError) as caught:
         lab.run(DAG, {"data_commit": commit})
     said = str(caught.value)
@@ -196,34 +179,32 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
     for part in ("'Age' is missing", "'Birthday' is new", "accept_schema_change"):
         assert part in said
     assert lab.model() == kept
-    accepted = trained(lab, data_commit=commit, accept_schema_change=True)
+    accepted = train_model(lab, data_commit=commit, accept_schema_change=True)
     assert accepted.data_commit == commit
-    back = trained(lab, data_commit=model.data_commit, accept_schema_change=True)
+    back = train_model(lab, data_commit=model.data_commit, accept_schema_change=True)
     assert (back.md5, back.metrics) == (model.md5, model.metrics)
     assert back.commit != model.commit
 
 
-def another_schema(lab: Lab, model: Model) -> str:
-    """A commit, on a branch of its own, of a dataset in which a column has another name."""
+def push_other_schema(lab: Lab, model: Model) -> str:
+    """Push a dataset with a renamed column to a branch of its own; return the commit."""
     assert model.data_commit
     with lab.checkout(model.data_commit) as checkout:
         clone, old = checkout.folder, checkout.read(lab.dataset_path)
         content = old.replace(b",Age,", b",Birthday,", 1)
         assert content != old
-        git(lab, "checkout", "--quiet", "-b", "another-schema", cwd=clone)
+        lab.git("checkout", "--quiet", "-b", "another-schema", cwd=clone)
         write_version(lab, clone, content)
-        git(lab, "commit", "--quiet", "--all", "--message", "rename a column", cwd=clone)
-        git(lab, "push", "--quiet", "origin", "another-schema", cwd=clone)
-        return git(lab, "rev-parse", "HEAD", cwd=clone).strip()
+        lab.git("commit", "--quiet", "--all", "--message", "rename a column", cwd=clone)
+        lab.git("push", "--quiet", "origin", "another-schema", cwd=clone)
+        return lab.git("rev-parse", "HEAD", cwd=clone).strip()
 
 
 def write_version(lab: Lab, clone: Path, content: bytes) -> None:
-    """The clone's pointer names this content, which the bucket has."""
+    """Put this content into the bucket and into the clone's pointer."""
     pointer = clone / f"{lab.dataset_path}.dvc"
     md5 = hashlib.md5(content).hexdigest()
     described = yaml.safe_load(pointer.read_text("utf-8"))
     described["outs"][0] |= {"md5": md5, "size": len(content)}
     pointer.write_text(yaml.safe_dump(described), "utf-8")
-    _, prefix = versions.remote_of(lab, clone, "HEAD")
-    key = object_key(prefix, versions.version_of("HEAD", pointer.read_text("utf-8"), ""))
-    s3.client(lab).put_object(Bucket=lab.s3_bucket, Key=key, Body=content)
+    lab.put_object(lab.object_key(md5), content)

@@ -1,4 +1,4 @@
-"""sales_pipeline: what has landed is in the warehouse, or the warehouse is as it was."""
+"""sales_pipeline: what has landed is in the warehouse, or the warehouse stays as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from lab.errors import ConfError, RunError
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.landing import DAG, PATIENCE, WAREHOUSE, Landing
 
 OWNER = "data-engineering"
@@ -21,34 +21,34 @@ OWNER = "data-engineering"
 
 @pytest.fixture
 def landing(lab: Lab) -> Landing:
-    """An empty landing zone."""
+    """Return an empty landing zone."""
     place = Landing(lab)
     place.clear()
     return place
 
 
-def records(landing: Landing) -> list[dict[str, str]]:
-    """All that is in the warehouse."""
+def read_warehouse(landing: Landing) -> list[dict[str, str]]:
+    """Read all records of the warehouse."""
     return list(csv.DictReader(io.StringIO(landing.read(WAREHOUSE).decode())))
 
 
-def notifications(landing: Landing) -> list[dict[str, Any]]:
-    found = landing.listed(f"notifications/{DAG}/")
+def read_messages(landing: Landing) -> list[dict[str, Any]]:
+    found = landing.list_objects(f"notifications/{DAG}/")
     return [json.loads(landing.read(entry["Key"])) for entry in found]
 
 
 def test_before_anything_has_landed_the_warehouse_has_a_sample(lab: Lab, landing: Landing) -> None:
     run = lab.run(DAG)
-    found = records(landing)
+    found = read_warehouse(landing)
     assert found[0] == {"id": "0", "amount": "100", "city": "NYC", "revenue_category": "low"}
     assert [row["amount"] for row in found] == [str(100 + i * 10) for i in range(1000)]
     categories = Counter(row["revenue_category"] for row in found)
     assert categories == {"low": 1, "medium": 40, "high": 959}
 
-    lineage = landing.lineage()
+    lineage = landing.read_lineage()
     digest = hashlib.sha256(landing.read(WAREHOUSE)).hexdigest()
     assert (lineage["run_id"], lineage["warehouse_sha256"]) == (run.id, digest)
-    (message,) = [m for m in notifications(landing) if m["run_id"] == run.id]
+    (message,) = [m for m in read_messages(landing) if m["run_id"] == run.id]
     assert message["who"] == [OWNER]
     assert "1000 records" in message["text"]
     event = lab.events("sales_warehouse")[-1]
@@ -71,7 +71,7 @@ def test_a_task_that_fails_is_tried_again_until_it_works(lab: Lab, landing: Land
     attempts = {name: outcome.attempts for name, outcome in lab.outcomes(run).items()}
     others = ("validate_data", "transform_data", "load_to_warehouse", "send_notification")
     assert attempts == {"extract_sales_data": 3, **dict.fromkeys(others, 1)}
-    assert landing.lineage()["run_id"] == run.id
+    assert landing.read_lineage()["run_id"] == run.id
 
 
 @pytest.mark.variation
@@ -85,8 +85,11 @@ def test_bad_data_leaves_the_warehouse_as_it_is_until_it_is_mended(
 
     bad = landing.put("bad", -1, "many", 5)
     complaint = f"{bad}: 1 of 3 records are valid"
-    (message, *_) = until(
-        lambda: complaints(landing, complaint), what="a complaint", timeout=PATIENCE, interval=0.5
+    (message, *_) = wait_until(
+        lambda: find_complaints(landing, complaint),
+        what="a complaint",
+        timeout=PATIENCE,
+        interval=0.5,
     )
     assert message["who"] == [OWNER]
     assert message["subject"] == f"{DAG}: validate_data failed"
@@ -99,12 +102,13 @@ def test_bad_data_leaves_the_warehouse_as_it_is_until_it_is_mended(
     landing.put("bad", 1, 501, 5)
     landing.await_loaded(good, bad)
     expected = {f"{landing.mark}-bad-{n}" for n in range(3)}
-    assert expected <= {row["id"] for row in records(landing)}
-    assert records(landing)[1]["revenue_category"] == "high"  # "bad" sorts before "good"
+    assert expected <= {row["id"] for row in read_warehouse(landing)}
+    assert read_warehouse(landing)[1]["revenue_category"] == "high"  # "bad" sorts before "good"
 
 
-def complaints(landing: Landing, text: str) -> list[dict[str, Any]]:
-    found = [message for message in notifications(landing) if text in message["text"]]
+def find_complaints(landing: Landing, text: str) -> list[dict[str, Any]]:
+    """Return the notifications that hold this text. Raises NotYet if there is none."""
+    found = [message for message in read_messages(landing) if text in message["text"]]
     if not found:
         raise NotYet(f"nobody was told that {text}")
     return found
@@ -117,7 +121,7 @@ def test_a_second_run_for_the_same_files_makes_the_same_bytes(lab: Lab, landing:
     once = landing.read(WAREHOUSE)
     run = lab.run(DAG)
     assert landing.read(WAREHOUSE) == once
-    assert landing.lineage()["run_id"] == run.id
+    assert landing.read_lineage()["run_id"] == run.id
 
 
 @pytest.mark.parametrize(

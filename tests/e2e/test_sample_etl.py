@@ -11,55 +11,51 @@ from typing import Any
 
 import pytest
 
-from lab.client import s3
-from lab.client.versions import object_key
-from lab.errors import RunError
+from lab.errors import ProofError, RunError
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.idle import await_idle
 
 DAG = "sample_etl"
 KEY = f"results/{DAG}/report.json"
 
 
-def report(lab: Lab) -> dict[str, Any]:
-    body = s3.client(lab).get_object(Bucket=lab.s3_bucket, Key=KEY)["Body"]
-    found: dict[str, Any] = json.loads(body.read())
+def read_report(lab: Lab) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab.read_object(KEY))
     return found
 
 
-def records(lab: Lab, commit: str) -> list[dict[str, str]]:
+def read_records(lab: Lab, commit: str) -> list[dict[str, str]]:
     with lab.checkout(commit) as checkout:
         return list(csv.DictReader(checkout.read(lab.dataset_path).decode().splitlines()))
 
 
-def mean(rows: list[dict[str, str]], column: str) -> float:
+def compute_mean(rows: list[dict[str, str]], column: str) -> float:
     return sum(int(row[column]) for row in rows) / len(rows)
 
 
 @contextmanager
-def object_replaced(lab: Lab, content: bytes | None) -> Iterator[None]:
-    """The newest version's object is gone, or holds other bytes; restored afterwards."""
-    client = s3.client(lab)
-    place = {"Bucket": lab.s3_bucket, "Key": object_key("store", lab.dataset())}
-    kept = client.get_object(**place)["Body"].read()
+def replacing_object(lab: Lab, content: bytes | None) -> Iterator[None]:
+    """Delete the newest version's object, or give it other bytes; restore it afterwards."""
+    key = lab.object_key(lab.dataset().md5)
+    kept = lab.read_object(key)
     if content is None:
-        client.delete_object(**place)
+        lab.delete_object(key)
     else:
-        client.put_object(**place, Body=content)
+        lab.put_object(key, content)
     try:
         yield
     finally:
-        client.put_object(**place, Body=kept)
+        lab.put_object(key, kept)
 
 
 def test_the_report_is_what_the_newest_version_holds(lab: Lab) -> None:
     run = lab.run(DAG)
-    found = report(lab)
+    found = read_report(lab)
     assert found["run_id"] == run.id or found["caused_by"]  # a later run may have replaced it
     assert found["version"] == lab.xcom(run, "extract")
     assert found["version"]["md5"] == lab.dataset().md5
-    rows = records(lab, found["version"]["commit"])
+    rows = read_records(lab, found["version"]["commit"])
     assert found["records"] == len(rows)
     income = [int(row["Monthly Income"]) for row in rows]
     assert found["columns"]["Monthly Income"] == {
@@ -80,14 +76,14 @@ def test_the_report_is_what_the_newest_version_holds(lab: Lab) -> None:
         group = found["groups"][role]
         assert group["records"] == len(of_role)
         for column in ("Age", "Monthly Income"):
-            assert group["means"][column] == pytest.approx(mean(of_role, column), abs=1e-6)
+            assert group["means"][column] == pytest.approx(compute_mean(of_role, column), abs=1e-6)
 
 
 @pytest.mark.variation
 def test_another_column_can_make_the_groups(lab: Lab) -> None:
     lab.run(DAG, {"group_by": "Education Level"})
-    rows = records(lab, "main")
-    groups = {name: group["records"] for name, group in report(lab)["groups"].items()}
+    rows = read_records(lab, "main")
+    groups = {name: group["records"] for name, group in read_report(lab)["groups"].items()}
     assert groups == Counter(row["Education Level"] for row in rows)
 
 
@@ -101,10 +97,10 @@ def test_what_cannot_be_read_leaves_the_old_report(
     lab: Lab, content: bytes | None, why: str
 ) -> None:
     lab.run(DAG)
-    before = report(lab)
-    with object_replaced(lab, content), pytest.raises(RunError, match=why):
+    before = read_report(lab)
+    with replacing_object(lab, content), pytest.raises(RunError, match=why):
         lab.run(DAG)
-    assert report(lab) == before
+    assert read_report(lab) == before
 
 
 @pytest.mark.variation
@@ -121,17 +117,17 @@ def test_a_new_summary_of_etl_workflow_starts_a_run(lab: Lab) -> None:
     await_idle(lab, DAG)
     cause = lab.run("etl_workflow")
 
-    def caused() -> dict[str, Any]:
+    def find_caused() -> dict[str, Any]:
         try:
-            found = report(lab)
-        except s3.client(lab).exceptions.NoSuchKey as error:
+            found = read_report(lab)
+        except ProofError as error:
             raise NotYet("there is no report") from error
         if not any(why["run_id"] == cause.id for why in found["caused_by"]):
             raise NotYet(f"the report is of {found['run_id']}, caused by {found['caused_by']}")
         return found
 
-    found = until(caused, what=KEY, timeout=300, interval=0.5)
+    found = wait_until(find_caused, what=KEY, timeout=300, interval=0.5)
     because = {"asset": "employee_summary", "dag_id": "etl_workflow", "run_id": cause.id}
-    assert because in found["caused_by"]  # beside it may stand earlier runs, when many came at once
+    assert because in found["caused_by"]  # next to earlier runs, if several came at once
     assert {why["asset"] for why in found["caused_by"]} == {"employee_summary"}
     assert found["version"]["md5"] == lab.dataset().md5

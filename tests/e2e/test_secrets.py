@@ -1,10 +1,7 @@
-"""No secret of the lab is anywhere but in its secrets."""
+"""No secret of the lab is anywhere but where its secrets are kept."""
 
 from __future__ import annotations
 
-from lab.client import runs
-from lab.client.git import git
-from lab.client.versions import clone
 from lab.lab import Lab
 from tests.support.control import Control
 
@@ -18,20 +15,20 @@ def test_no_secret_is_in_a_log_an_argument_a_workspace_a_commit_or_an_xcom(
     assert len(secrets) >= 10
     run = lab.trigger(DAG)
     found: list[str] = []
-    while runs.find(lab, DAG, run.id).state not in runs.ENDED:  # type: ignore[union-attr]
-        found += leaks(control, secrets)
+    while not lab.find_run(DAG, run.id).has_ended:  # type: ignore[union-attr]
+        found += find_leaks(control, secrets)
     lab.follow(run)
-    found += leaks(control, secrets)
+    found += find_leaks(control, secrets)
     for task in ("pull_data", "modify_data", "push_data"):
         found += [task for secret in secrets if secret.decode() in lab.log(run, task)]
-    with clone(lab) as folder:
-        shown = git(lab, "log", "-p", "--all", cwd=folder) + git(lab, "config", "-l", cwd=folder)
+    with lab.clone() as folder:
+        shown = lab.git("log", "-p", "--all", cwd=folder) + lab.git("config", "-l", cwd=folder)
     found += ["git" for secret in secrets if secret.decode() in shown]
     assert not found
 
 
-def leaks(control: Control, secrets: list[bytes]) -> list[str]:
-    """The names of the traces that hold a secret."""
+def find_leaks(control: Control, secrets: list[bytes]) -> list[str]:
+    """List the names of the traces that hold a secret."""
     return [name for name, content in control.read_traces() if any(s in content for s in secrets)]
 
 

@@ -1,4 +1,4 @@
-"""Services and steps are killed at random moments while runs go on; nothing is lost or doubled.
+"""Kill services and steps at random moments during runs: no version is lost or doubled.
 
 `pytest tests/faults --kills 200 --seed 7`; a smaller round is part of `nox -s tests`.
 """
@@ -11,8 +11,6 @@ from itertools import pairwise
 
 import pytest
 
-from lab.client import s3
-from lab.client.versions import object_key
 from lab.lab import Lab
 from lab.model import Run, Version
 from tests.support.asked import run_ids
@@ -20,13 +18,13 @@ from tests.support.control import Control
 
 DAG = "dataset_pipeline"
 KILLS_PER_RUN = 2
-PART_SHARE = 0.7  # of the kills that hit a step or a worker, where there is one
+PART_SHARE = 0.7  # of kills that hit a step or a worker, if there is one
 RUN_SECONDS = 1800
 
 
 @pytest.fixture
 def chance(request: pytest.FixtureRequest) -> random.Random:
-    """The generator of the kills; its seed is printed, so that a failed round can be repeated."""
+    """Return the random generator of the kills; print its seed to repeat a failed round with."""
     seed = request.config.getoption("--seed")
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print(f"\nseed: {seed}")
@@ -34,12 +32,12 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.mark.sweep
-@pytest.mark.timeout(0)  # as long as its kills take; each run has a deadline of its own
+@pytest.mark.timeout(0)  # its kills take as long as they take; each run has its own deadline
 def test_after_kills_at_random_moments_each_run_has_made_one_version(
     lab: Lab, control: Control, chance: random.Random, request: pytest.FixtureRequest
 ) -> None:
     kills = request.config.getoption("--kills")
-    pace = seconds_of_a_run(lab)
+    pace = time_run(lab)
     before = lab.history()
     started: list[Run] = []
     for number in range(kills):
@@ -47,7 +45,7 @@ def test_after_kills_at_random_moments_each_run_has_made_one_version(
             control.restore()
             started.append(lab.trigger(DAG))
         time.sleep(chance.uniform(0, pace))  # the moment of the kill: not a wait for anything
-        victim = choose(control, chance)
+        victim = choose_victim(control, chance)
         control.kill(victim)
         print(f"kill {number + 1}/{kills}: {victim}", flush=True)
     control.restore()
@@ -60,7 +58,7 @@ def test_after_kills_at_random_moments_each_run_has_made_one_version(
 def test_after_a_power_cut_each_run_is_completed(
     lab: Lab, control: Control, chance: random.Random
 ) -> None:
-    pace = seconds_of_a_run(lab)
+    pace = time_run(lab)
     before = lab.history()
     started = [lab.trigger(DAG), lab.trigger(DAG)]
     time.sleep(chance.uniform(0, pace))  # the moment of the cut
@@ -71,15 +69,15 @@ def test_after_a_power_cut_each_run_is_completed(
     prove_nothing_lost_or_doubled(lab, before, started)
 
 
-def seconds_of_a_run(lab: Lab) -> float:
-    """How long a run takes that nobody disturbs."""
+def time_run(lab: Lab) -> float:
+    """Return the seconds of an undisturbed run."""
     began = time.monotonic()
     lab.run(DAG)
     return time.monotonic() - began
 
 
-def choose(control: Control, chance: random.Random) -> str:
-    """A running step, a worker of a service, or a whole service."""
+def choose_victim(control: Control, chance: random.Random) -> str:
+    """Choose a running step, a worker of a service, or a whole service."""
     parts = control.list_parts()
     if parts and chance.random() < PART_SHARE:
         return chance.choice(parts)
@@ -92,7 +90,7 @@ def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list
     assert after[len(made) :] == before
     assert run_ids(made) == sorted(run.id for run in started)
     assert lab.verify().parents_checked == len(after) - 1
-    contents = [read(lab, version) for version in reversed(after)]
+    contents = [read_object(lab, version) for version in reversed(after)]
     for version, content in zip(reversed(after), contents, strict=True):
         assert len(content) == version.size
     for parent, child in pairwise(contents):
@@ -100,8 +98,6 @@ def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list
         assert len(child[len(parent) :].splitlines()) == 1
 
 
-def read(lab: Lab, version: Version) -> bytes:
-    """The object's bytes, straight from the bucket."""
-    place = {"Bucket": lab.s3_bucket, "Key": object_key("store", version)}
-    content: bytes = s3.client(lab).get_object(**place)["Body"].read()
-    return content
+def read_object(lab: Lab, version: Version) -> bytes:
+    """Return the bytes of a version's object, straight from the bucket."""
+    return lab.read_object(lab.object_key(version.md5))

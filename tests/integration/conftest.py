@@ -18,6 +18,7 @@ import pytest
 
 from lab import layout
 from lab.backends.embedded import backend as embedded
+from lab.backends.embedded import site as embedded_site
 from lab.backends.embedded.gitserver import repositories
 from lab.backends.embedded.services import gitserver, seaweedfs
 from lab.client import s3
@@ -36,13 +37,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """Both servers; their folder's name has blanks, a comma and letters outside of ASCII."""
     config = Config(home=tmp_path_factory.mktemp("stores") / "Größe, 実験 1", database="sqlite")
     state.make_home(config)
-    site = embedded.Site(config, embedded.first_state(config), secrets.Secrets(config))
+    site = embedded_site.Site(config, embedded.new_state(config), secrets.Secrets(config))
     try:
         embedded.start_servers(site)
         s3.ensure_bucket(site.lab)
         yield Stores(site)
     finally:
-        processes.end_all(config)
+        processes.terminate_all(config)
         seaweedfs.remove_sockets(site.ports)
 
 
@@ -53,7 +54,7 @@ def template(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Projec
     stores.grant(project.name)
     source = project.shared / "employees.csv"
     source.write_bytes(employees(300))
-    done = project.run().step("import", source)
+    done = project.run().run_step("import", source)
     assert done.code == 0, done.output
     return project
 
@@ -70,7 +71,7 @@ def project(template: Project, tmp_path: Path) -> Project:
 def empty(stores: Stores, tmp_path: Path) -> Project:
     """A repository without a commit."""
     project = new_project(stores, tmp_path)
-    repositories.create(stores.config.data / gitserver.NAME, project.name)
+    repositories.create_repository(stores.config.data / gitserver.NAME, project.name)
     return project
 
 
@@ -79,7 +80,7 @@ def aws_server() -> Iterator[str]:
     """The address of moto's server."""
     from tests.support import cloud
 
-    with cloud.server() as url:
+    with cloud.running_moto() as url:
         yield url
 
 

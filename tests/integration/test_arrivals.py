@@ -73,7 +73,7 @@ def arrivals(
         patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
         module = importlib.import_module("lab_arrivals")
         patch.setattr(module, "SETTLE_SECONDS", 0.2)
-        patch.setattr(module.Prefix, "objects", counted(module.Prefix.objects, looks))
+        patch.setattr(module.Prefix, "list_objects", counted(module.Prefix.list_objects, looks))
         yield module
 
 

@@ -19,8 +19,8 @@ from lab.config import Config
 from lab.delivery import ssh
 from lab.errors import PromotionError
 from tests.support import promoted
-from tests.support.needs import chart_file, need_tool
-from tests.support.promoted import TOLD, attested
+from tests.support.needs import need_chart, need_tool
+from tests.support.promoted import PREDICATE, make_statement
 
 pytestmark = pytest.mark.kind
 
@@ -32,8 +32,8 @@ SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"
 def config(tmp_path: Path) -> Config:
     """A copy of this tree, attested."""
     need_tool("kubectl")
-    found = promoted.copied(tmp_path)
-    attestation.write(attestation.place(found), attested(found))
+    found = promoted.copy_tree(tmp_path)
+    attestation.write(attestation.attestation_path(found), make_statement(found))
     return found
 
 
@@ -46,26 +46,26 @@ def staging(config: Config) -> Environment:
 
 
 def test_the_rendering_is_the_same_however_its_yaml_is_laid_out(config: Config) -> None:
-    before = attestation.rendering(config.tree)
+    before = attestation.digest_rendering(config.tree)
     for path in (config.tree / BASE).glob("*.yaml"):
         parts = list(yaml.safe_load_all(path.read_text()))
         path.write_text("# laid out anew\n" + yaml.safe_dump_all(parts, indent=7))
-    assert attestation.rendering(config.tree) == before
+    assert attestation.digest_rendering(config.tree) == before
 
 
 def test_the_rendering_is_another_when_an_object_is(config: Config) -> None:
-    before = attestation.rendering(config.tree)
+    before = attestation.digest_rendering(config.tree)
     path = config.tree / SERVICE_ACCOUNTS
     path.write_text(path.read_text().replace("airflow-step", "airflow-steps"))
-    assert attestation.rendering(config.tree) != before
+    assert attestation.digest_rendering(config.tree) != before
 
 
 def test_the_same_files_that_give_another_rendering_are_not_what_was_tested(
     config: Config,
 ) -> None:
-    subjects = {**attestation.digests(config), RENDERING: "0" * 64}
-    found = Statement(subjects, TOLD)
-    assert attestation.changed(found, config) == [f"{RENDERING} was changed"]
+    subjects = {**attestation.compute_digests(config), RENDERING: "0" * 64}
+    found = Statement(subjects, PREDICATE)
+    assert attestation.list_changes(found, config) == [f"{RENDERING} was changed"]
 
 
 # --- Everything that kind has is covered --------------------------------------------------------
@@ -87,13 +87,13 @@ def read_by(folder: Path) -> Iterator[Path]:
 def test_every_file_of_kind_s_overlay_is_a_subject(config: Config) -> None:
     read = {p.relative_to(config.tree) for p in read_by(config.tree / "manifests/overlays/kind")}
     assert len(read) > 20
-    assert {path.as_posix() for path in read} <= attestation.of_files(config.tree).keys()
+    assert {path.as_posix() for path in read} <= attestation.digest_files(config.tree).keys()
 
 
 def test_every_folder_that_an_image_of_airflow_s_is_built_from_is_a_subject(
     config: Config,
 ) -> None:
-    known = images.locked(config.tree)
+    known = images.read_lock(config.tree)
     folders = {known[key].folder for key in images.AIRFLOW} - {None}
     assert folders == {config.tree / folder for folder in attestation.BUILT}
 
@@ -103,22 +103,22 @@ def test_every_folder_that_an_image_of_airflow_s_is_built_from_is_a_subject(
 
 def test_what_was_tested_passes(config: Config, staging: Environment, tmp_path: Path) -> None:
     need_tool("helm")
-    chart_file()
-    plan.gate(staging, config, tmp_path / "plan")
+    need_chart()
+    plan.check_promotable(staging, config, tmp_path / "plan")
 
 
 def test_one_byte_anywhere_ends_the_promotion(
     config: Config, staging: Environment, tmp_path: Path
 ) -> None:
     chance = random.Random(SEED)
-    paths = list(attestation.files(config.tree))
+    paths = list(attestation.list_promoted_files(config.tree))
     assert len(paths) > 80
     for path in paths:
         name, before = path.relative_to(config.tree).as_posix(), path.read_bytes()
         position = chance.randrange(len(before) + 1)
         path.write_bytes(before[:position] + b"\x07" + before[position + 1 :])
         with pytest.raises(PromotionError) as refused:
-            plan.gate(staging, config, tmp_path / "plan")
+            plan.check_promotable(staging, config, tmp_path / "plan")
         assert f"\n    {name} was changed" in refused.value.what
         assert "nox -s e2e -- -k kind" in refused.value.fix
         path.write_bytes(before)
@@ -132,7 +132,7 @@ def test_a_file_more_or_less_ends_the_promotion(
     first = min((config.tree / folder).glob("*.[py]*"))
     first.rename(first.with_name("renamed.py"))
     with pytest.raises(PromotionError) as refused:
-        plan.gate(staging, config, tmp_path / "plan")
+        plan.check_promotable(staging, config, tmp_path / "plan")
     assert f"{folder}/{first.name} was removed" in refused.value.what
     assert f"{folder}/renamed.py was added" in refused.value.what
 
@@ -140,19 +140,19 @@ def test_a_file_more_or_less_ends_the_promotion(
 def test_nothing_is_promoted_without_an_attestation(
     config: Config, staging: Environment, tmp_path: Path
 ) -> None:
-    attestation.place(config).unlink()
+    attestation.attestation_path(config).unlink()
     with pytest.raises(PromotionError, match="there is no attestation"):
-        plan.gate(staging, config, tmp_path / "plan")
+        plan.check_promotable(staging, config, tmp_path / "plan")
 
 
 def test_an_environment_that_names_a_key_takes_no_unsigned_attestation(
     config: Config, tmp_path: Path
 ) -> None:
     private = tmp_path / "key"
-    private.write_text(ssh.new())
-    (config.tree / "eks" / "key.pub").write_text(ssh.public(private.read_text()))
+    private.write_text(ssh.generate_private_key())
+    (config.tree / "eks" / "key.pub").write_text(ssh.public_key(private.read_text()))
     chosen = replace(environment.load("staging", config.tree), attestation_key="eks/key.pub")
     with pytest.raises(PromotionError, match="is not signed"):
-        plan.gate(chosen, config, tmp_path / "plan")
-    attestation.write(attestation.place(config), attested(config), private)
-    assert attestation.check(config, plan.signer(chosen, config)).signer
+        plan.check_promotable(chosen, config, tmp_path / "plan")
+    attestation.write(attestation.attestation_path(config), make_statement(config), private)
+    assert attestation.check(config, plan.public_key_path(chosen, config)).signer

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lab import layout
 from lab.backends.embedded.services import gitserver
-from tests.support.stores import PATH, PREFIX, Project, Stores, employees, md5_of, write
+from tests.support.stores import PATH, PREFIX, Project, Stores, employees, md5_of, write_text
 
 TREE = Path(__file__).resolve().parents[2]
 RUN = "manual__2026-01-02T03:04:05.678901+00:00"
@@ -38,7 +38,7 @@ def airflow(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def know(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> None:
     """The lab's contract is this, as the embedded backend hands it to Airflow."""
     file = folder / "contract.json"
-    write(file, json.dumps(contract))
+    write_text(file, json.dumps(contract))
     patch.setenv("STEP_ENVIRONMENT_FILE", str(file))
 
 
@@ -116,7 +116,7 @@ def as_account(patch: pytest.MonkeyPatch, password: str) -> None:
 def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Project) -> None:
     content = employees(250_000, "newer")  # several blocks, whose ends are within lines
     key = project.replace_dataset(content)
-    version = versions.newest()
+    version = versions.find_newest_version()
     assert version == {
         "commit": project.tip(),
         "path": PATH,
@@ -125,13 +125,15 @@ def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Pr
         "bucket": layout.BUCKET,
         "key": key,
     }
-    assert b"".join(versions.blocks(version)) == content
-    assert list(versions.lines(versions.blocks(version))) == content.decode().splitlines()
+    assert b"".join(versions.read_blocks(version)) == content
+    assert (
+        list(versions.decode_lines(versions.read_blocks(version))) == content.decode().splitlines()
+    )
 
 
 def test_lines_need_no_final_end(versions: ModuleType) -> None:
     blocks = iter(["a\nü".encode()[:3], "a\nü".encode()[3:]])
-    assert list(versions.lines(blocks)) == ["a", "ü"]
+    assert list(versions.decode_lines(blocks)) == ["a", "ü"]
 
 
 def test_nothing_secret_is_in_an_argument(
@@ -144,20 +146,20 @@ def test_nothing_secret_is_in_an_argument(
         return run(command, **options)
 
     monkeypatch.setattr(versions.subprocess, "run", watched)
-    versions.newest()
+    versions.find_newest_version()
     assert seen
-    assert not project.stores.leaked("\n".join(seen))
+    assert not project.stores.find_leaks("\n".join(seen))
 
 
 def test_other_bytes_are_refused_when_all_were_read(versions: ModuleType, project: Project) -> None:
-    version = versions.newest()
+    version = versions.find_newest_version()
     other = b"x" * version["size"]
     place = {"Bucket": version["bucket"], "Key": version["key"]}
     kept = project.stores.client.get_object(**place)["Body"].read()
     project.stores.client.put_object(**place, Body=other)
     try:
         with pytest.raises(AirflowFailException, match=f"its MD5 is {md5_of(other)}"):
-            list(versions.blocks(version))
+            list(versions.read_blocks(version))
     finally:
         project.stores.client.put_object(**place, Body=kept)
 
@@ -167,7 +169,7 @@ def test_an_object_that_is_gone_is_refused(versions: ModuleType, project: Projec
     project.replace_pointer(json.dumps({"outs": [out]}))  # JSON is YAML, too
     wanted = f"no object s3://{layout.BUCKET}/{PREFIX}/00/{'0' * 30}"
     with pytest.raises(AirflowFailException, match=wanted):
-        list(versions.blocks(versions.newest()))
+        list(versions.read_blocks(versions.find_newest_version()))
 
 
 @pytest.mark.parametrize(
@@ -184,14 +186,14 @@ def test_a_file_that_is_no_pointer_is_refused(
 ) -> None:
     commit = project.replace_pointer(text)
     with pytest.raises(AirflowFailException, match=why) as caught:
-        versions.newest()
+        versions.find_newest_version()
     assert f"{PATH}.dvc at {commit}" in str(caught.value)
 
 
 def test_a_commit_without_a_pointer_is_refused(versions: ModuleType, project: Project) -> None:
-    commit = project.by_somebody_else(lambda clone: (clone / f"{PATH}.dvc").unlink())
+    commit = project.push_change(lambda clone: (clone / f"{PATH}.dvc").unlink())
     with pytest.raises(AirflowFailException, match=f"commit {commit} has no {PATH}.dvc"):
-        versions.newest()
+        versions.find_newest_version()
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,9 @@ def test_a_commit_without_a_pointer_is_refused(versions: ModuleType, project: Pr
 def test_a_remote_that_is_not_s3_is_refused(
     versions: ModuleType, project: Project, text: str, why: str
 ) -> None:
-    project.by_somebody_else(lambda clone: write(clone / ".dvc" / "config", text))
+    project.push_change(lambda clone: write_text(clone / ".dvc" / "config", text))
     with pytest.raises(AirflowFailException, match=why):
-        versions.newest()
+        versions.find_newest_version()
 
 
 def test_a_refused_account_is_named_without_its_password(
@@ -216,7 +218,7 @@ def test_a_refused_account_is_named_without_its_password(
 ) -> None:
     as_account(monkeypatch, "a-wrong-password")
     with pytest.raises(AirflowFailException, match="see the connection lab_git") as caught:
-        versions.newest()
+        versions.find_newest_version()
     assert "a-wrong-password" not in str(caught.value)
 
 
@@ -225,5 +227,5 @@ def test_a_server_that_does_not_answer_is_worth_another_try(
 ) -> None:
     at_project(project, tmp_path, monkeypatch, "http://127.0.0.1:1/lab/datasets.git")
     with pytest.raises(AirflowException, match="git clone failed") as caught:
-        versions.newest()
+        versions.find_newest_version()
     assert not isinstance(caught.value, AirflowFailException)

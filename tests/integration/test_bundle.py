@@ -36,11 +36,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def repository(request: pytest.FixtureRequest, stores: Stores) -> str:
     """One that Airflow reads by HTTP, or the one that it reads by SSH."""
     if request.param == "ssh":
-        if not ssh.available():
+        if not ssh.has_ssh_client():
             pytest.skip("there is no ssh here")
         return layout.TEAM_A
     name = f"lab/bundle-{next(stores.serial)}"
-    repositories.create(stores.config.data / gitserver.NAME, name)
+    repositories.create_repository(stores.config.data / gitserver.NAME, name)
     return name
 
 
@@ -48,14 +48,14 @@ def repository(request: pytest.FixtureRequest, stores: Stores) -> str:
 def change(stores: Stores, repository: str, tmp_path: Path) -> Change:
     """Pushes files to a branch, or takes those away that are None; the commit."""
     stores.grant(repository)
-    url = gitserver.url(stores.site.ports, repository)
-    publish.empty(stores.lab, url)
+    url = gitserver.repository_url(stores.site.ports, repository)
+    publish.ensure_first_commit(stores.lab, url)
     clone = tmp_path / "clone"
-    owner_git.git(stores.lab, "clone", "--quiet", url, clone, cwd=tmp_path)
+    owner_git.run_git(stores.lab, "clone", "--quiet", url, clone, cwd=tmp_path)
 
     def push(branch: str = "main", /, **files: str | None) -> str:
         def git(*words: str) -> str:
-            return owner_git.git(stores.lab, *words, cwd=clone).strip()
+            return owner_git.run_git(stores.lab, *words, cwd=clone).strip()
 
         for name, text in files.items():
             path = clone / "dags" / f"{name}.py"
@@ -83,12 +83,14 @@ def bundle(
     """A bundle of the repository; each call makes one, as each process of Airflow does."""
     site = stores.site
     if repository != layout.TEAM_A:  # the connection is that of the account, to another place
-        known = gitserver.connection(site.config, site.secrets, site.ports, layout.PIPELINES)
-        known["host"] = gitserver.url(site.ports, repository)
+        known = gitserver.airflow_connection(
+            site.config, site.secrets, site.ports, layout.PIPELINES
+        )
+        known["host"] = gitserver.repository_url(site.ports, repository)
         known["login"] = layout.OWNER
         known["password"] = gitserver.password(site.secrets, layout.OWNER)
     else:
-        known = gitserver.connection(site.config, site.secrets, site.ports, repository)
+        known = gitserver.airflow_connection(site.config, site.secrets, site.ports, repository)
     monkeypatch.setenv("AIRFLOW_CONN_TESTED", json.dumps(known))
     storage = tmp_path / "größe und platz"
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH", str(storage))

@@ -28,6 +28,7 @@ from lab.__main__ import app, main
 from lab.backends import choices
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import gitserver, seaweedfs
+from lab.backends.embedded.site import find_site
 from lab.config import TREE, Config
 from lab.errors import (
     BackendError,
@@ -52,7 +53,7 @@ from lab.errors import (
 from lab.home import processes, state
 from lab.home.secrets import Secrets
 from lab.home.state import State
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
 NOBODY = 65534
@@ -84,8 +85,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """Where a lab would be: nothing is there yet, and no process of it is left afterwards."""
     folder = tmp_path / "lab"
     yield folder
-    left = processes.strays(Config(home=folder))
-    processes.send(left, signal.SIGKILL)
+    left = processes.list_processes(Config(home=folder))
+    processes.send_signal(left, signal.SIGKILL)
     assert not left
 
 
@@ -140,7 +141,7 @@ def nothing_changes(home: Path) -> Iterator[None]:
 
 
 def strays(home: Path) -> list[int]:
-    return sorted(process.pid for process in processes.strays(Config(home=home)))
+    return sorted(process.pid for process in processes.list_processes(Config(home=home)))
 
 
 def refused(answer: Answer, kind: type[LabError] | int) -> Answer:
@@ -162,7 +163,7 @@ def listener() -> Iterator[int]:
 def some_state(home: Path) -> Config:
     """A home as a first `up` makes it before it starts anything: its choices and its secrets."""
     config = Config(home=home)
-    with state.exclusive(config):
+    with state.exclusive_lock(config):
         site = embedded.settle(config)
         assert site.lab
         assert site.services
@@ -170,7 +171,7 @@ def some_state(home: Path) -> Config:
 
 
 def known(home: Path) -> State:
-    found = state.read(Config(home=home))
+    found = state.read_state(Config(home=home))
     assert found
     return found
 
@@ -419,7 +420,7 @@ def process_of(home: Path) -> Iterator[psutil.Process]:
     marks = {processes.MARK: str(home), processes.NAME: "thing"}
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **marks}) as process:
         try:
-            until(lambda: expect_strays(home), what="the mark", timeout=20, interval=0.01)
+            wait_until(lambda: expect_strays(home), what="the mark", timeout=20, interval=0.01)
             yield psutil.Process(process.pid)
         finally:
             process.kill()
@@ -456,7 +457,7 @@ def follow_the_advice(answer: Answer) -> None:
 @pytest.mark.parametrize("words", ["up", "down --purge"])
 def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
     config = some_state(home)
-    with state.exclusive(config), nothing_changes(home):
+    with state.exclusive_lock(config), nothing_changes(home):
         answer = refused(lab(home, *words.split()), BusyError)
     assert f"another lab command (pid {os.getpid()}) is changing {home}" in answer.err
 
@@ -572,7 +573,7 @@ def test_another_dataset_or_database_than_the_labs(home: Path) -> None:
     (home.parent / "other.csv").write_text("a,b\n1,2\n")
     with nothing_changes(home):
         with pytest.raises(LabError, match="made with --database sqlite, not postgresql"):
-            choices.refuse_others(Config(home, database="postgresql"), known(home))
+            choices.refuse_other_choices(Config(home, database="postgresql"), known(home))
         answer = refused(lab(home, "up", "--dataset", home.parent / "other.csv"), LabError)
     assert "not datasets/other.csv" in answer.err
 
@@ -607,12 +608,12 @@ def test_processes_of_a_home_that_was_removed_by_hand_are_ended(home: Path) -> N
 def half(home: Path) -> Iterator[Config]:
     """A lab of which the git server runs, and nothing else."""
     config = some_state(home)
-    site = embedded.find(config)
-    service = gitserver.service(config, site.secrets, site.ports)
-    processes.ensure(config, service)
-    processes.await_ready(config, service, 30)
+    site = find_site(config)
+    service = gitserver.build_service(config, site.secrets, site.ports)
+    processes.ensure_running(config, service)
+    processes.wait_until_ready(config, service, 30)
     yield config
-    processes.end_all(config)
+    processes.terminate_all(config)
 
 
 def test_a_lab_of_which_a_part_runs(half: Config) -> None:

@@ -18,7 +18,7 @@ from lab.errors import LabError
 from tests.support.control import Control
 from tests.support.control.pods import Pods
 from tests.support.promotion import ALL, CUSTOM
-from tests.support.renderings import Object, namespace_of, promoted, promoted_pods
+from tests.support.renderings import Object, eks_objects, eks_pods, namespace_of
 
 pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
 
@@ -33,7 +33,7 @@ def api(control: Control) -> Iterator[Cluster]:
     assert isinstance(control, Pods)
     cluster = control.cluster
     kinds = {"Namespace", "ServiceAccount"}
-    there = [moved(o) for o in promoted("high-availability") if o["kind"] in kinds]
+    there = [moved(o) for o in eks_objects("high-availability") if o["kind"] in kinds]
     names = [o["metadata"]["name"] for o in there if o["kind"] == "Namespace"]
     tell(cluster, there, "apply")
     for name in names:  # what pods without an account have; a controller makes it
@@ -68,7 +68,7 @@ def shown(cluster: Cluster, found: Iterable[Object]) -> list[str]:
 def new(options: Iterable[str]) -> list[Object]:
     """All that is not there for the test already, and is of a kind that the API server has."""
     there = CUSTOM | {"Namespace", "ServiceAccount"}
-    return [moved(o) for o in promoted(*options) if o["kind"] not in there]
+    return [moved(o) for o in eks_objects(*options) if o["kind"] not in there]
 
 
 def as_pods(options: Iterable[str]) -> list[Object]:
@@ -84,7 +84,7 @@ def as_pods(options: Iterable[str]) -> list[Object]:
             },
             "spec": with_claims(found.spec),
         }
-        for number, found in enumerate(promoted_pods(*options))
+        for number, found in enumerate(eks_pods(*options))
     ]
 
 

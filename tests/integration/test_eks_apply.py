@@ -19,20 +19,21 @@ import pytest
 from eks import apply, attestation, destroy, registry, release, repositories
 from eks.environment import FOLDER
 from eks.ledger import Ledger
-from eks.rendering import PUSHED, Made
+from eks.rendering import PUSHED, AwsOutputs
 from eks.site import Site
-from lab.backends.embedded.gitserver.repositories import create
+from lab import layout
+from lab.backends.embedded.gitserver.repositories import create_repository
 from lab.backends.embedded.services import gitserver
-from lab.client.git import git
+from lab.client.git import run_git
 from lab.cluster import docker, images
 from lab.config import TREE
 from lab.delivery import publish
 from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
 from lab.lab import Lab
-from lab.progress import silent
+from lab.progress import silent_phase
 from tests.support.cloud import ACCOUNT, Cloud
-from tests.support.needs import absent, need_renderers
-from tests.support.promoted import attested
+from tests.support.needs import need_renderers, skip_or_fail
+from tests.support.promoted import make_statement
 from tests.support.stores import Project, new_project
 
 pytestmark = pytest.mark.kind
@@ -45,9 +46,9 @@ ADDONS = ("aws-ebs-csi-driver", "aws-efs-csi-driver", "eks-pod-identity-agent")
 def _able() -> None:
     need_renderers()
     try:
-        docker.engine()
+        docker.inspect_engine()
     except MachineError as error:
-        absent(error.what)
+        skip_or_fail(error.what)
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def pipelines(template: Project, tmp_path: Path) -> str:
     """The URL of a repository whose branch `main` has this checkout's DAGs."""
     (tmp_path / "pipelines").mkdir()
     project = new_project(template.stores, tmp_path / "pipelines")
-    create(project.stores.config.data / gitserver.NAME, project.name)
-    publish.dags(project.lab, project.lab.git_url, TREE / "dags")
+    create_repository(project.stores.config.data / gitserver.NAME, project.name)
+    publish.publish_dags(project.lab, project.lab.git_url, TREE / "dags")
     return project.lab.git_url
 
 
@@ -66,10 +67,10 @@ def lab(empty: Project) -> Lab:
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[AwsOutputs]:
     """What would have been brought to the cluster, which moto does not have."""
-    seen: list[Made] = []
-    monkeypatch.setattr(release, "api_of", lambda _: None)
+    seen: list[AwsOutputs] = []
+    monkeypatch.setattr(release, "connect_api", lambda _: None)
     monkeypatch.setattr(release, "make", lambda _, known: seen.append(known))
     monkeypatch.setattr(release, "remove", lambda _: None)
     return seen
@@ -77,7 +78,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
 
 @pytest.fixture
 def ready(
-    cloud: Cloud, pipelines: str, lab: Lab, monkeypatch: pytest.MonkeyPatch, installed: list[Made]
+    cloud: Cloud,
+    pipelines: str,
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: list[AwsOutputs],
 ) -> Iterator[Site]:
     """Staging on a cluster that is there, all of it attested; the registry has the images."""
     found = cloud.site(
@@ -95,21 +100,21 @@ def ready(
 def have_images(cloud: Cloud, site: Site) -> None:
     """The registry holds this checkout's images, as a push would have left them."""
     for key in PUSHED:
-        repository = registry.name(site.environment, key)
+        repository = registry.repository_name(site.environment, key)
         registry.make_repository(site, repository)
         digest = hashlib.sha256(key.encode()).hexdigest()
         cloud.client("ecr").put_image(
             repositoryName=repository,
             imageManifest=f'{{"schemaVersion": 2, "config": {{"digest": "sha256:{digest}"}}}}',
             imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
-            imageTag=images.locked()[key].tag,
+            imageTag=images.read_lock()[key].tag,
         )
 
 
 def attest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     path = site.folder / "attestation.json"
     monkeypatch.setenv("LAB_ATTESTATION", str(path))
-    attestation.write(path, attested(site.config))
+    attestation.write(path, make_statement(site.config))
 
 
 def agreed() -> None:
@@ -134,20 +139,20 @@ def made(cloud: Cloud) -> dict[str, list[Any]]:
 
 
 def test_a_promotion_makes_everything_and_a_second_one_nothing(
-    cloud: Cloud, ready: Site, lab: Lab, installed: list[Made]
+    cloud: Cloud, ready: Site, lab: Lab, installed: list[AwsOutputs]
 ) -> None:
-    apply.apply(ready, agreed, silent)
+    apply.apply(ready, agreed, silent_phase)
     once, ledger = made(cloud), ready.ledger.entries()
     assert once["buckets"] == [ready.environment.bucket]
     assert {entry.state for entry in ledger} == {"made"}
     assert installed[0].filesystem.startswith("fs-")
     assert all("@sha256:" in reference for reference in installed[0].pushed.values())
-    first = git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder)
+    first = run_git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder)
     assert first
-    apply.apply(ready, agreed, silent)
+    apply.apply(ready, agreed, silent_phase)
     assert made(cloud) == once
     assert installed[1] == installed[0]
-    assert git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder) == first
+    assert run_git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder) == first
     key = next(
         entry["Key"]
         for entry in cloud.client("s3").list_objects_v2(Bucket=ready.environment.bucket)["Contents"]
@@ -159,11 +164,11 @@ def test_what_was_made_is_removed_and_the_bucket_only_by_its_name(
     cloud: Cloud, ready: Site
 ) -> None:
     before = made(cloud)
-    apply.apply(ready, agreed, silent)
-    destroy.destroy(ready, lambda: None, silent)
+    apply.apply(ready, agreed, silent_phase)
+    destroy.destroy(ready, lambda: None, silent_phase)
     assert made(cloud) == {**before, "buckets": [ready.environment.bucket]}
     assert [entry.kind for entry in ready.ledger.entries()] == ["bucket"]
-    destroy.destroy(ready, lambda: ready.environment.bucket, silent)
+    destroy.destroy(ready, lambda: ready.environment.bucket, silent_phase)
     assert made(cloud) == before
     assert ready.ledger.entries() == []
     assert cloud.client("eks").list_clusters()["clusters"] == [ready.environment.cluster]
@@ -174,7 +179,7 @@ def refused(cloud: Cloud, site: Site, kind: type[LabError]) -> LabError:
     before, ledger = made(cloud), site.ledger.entries()
     asked: list[str] = []
     with pytest.raises(kind) as error:
-        apply.apply(site, lambda: asked.append("?"), silent)
+        apply.apply(site, lambda: asked.append("?"), silent_phase)
     assert (made(cloud), site.ledger.entries(), asked) == (before, ledger, [])
     return error.value
 
@@ -199,11 +204,11 @@ def test_another_account_is_refused(
 def by_hand(lab: Lab, url: str, folder: Path, change: Callable[[Path], object]) -> None:
     """Somebody has pushed to `main` what `change` did in a clone."""
     clone = folder / "by hand"
-    git(lab, "clone", "--quiet", url, clone, cwd=folder)
+    run_git(lab, "clone", "--quiet", url, clone, cwd=folder)
     change(clone)
-    git(lab, "add", "--all", "--force", cwd=clone)
-    git(lab, "commit", "--quiet", "--message", "By hand", cwd=clone)
-    git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
+    run_git(lab, "add", "--all", "--force", cwd=clone)
+    run_git(lab, "commit", "--quiet", "--message", "By hand", cwd=clone)
+    run_git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
 
 
 def zipped(path: Path) -> None:
@@ -242,7 +247,7 @@ def test_a_branch_with_other_dags_is_refused_by_the_files_name(
 ) -> None:
     by_hand(lab, ready.environment.pipelines, tmp_path, lambda clone: put(clone / "dags" / name))
     with pytest.raises(PromotionError, match=ready.environment.branch) as error:
-        repositories.check(ready, apply.reached(ready))
+        repositories.check(ready, apply.repository_access(ready))
     assert error.value.what.endswith(f"attested ones: {name}")
 
 
@@ -255,18 +260,21 @@ def test_what_python_has_compiled_and_hidden_files_make_no_difference(
         written(clone / "docs" / "other.py")
 
     by_hand(lab, ready.environment.pipelines, tmp_path, litter)
-    repositories.check(ready, apply.reached(ready))
+    repositories.check(ready, apply.repository_access(ready))
 
 
 def test_what_is_attested_of_the_dags_is_what_a_branch_is_compared_with(tmp_path: Path) -> None:
     shutil.copytree(TREE / "dags", tmp_path / "dags")
     for name in ("evil.zip", "a/b.json", ".hidden.py", ".d/x.yaml", "__pycache__/x.pyc", "y.pyc"):
         written(tmp_path / "dags" / name)
-    publish.mirror(tmp_path / "dags", tmp_path / "mirror")
+    publish.mirror_dag_folder(tmp_path / "dags", tmp_path / "mirror")
     compared = {
-        path.relative_to(tmp_path / "mirror") for path in repositories.files(tmp_path / "mirror")
+        path.relative_to(tmp_path / "mirror")
+        for path in repositories.list_dag_files(tmp_path / "mirror")
     }
-    attested_names = {name for name in attestation.of_files(tmp_path) if name.startswith("dags/")}
+    attested_names = {
+        name for name in attestation.digest_files(tmp_path) if name.startswith("dags/")
+    }
     assert attested_names == {f"dags/{path.as_posix()}" for path in compared}
     assert {"dags/evil.zip", "dags/a/b.json", "dags/.airflowignore"} <= attested_names
     assert "dags/y.pyc" not in attested_names
@@ -290,7 +298,7 @@ def test_a_repository_that_stores_in_another_bucket_is_refused(
     cloud: Cloud, ready: Site, lab: Lab
 ) -> None:
     """As when production names the repository that staging's apply has configured."""
-    apply.apply(ready, agreed, silent)
+    apply.apply(ready, agreed, silent_phase)
     mine = ready.environment.bucket
     chosen = replace(ready.environment, name="production", bucket="lab-production")
     ledger = Ledger(ready.folder / "another.json", chosen.place)
@@ -301,7 +309,7 @@ def test_a_repository_that_stores_in_another_bucket_is_refused(
     assert "lab-production/store" in error.what
     assert str(FOLDER / "production.toml") in error.fix
     with pytest.raises(PromotionError, match="lab-production/store"):
-        repositories.make(other, apply.reached(other))
+        repositories.make(other, apply.repository_access(other))
 
 
 @pytest.mark.parametrize(
@@ -313,24 +321,24 @@ def test_a_configuration_without_a_pointer_counts_too(
     """The first version would go where it says."""
     by_hand(lab, lab.git_url, tmp_path, configured(url))
     with pytest.raises(PromotionError, match="lab-staging/store only"):
-        repositories.check(ready, apply.reached(ready))
+        repositories.check(ready, apply.repository_access(ready))
     with pytest.raises(PromotionError, match="lab-staging/store only"):
-        repositories.make(ready, apply.reached(ready))
+        repositories.make(ready, apply.repository_access(ready))
 
 
 def test_a_configuration_of_this_bucket_is_taken(
     cloud: Cloud, ready: Site, lab: Lab, tmp_path: Path
 ) -> None:
     by_hand(lab, lab.git_url, tmp_path, configured("s3://lab-staging/store/"))
-    apply.apply(ready, agreed, silent)
-    found = repositories.held(apply.reached(ready))
-    assert found == repositories.Held(pointer=True, store="lab-staging/store")
+    apply.apply(ready, agreed, silent_phase)
+    found = repositories.read_datasets_state(apply.repository_access(ready))
+    assert found == repositories.DatasetsState(pointer=True, store="lab-staging/store")
 
 
 def test_the_steps_may_use_the_folder_that_is_asked_for() -> None:
     policy = json.loads((TREE / "eks" / "policies" / "steps.json").read_text())
     allowed = [entry["Resource"] for entry in policy["Statement"]]
-    assert any(str(one).endswith(f"${{bucket}}/{repositories.STORE}/*") for one in allowed)
+    assert any(str(one).endswith(f"${{bucket}}/{layout.STORE}/*") for one in allowed)
 
 
 def test_a_branch_that_is_not_there_is_refused(
@@ -343,7 +351,7 @@ def test_a_branch_that_is_not_there_is_refused(
 def test_without_an_account_of_the_git_server_nothing_is_made(
     cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "held", lambda *_: None)
+    monkeypatch.setattr(release, "secret_value", lambda *_: None)
     monkeypatch.delenv("GIT_SYNC_PASSWORD")
     error = refused(cloud, ready, PromotionError)
     assert "GIT_SYNC_PASSWORD" in error.what
@@ -351,11 +359,11 @@ def test_without_an_account_of_the_git_server_nothing_is_made(
 
 def test_a_bucket_of_somebody_elses_ends_it_and_is_left_alone(cloud: Cloud, ready: Site) -> None:
     where = {"LocationConstraint": ready.environment.region}
-    cloud.as_another_account().create_bucket(
+    cloud.client_of_stranger().create_bucket(
         Bucket=ready.environment.bucket, CreateBucketConfiguration=where
     )
     with pytest.raises(NameTaken):
-        apply.apply(ready, agreed, silent)
+        apply.apply(ready, agreed, silent_phase)
     assert [e.kind for e in ready.ledger.entries() if e.kind == "bucket"] == []
 
 
@@ -366,5 +374,5 @@ def test_a_person_who_says_no_changes_nothing(cloud: Cloud, ready: Site) -> None
         raise PromotionError("no", "")
 
     with pytest.raises(PromotionError):
-        apply.apply(ready, no, silent)
+        apply.apply(ready, no, silent_phase)
     assert made(cloud) == before

@@ -167,7 +167,7 @@ def test_a_session_that_has_expired(
     client = Aws(clouds.REGION).client(service)
     asked = answer(client, operation, code, "The security token included is expired", 403)
     with pytest.raises(AccountError, match=code) as caught:
-        aws.ask("look", lambda: call(client))
+        aws.call_aws("look", lambda: call(client))
     assert "sign in again" in caught.value.fix
     assert len(asked) == 1
 
@@ -191,7 +191,7 @@ def test_each_service_names_the_action_that_is_missing(cloud: Cloud) -> None:
         code = "UnauthorizedOperation" if service == "ec2" else "AccessDenied"
         answer(client, operation, code, "Access Denied", 403)
         with pytest.raises(MissingPermission) as caught:
-            aws.ask("try", call, c=client)
+            aws.call_aws("try", call, c=client)
         found[service] = caught.value.what.split(": ")[1].split(" is not")[0]
     assert found == {
         "sts": "sts:GetAccessKeyInfo",
@@ -221,11 +221,11 @@ def test_without_a_permission_it_stops_recorded_and_goes_on_with_it(
     denied: str,
 ) -> None:
     """moto looks at the policies of the person, who may do all but one thing."""
-    monkeypatch.setattr(registry, "push", lambda _: {})
+    monkeypatch.setattr(registry, "push_images", lambda _: {})
     site = cloud.site()
     cloud.make_cluster(site)
     rest = {"Effect": "Deny", "Action": denied, "Resource": "*"}
-    with cloud.somebody([EVERYTHING, rest]) as person:
+    with cloud.acting_as_user([EVERYTHING, rest]) as person:
         mine = replace(site, aws=person)
         with pytest.raises(MissingPermission, match=f"{denied} is not allowed"):
             make(mine)
@@ -282,10 +282,10 @@ def test_somebody_was_faster(cloud: Cloud) -> None:
 
 
 def test_machines_that_a_region_has_and_has_not(cloud: Cloud, site: Site) -> None:
-    aws.region_offers(site.aws, ["m5.large", "m5.large", "g4dn.xlarge"])
-    aws.region_offers(site.aws, [])
+    aws.check_instance_types(site.aws, ["m5.large", "m5.large", "g4dn.xlarge"])
+    aws.check_instance_types(site.aws, [])
     with pytest.raises(RegionLacks, match=r"eu-central-1 has no machines of type x9\.mega$"):
-        aws.region_offers(site.aws, ["m5.large", "x9.mega"])
+        aws.check_instance_types(site.aws, ["m5.large", "x9.mega"])
 
 
 def test_a_region_that_is_not_enabled(cloud: Cloud) -> None:
@@ -293,7 +293,7 @@ def test_a_region_that_is_not_enabled(cloud: Cloud) -> None:
     code = "OptInRequired"
     answer(found.client("ec2"), "DescribeInstanceTypeOfferings", code, "not subscribed", 401)
     with pytest.raises(RegionLacks, match=code) as caught:
-        aws.region_offers(found, ["m5.large"])
+        aws.check_instance_types(found, ["m5.large"])
     assert "enable it" in caught.value.fix
 
 

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 
 from eks import bucket
 from eks.environment import CLUSTER_TAG, TAG
-from eks.site import Site, tagged
+from eks.site import Site, tag_list
 from lab.errors import NameTaken, PromotionError
-from tests.support.cloud import Cloud, every_death
+from tests.support.cloud import Cloud, kill_at_each_call
 
 NAME = "lab-staging"
 CLUSTER = "mlops-lab-staging"
@@ -100,7 +100,7 @@ def test_nobody_reads_it_without_tls(
     monkeypatch.setattr(Cloud, "plain", True)
     with pytest.raises(ClientError, match="Forbidden"):
         s3.get_object(Bucket=NAME, Key="store/x")
-    (rule,) = json.loads(bucket.filled_policy(site))["Statement"]
+    (rule,) = json.loads(bucket.render_policy(site))["Statement"]
     assert rule["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert rule["Resource"] == [f"arn:aws:s3:::{NAME}", f"arn:aws:s3:::{NAME}/*"]
 
@@ -119,7 +119,7 @@ def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
 
 def test_tags_of_others_stay(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    all_tags = [{"Key": "team", "Value": "a"}, *tagged(site.environment)]
+    all_tags = [{"Key": "team", "Value": "a"}, *tag_list(site.environment)]
     cloud.client("s3").put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": all_tags})
     bucket.make(site)
     found = details(cloud)
@@ -169,7 +169,7 @@ def test_a_bucket_that_no_apply_made_is_left_alone(
 
 
 def test_another_account_s_bucket(cloud: Cloud, site: Site) -> None:
-    cloud.as_another_account().create_bucket(
+    cloud.client_of_stranger().create_bucket(
         Bucket=NAME, CreateBucketConfiguration={"LocationConstraint": site.aws.region}
     )
     with pytest.raises(NameTaken, match=NAME) as caught:
@@ -201,7 +201,7 @@ def test_a_bucket_that_s3_says_nothing_of_is_not_gone(cloud: Cloud, site: Site) 
     """A person without s3:ListBucket gets a 403, whether there is a bucket or not."""
     bucket.make(site)
     allowed = {"Effect": "Allow", "Action": "iam:*", "Resource": "*"}
-    with cloud.somebody([allowed]) as person:
+    with cloud.acting_as_user([allowed]) as person:
         theirs = replace(site, aws=person)
         bucket.remove(theirs)
         assert site.ledger.find("bucket", NAME)
@@ -265,7 +265,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
     bucket.make(site)
     whole = details(cloud)
     deaths = 0
-    for number, event in every_death(cloud, bucket.make):
+    for number, event in kill_at_each_call(cloud, bucket.make):
         after = cloud.site()
         if names(cloud):
             assert after.ledger.find("bucket", NAME), f"unrecorded after {event} {number}"
@@ -284,7 +284,7 @@ def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud, site: Site) -> None
         bucket.make(cloud.site())
         fill(cloud)
 
-    for _ in every_death(cloud, lambda site: bucket.remove(site, NAME), between):
+    for _ in kill_at_each_call(cloud, lambda site: bucket.remove(site, NAME), between):
         bucket.remove(cloud.site(), NAME)
         assert names(cloud) == []
         assert cloud.site().ledger.entries() == []

@@ -25,7 +25,7 @@ import yaml
 from moto.cloudformation.models import cloudformation_backends
 from moto.eks.models import eks_backends
 
-from eks import cluster, environment, token
+from eks import agent, aws, cluster, control_plane_logs, eksctl, environment, kubeconfig, token
 from eks.aws import Aws
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
@@ -42,11 +42,11 @@ from lab.errors import (
     QuotaReached,
     RegionLacks,
 )
-from lab.files import write_private
-from lab.wait import NotYet, until
+from lab.files import write_private_file
+from lab.wait import NotYet, wait_until
 from tests.support import cloud as clouds
-from tests.support import eksctl
-from tests.support.cloud import Cloud, every_death
+from tests.support import eksctl as stand_in
+from tests.support.cloud import Cloud, kill_at_each_call
 
 NAME = "mlops-lab-staging"
 SCHEMA = TREE.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
@@ -57,7 +57,7 @@ DRIVERS = (cluster.DRIVER, cluster.DISK_DRIVER)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "WAIT_INTERVAL", 0.01)
+    monkeypatch.setattr(aws, "CLUSTER_INTERVAL", 0.01)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def tool(cloud: Cloud) -> Path:
 
 
 def config(name: str = "staging") -> dict[str, Any]:
-    return cluster.wanted(environment.load(name, TREE), TREE)
+    return eksctl.read_cluster_config(environment.load(name, TREE), TREE)
 
 
 def described(cloud: Cloud) -> Any:
@@ -106,7 +106,7 @@ def state_of_stack(cloud: Cloud, state: str, reason: str = "") -> Any:
 # --- The file -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", environment.names(TREE))
+@pytest.mark.parametrize("name", environment.list_names(TREE))
 def test_eksctls_schema_takes_the_file(name: str) -> None:
     if not SCHEMA.exists():
         pytest.skip(f"there is no {SCHEMA}")
@@ -118,7 +118,7 @@ def test_eksctls_schema_takes_the_file(name: str) -> None:
 
 
 def test_the_file_is_yaml_before_it_is_filled() -> None:
-    assert yaml.safe_load((TREE / cluster.FILE).read_text())["metadata"]["name"] == "${cluster}"
+    assert yaml.safe_load((TREE / eksctl.FILE).read_text())["metadata"]["name"] == "${cluster}"
 
 
 def test_the_cluster_is_the_environments() -> None:
@@ -180,10 +180,10 @@ def test_the_add_ons() -> None:
 
 
 def test_the_machines_that_a_region_must_have(cloud: Cloud, site: Site) -> None:
-    types = cluster.instance_types(site)
+    types = cluster.list_instance_types(site)
     assert types[0] == "m6i.large"
     assert len(types) == len(set(types)) == 8
-    assert cluster.instance_types(cloud.site(make_cluster=False)) == []
+    assert cluster.list_instance_types(cloud.site(make_cluster=False)) == []
 
 
 def test_a_plan_names_what_costs() -> None:
@@ -200,19 +200,19 @@ def test_eksctl_is_looked_for_before_anything_is_made(
 ) -> None:
     monkeypatch.setenv("PATH", str(cloud.folder))
     with pytest.raises(MachineError, match="there is no eksctl") as caught:
-        cluster.tools(site)
+        eksctl.list_tools(site)
     assert "eksctl.io" in caught.value.fix
-    assert cluster.tools(cloud.site(make_cluster=False)) == []
+    assert eksctl.list_tools(cloud.site(make_cluster=False)) == []
 
 
 def test_an_eksctl_of_another_time(cloud: Cloud, site: Site) -> None:
     cloud.install_eksctl("0.150.0")
     with pytest.raises(MachineError, match=r"0\.150\.0"):
-        cluster.tools(site)
+        eksctl.list_tools(site)
 
 
 def test_eksctl_is_shown(site: Site, tool: Path) -> None:
-    assert cluster.tools(site) == [f"eksctl 0.230.0 ({tool}/eksctl)"]
+    assert eksctl.list_tools(site) == [f"eksctl 0.230.0 ({tool}/eksctl)"]
 
 
 # --- Making -------------------------------------------------------------------------------------
@@ -224,14 +224,14 @@ def test_a_cluster_is_made_and_removed(cloud: Cloud, site: Site, tool: Path) -> 
     assert cluster.exists(site)
     assert described(cloud)["version"] == "1.36"
     assert listed(cloud, "nodegroups") == GROUPS
-    assert cluster.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in listed(cloud, "addons")
     entry = site.ledger.find("cluster", NAME)
     assert entry
     assert (entry.state, entry.facts) == ("made", {"arn": described(cloud)["arn"]})
     assert commands(site) == ["create cluster --write-kubeconfig=false"]
     cluster.make(site)
     assert len(commands(site)) == 1
-    cluster.kubeconfig(site)
+    kubeconfig.write_kubeconfig(site)
     cluster.remove(site)
     assert there(cloud) == ([], [])
     assert site.ledger.entries() == []
@@ -242,7 +242,7 @@ def test_a_cluster_is_made_and_removed(cloud: Cloud, site: Site, tool: Path) -> 
 def test_what_the_file_names_and_the_cluster_lacks_is_added(
     cloud: Cloud, site: Site, tool: Path
 ) -> None:
-    cloud.make_cluster(site, cluster.AGENT, tags=OURS)
+    cloud.make_cluster(site, agent.AGENT, tags=OURS)
     cluster.make(site)
     assert listed(cloud, "nodegroups") == GROUPS
     assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
@@ -339,12 +339,12 @@ def test_cloudformation_says_why(
     kind: type[LabError],
     said: str,
 ) -> None:
-    eksctl.make_stack(
-        cloud.client, f"eksctl-{NAME}-cluster", {eksctl.OWNER: NAME, **OURS}, eksctl.NETWORK
+    stand_in.make_stack(
+        cloud.client, f"eksctl-{NAME}-cluster", {stand_in.OWNER: NAME, **OURS}, stand_in.NETWORK
     )
     state_of_stack(cloud, "ROLLBACK_COMPLETE", reason)
     (tool / "eksctl").write_text('#!/bin/sh\n[ "$1" = version ] && echo 0.230.0 || exit 1\n')
-    monkeypatch.setattr(cluster, "clear", lambda _: None)
+    monkeypatch.setattr(cluster, "delete_stacks", lambda _: None)
     with pytest.raises(kind, match=said) as caught:
         cluster.make(site)
     assert type(caught.value) is kind
@@ -356,7 +356,7 @@ def test_a_stack_on_its_way_is_waited_for(
     """eksctl was killed; CloudFormation goes on."""
     cloud.make_cluster(site, tags=OURS)
     stack = state_of_stack(cloud, "CREATE_IN_PROGRESS")
-    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(aws, "CLUSTER_SECONDS", 0.1)
     with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
         cluster.make(site)
     assert commands(site) == []
@@ -372,7 +372,7 @@ def test_a_cluster_on_its_way_is_waited_for(
     found = eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME]
     found.status = "CREATING"
     assert not cluster.exists(site)
-    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(aws, "CLUSTER_SECONDS", 0.1)
     with pytest.raises(CloudBusy, match="it is CREATING"):
         cluster.make(site)
     assert site.ledger.find("cluster", NAME)
@@ -412,8 +412,8 @@ def test_somebody_elses_cluster(cloud: Cloud, site: Site, tool: Path, tags: dict
 
 @pytest.mark.parametrize("tags", OTHERS)
 def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]) -> None:
-    tags = {eksctl.OWNER: NAME, **tags}
-    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
+    tags = {stand_in.OWNER: NAME, **tags}
+    stand_in.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, stand_in.NETWORK)
     with pytest.raises(NameTaken, match=f"stack eksctl-{NAME}-cluster"):
         cluster.make(site)
     cluster.remove(site)
@@ -423,8 +423,8 @@ def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path, tags: dict[s
 def test_stacks_of_a_cluster_with_a_longer_name_stay(cloud: Cloud, site: Site, tool: Path) -> None:
     cluster.make(site)
     other = f"{NAME}-2"
-    eksctl.make_stack(
-        cloud.client, f"eksctl-{other}-cluster", {eksctl.OWNER: other, **OURS}, eksctl.NETWORK
+    stand_in.make_stack(
+        cloud.client, f"eksctl-{other}-cluster", {stand_in.OWNER: other, **OURS}, stand_in.NETWORK
     )
     cluster.remove(site)
     assert there(cloud) == ([], [f"eksctl-{other}-cluster"])
@@ -442,8 +442,8 @@ def test_without_the_ledger_a_network_without_a_cluster_is_removed(
     cloud: Cloud, site: Site, tool: Path, state: str
 ) -> None:
     """Another checkout's apply was killed while CloudFormation built it, or its destroy failed."""
-    tags = {eksctl.OWNER: NAME, **OURS}
-    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
+    tags = {stand_in.OWNER: NAME, **OURS}
+    stand_in.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, stand_in.NETWORK)
     state_of_stack(cloud, state)
     assert site.ledger.entries() == []
     cluster.remove(site)
@@ -456,22 +456,22 @@ def test_without_the_ledger_a_network_without_a_cluster_is_removed(
 def test_without_the_ledger_a_network_on_its_way_is_waited_for(
     cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tags = {eksctl.OWNER: NAME, **OURS}
-    eksctl.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, eksctl.NETWORK)
+    tags = {stand_in.OWNER: NAME, **OURS}
+    stand_in.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, stand_in.NETWORK)
     state_of_stack(cloud, "CREATE_IN_PROGRESS")
-    monkeypatch.setattr(cluster, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(aws, "CLUSTER_SECONDS", 0.1)
     with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
         cluster.remove(site)
     assert there(cloud)[1] == [f"eksctl-{NAME}-cluster"]
 
 
-@pytest.mark.parametrize("tags", [OURS, *({eksctl.OWNER: NAME, **tags} for tags in OTHERS)])
+@pytest.mark.parametrize("tags", [OURS, *({stand_in.OWNER: NAME, **tags} for tags in OTHERS)])
 def test_without_the_ledger_a_network_of_somebody_elses_stays(
     cloud: Cloud, site: Site, tool: Path, tags: dict[str, str]
 ) -> None:
     """eksctl's own tag is not enough, and neither is ours."""
     name = f"eksctl-{NAME}-cluster"
-    eksctl.make_stack(cloud.client, name, tags, eksctl.NETWORK)
+    stand_in.make_stack(cloud.client, name, tags, stand_in.NETWORK)
     cluster.remove(site)
     assert there(cloud)[1] == [name]
 
@@ -485,7 +485,8 @@ MAKES = """
 import sys
 from pathlib import Path
 from eks import cluster, environment, site
-cluster.eksctl(site.at(environment.load("staging"), Path(sys.argv[1])), "create", "cluster")
+staging = site.create_site(environment.load("staging"), Path(sys.argv[1]))
+cluster.eksctl(staging, "create", "cluster")
 """
 
 
@@ -497,7 +498,7 @@ def test_an_eksctl_whose_command_was_killed_is_left_to_end(
     (tool / "eksctl").write_text(HANGS)
     command = subprocess.Popen([sys.executable, "-c", MAKES, str(site.folder.parent)], cwd=TREE)
     pid = tool / "eksctl.pid"
-    until(lambda: still(not pid.exists()), timeout=60, what="eksctl")
+    wait_until(lambda: still(not pid.exists()), timeout=60, what="eksctl")
     command.kill()
     command.wait()
     (tool / "eksctl").write_text(as_it_is)
@@ -510,7 +511,7 @@ def test_an_eksctl_whose_command_was_killed_is_left_to_end(
         assert site.ledger.entries() == []
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
-    until(lambda: still(is_held(site)), timeout=60, what="the end of eksctl")
+    wait_until(lambda: still(is_held(site)), timeout=60, what="the end of eksctl")
     cluster.make(site)
     assert there(cloud)[0] == [NAME]
 
@@ -522,7 +523,7 @@ def still(so: bool) -> None:
 
 def is_held(site: Site) -> bool:
     try:
-        cluster.refuse_another(site)
+        eksctl.refuse_running_eksctl(site)
     except BusyError:
         return True
     return False
@@ -550,7 +551,7 @@ def test_what_the_control_plane_logged_goes_with_it(cloud: Cloud, site: Site, to
 def test_logs_of_somebody_elses_cluster_stay(cloud: Cloud, site: Site, tool: Path) -> None:
     """Ours was deleted by hand, and another one has its name by now."""
     cluster.make(site)
-    eksctl.delete(cloud.client, config())
+    stand_in.delete_cluster(cloud.client, config())
     cloud.make_cluster(site)
     cluster.remove(site)
     assert list(log_groups(cloud)) == [GROUP]
@@ -588,14 +589,14 @@ def test_a_log_group_that_comes_late(
     client = cloud.client("logs")
     client.delete_log_group(logGroupName=GROUP)
     looks = iter(range(100))
-    as_it_is = cluster.is_logging
+    as_it_is = control_plane_logs.has_logging
 
     def late(site: Site) -> bool:
         if next(looks) == 1:
             client.create_log_group(logGroupName=GROUP)
         return as_it_is(site)
 
-    monkeypatch.setattr(cluster, "is_logging", late)
+    monkeypatch.setattr(control_plane_logs, "has_logging", late)
     cluster.make(site)
     assert log_groups(cloud) == {GROUP: DAYS}
 
@@ -606,7 +607,7 @@ def test_a_log_group_that_never_comes(
     """With the logs on, that is an error; with the logs off, nothing is kept."""
     cluster.make(site)
     cloud.client("logs").delete_log_group(logGroupName=GROUP)
-    monkeypatch.setattr(cluster, "LOG_SECONDS", 0.05)
+    monkeypatch.setattr(control_plane_logs, "LOG_SECONDS", 0.05)
     with pytest.raises(CloudBusy, match=f"log group {GROUP} was not ready .* has not made it"):
         cluster.make(site)
     off = {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
@@ -619,8 +620,8 @@ def by_eksctl(cloud: Cloud) -> Any:
     """eksctl, in this process: it dies with it."""
 
     def run(site: Site, *arguments: str) -> None:
-        told = cluster.wanted(site.environment, site.tree)
-        eksctl.run(site.aws.client, arguments[0], arguments[1], told, stop=lambda _: None)
+        told = eksctl.read_cluster_config(site.environment, site.tree)
+        stand_in.run_command(site.aws.client, arguments[0], arguments[1], told, stop=lambda _: None)
 
     return run
 
@@ -628,8 +629,8 @@ def by_eksctl(cloud: Cloud) -> Any:
 def deaths(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, do: Any, between: Any
 ) -> Iterator[tuple[int, str]]:
-    monkeypatch.setattr(cluster, "eksctl", by_eksctl(cloud))
-    yield from every_death(cloud, do, between)
+    monkeypatch.setattr(cluster, "run_eksctl", by_eksctl(cloud))
+    yield from kill_at_each_call(cloud, do, between)
 
 
 @pytest.mark.sweep
@@ -664,7 +665,7 @@ def test_a_cluster_that_is_there_gets_the_agent(cloud: Cloud, theirs: Site) -> N
     cloud.make_cluster(theirs, *DRIVERS)
     clouds.AGENT_STATES.extend(["CREATING", "CREATING", "DEGRADED"])
     cluster.make(theirs)
-    assert cluster.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in listed(cloud, "addons")
     assert [entry.kind for entry in theirs.ledger.entries()] == ["add-on"]
     cluster.make(theirs)
     cluster.remove(theirs)
@@ -674,11 +675,11 @@ def test_a_cluster_that_is_there_gets_the_agent(cloud: Cloud, theirs: Site) -> N
 
 
 def test_an_agent_that_was_there_stays(cloud: Cloud, theirs: Site) -> None:
-    cloud.make_cluster(theirs, *DRIVERS, cluster.AGENT)
+    cloud.make_cluster(theirs, *DRIVERS, agent.AGENT)
     cluster.make(theirs)
     assert theirs.ledger.entries() == []
     cluster.remove(theirs)
-    assert cluster.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in listed(cloud, "addons")
 
 
 def test_an_agent_that_can_not_run(cloud: Cloud, theirs: Site) -> None:
@@ -686,7 +687,7 @@ def test_an_agent_that_can_not_run(cloud: Cloud, theirs: Site) -> None:
     clouds.AGENT_STATES.append("CREATE_FAILED")
     with pytest.raises(PromotionError, match="CREATE_FAILED"):
         cluster.make(theirs)
-    assert theirs.ledger.find("add-on", f"{NAME}/{cluster.AGENT}")
+    assert theirs.ledger.find("add-on", f"{NAME}/{agent.AGENT}")
 
 
 def test_a_cluster_that_will_not_do(cloud: Cloud, theirs: Site) -> None:
@@ -705,7 +706,7 @@ def test_drivers_that_a_cluster_must_have(cloud: Cloud, theirs: Site) -> None:
     with pytest.raises(PromotionError, match=f"no add-on {cluster.DRIVER}") as error:
         cluster.make(theirs)
     assert f"--name {cluster.DRIVER} " in error.value.fix
-    assert listed(cloud, "addons") == {cluster.AGENT}
+    assert listed(cloud, "addons") == {agent.AGENT}
     cloud.client("eks").create_addon(clusterName=NAME, addonName=cluster.DRIVER)
     with pytest.raises(PromotionError, match=f"no add-on {cluster.DISK_DRIVER}"):
         cluster.make(theirs)
@@ -725,9 +726,9 @@ def test_our_agent_stays_when_others_use_it(
         clusterName=NAME, namespace="theirs", serviceAccount="x", roleArn=role["Role"]["Arn"]
     )
     cluster.remove(theirs)
-    assert cluster.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in listed(cloud, "addons")
     assert theirs.ledger.entries() == []
-    assert f"{cluster.AGENT} stays in {NAME}" in capsys.readouterr().out
+    assert f"{agent.AGENT} stays in {NAME}" in capsys.readouterr().out
 
 
 def test_a_cluster_that_we_once_made_and_now_keep(cloud: Cloud, site: Site, tool: Path) -> None:
@@ -741,9 +742,9 @@ def test_a_cluster_that_we_once_made_and_now_keep(cloud: Cloud, site: Site, tool
 
 def test_kubectls_file(cloud: Cloud, site: Site) -> None:
     with pytest.raises(NotRunningError):
-        cluster.kubeconfig(site)
+        kubeconfig.write_kubeconfig(site)
     cloud.make_cluster(site)
-    path = cluster.kubeconfig(site)
+    path = kubeconfig.write_kubeconfig(site)
     assert path == site.folder / "kubeconfig"
     assert path.stat().st_mode & 0o777 == 0o600
     found = yaml.safe_load(path.read_text())
@@ -758,7 +759,9 @@ def test_kubectls_file(cloud: Cloud, site: Site) -> None:
 def test_what_kubectl_calls_signs_in(cloud: Cloud, site: Site, tmp_path: Path) -> None:
     """The command of the file, run elsewhere; STS takes the request that is in the token."""
     cloud.make_cluster(site)
-    found = yaml.safe_load(cluster.kubeconfig(site).read_text())["users"][0]["user"]["exec"]
+    found = yaml.safe_load(kubeconfig.write_kubeconfig(site).read_text())["users"][0]["user"][
+        "exec"
+    ]
     env = {**os.environ, **{entry["name"]: entry["value"] for entry in found["env"]}}
     command = [found["command"], *found["args"]]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=True)
@@ -796,7 +799,7 @@ def test_a_token_is_for_one_cluster_and_a_minute(
     monkeypatch: pytest.MonkeyPatch, cloud: Cloud
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    made = urlsplit(decoded(token.token(Aws(clouds.REGION), NAME)))
+    made = urlsplit(decoded(token.create_token(Aws(clouds.REGION), NAME)))
     query = {key: values[0] for key, values in parse_qs(made.query).items()}
     assert made.hostname == f"sts.{clouds.REGION}.amazonaws.com"
     assert (query["Action"], query["X-Amz-Expires"]) == ("GetCallerIdentity", "60")
@@ -816,7 +819,7 @@ def test_without_credentials_kubectl_is_told_why(
 
 
 def test_eksctls_file_is_private(site: Site, tool: Path) -> None:
-    write_private(site.folder / "cluster.yaml", "of an earlier time")
+    write_private_file(site.folder / "cluster.yaml", "of an earlier time")
     cluster.make(site)
     assert "of an earlier time" not in (site.folder / "cluster.yaml").read_text()
     assert (site.folder / "cluster.yaml").stat().st_mode & 0o777 == 0o600

@@ -126,7 +126,7 @@ def owned(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Environment:
 def test_a_bucket_that_stays_is_named_with_the_ledger_or_without_it(
     owned: Environment, tmp_path: Path
 ) -> None:
-    mine = site.at(owned, tmp_path)
+    mine = site.create_site(owned, tmp_path)
     bucket.make(mine)
     mine.ledger.path.unlink()
     for _ in ("without", "with"):

@@ -33,7 +33,7 @@ def test_only_the_environments_own_disks_go(cloud: Cloud, site: Site) -> None:
     mine = disk(cloud, ours)
     theirs = ({**ours, TAG: "production"}, {**ours, CLUSTER_TAG: "another"}, {TAG: "staging"})
     others = {disk(cloud, tags) for tags in (*theirs, {"Name": "staging"})}
-    assert disks.left(site) == [mine]
+    assert disks.list_free_volumes(site) == [mine]
     disks.remove(site)
     assert in_aws(cloud) == others
     disks.remove(site)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from eks import filesystem
-from eks.aws import settled
+from eks.aws import wait_until_settled
 from eks.environment import CLUSTER_TAG, TAG
 from eks.ledger import Ledger
-from eks.site import Site, tagged
+from eks.site import Site, tag_list
 from lab.errors import CloudBusy, NameTaken, NotRunningError
-from tests.support.cloud import Cloud, every_death
+from tests.support.cloud import Cloud, kill_at_each_call
 
 TOKEN, GROUP = "mlops-lab-staging/staging", "mlops-lab-staging-efs"
 
@@ -64,11 +64,11 @@ def test_what_is_made(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
     filesystem.make(site)
     (system,) = systems(cloud)
     assert (system["Encrypted"], system["ThroughputMode"]) == (True, "elastic")
-    assert [tag for tag in system["Tags"] if tag["Key"] != "Name"] == tagged(site.environment)
+    assert [tag for tag in system["Tags"] if tag["Key"] != "Name"] == tag_list(site.environment)
     efs = cloud.client("efs")
     with pytest.raises(efs.exceptions.PolicyNotFound):  # backups would outlive it
         efs.describe_backup_policy(FileSystemId=system["FileSystemId"])
-    assert filesystem.id_of(site) == system["FileSystemId"]
+    assert filesystem.find_id(site) == system["FileSystemId"]
 
 
 def test_the_clusters_nodes_reach_it_and_nobody_else(
@@ -107,22 +107,22 @@ def test_twice_is_once_even_without_the_ledger(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
     filesystem.make(site)
-    before = shape(cloud), filesystem.id_of(site)
+    before = shape(cloud), filesystem.find_id(site)
     filesystem.make(site)
     site.ledger.path.unlink()
     filesystem.make(site)
-    assert (shape(cloud), filesystem.id_of(site)) == before
+    assert (shape(cloud), filesystem.find_id(site)) == before
 
 
 def test_the_id_is_known_without_the_ledger(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
     with pytest.raises(NotRunningError):
-        filesystem.id_of(site)
+        filesystem.find_id(site)
     filesystem.make(site)
-    known = filesystem.id_of(site)
+    known = filesystem.find_id(site)
     site.ledger.path.unlink()
-    assert filesystem.id_of(site) == known
+    assert filesystem.find_id(site) == known
 
 
 def test_without_a_cluster(cloud: Cloud, site: Site) -> None:
@@ -136,7 +136,8 @@ def test_a_file_system_that_never_gets_ready(
 ) -> None:
     monkeypatch.setattr(filesystem, "READY_SECONDS", 0.1)
     monkeypatch.setattr(filesystem, "AVAILABLE", "another state")
-    monkeypatch.setattr(filesystem, "settled", functools.partial(settled, interval=0.01))
+    fast = functools.partial(wait_until_settled, interval=0.01)
+    monkeypatch.setattr(filesystem, "wait_until_settled", fast)
     with pytest.raises(CloudBusy, match=r"was not ready .* available"):
         filesystem.make(site)
     assert site.ledger.find("filesystem", TOKEN)
@@ -163,10 +164,10 @@ def test_two_labs_of_one_name_have_a_file_system_each(
     make_nodes(cloud, other)
     for one in (site, other):
         filesystem.make(one)
-    assert filesystem.id_of(site) != filesystem.id_of(other)
+    assert filesystem.find_id(site) != filesystem.find_id(other)
     other.ledger.path.unlink()
     filesystem.remove(other)
-    assert [system["FileSystemId"] for system in systems(cloud)] == [filesystem.id_of(site)]
+    assert [system["FileSystemId"] for system in systems(cloud)] == [filesystem.find_id(site)]
 
 
 @pytest.mark.parametrize("tags", OTHERS)
@@ -211,7 +212,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
     filesystem.make(site)
     whole = shape(cloud)
     deaths = 0
-    for number, event in every_death(
+    for number, event in kill_at_each_call(
         cloud, filesystem.make, lambda: make_nodes(cloud, cloud.site())
     ):
         after = cloud.site()
@@ -233,7 +234,7 @@ def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
         filesystem.make(cloud.site())
 
     deaths = 0
-    for _ in every_death(cloud, filesystem.remove, between):
+    for _ in kill_at_each_call(cloud, filesystem.remove, between):
         filesystem.remove(cloud.site())
         assert (systems(cloud), groups(cloud), cloud.site().ledger.entries()) == ([], [], [])
         deaths += 1

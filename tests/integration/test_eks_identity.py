@@ -22,12 +22,12 @@ from botocore.exceptions import ClientError
 from moto.eks.responses import EKSResponse
 
 from eks import bucket, identity
-from eks.aws import settled
+from eks.aws import wait_until_settled
 from eks.environment import CLUSTER_TAG, TAG
-from eks.site import Site, tagged
+from eks.site import Site, tag_list
 from lab.errors import CloudBusy, NameTaken
 from tests.support import cloud as clouds
-from tests.support.cloud import Cloud, every_death, run_python
+from tests.support.cloud import Cloud, kill_at_each_call, run_python
 
 CLUSTER = "mlops-lab-staging"
 STEPS, AIRFLOW, PAGES = f"{CLUSTER}-steps", f"{CLUSTER}-airflow", f"{CLUSTER}-pages"
@@ -106,7 +106,7 @@ def test_each_service_account_has_its_role(cloud: Cloud, site: Site) -> None:
         "airflow/airflow-triggerer": AIRFLOW,
         "airflow/airflow-worker": AIRFLOW,
     }
-    assert set(identity.accounts(site.environment)) == {
+    assert set(identity.service_accounts(site.environment)) == {
         name.removeprefix("airflow/") for name in associations(cloud)
     }
 
@@ -142,7 +142,7 @@ def test_the_option_for_logs_and_its_end(cloud: Cloud, site: Site) -> None:
     chosen = cloud.site(options=REMOTE_LOGS)
     identity.make(chosen)
     assert associations(cloud) == {**without[0], "airflow/airflow-api-server": PAGES}
-    assert set(identity.accounts(chosen.environment)) == {
+    assert set(identity.service_accounts(chosen.environment)) == {
         name.removeprefix("airflow/") for name in associations(cloud)
     }
     assert roles(cloud)[AIRFLOW] == (without[1][AIRFLOW][0], [AIRFLOW, f"{CLUSTER}-logs"])
@@ -189,7 +189,7 @@ def test_the_pages_had_airflows_role_once(
     """As an earlier kit made it; EKS sees the new role a while after it was made."""
     chosen = cloud.site(options=REMOTE_LOGS)
     identity.make(site)
-    identity.associate(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
+    identity.associate_account(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
     assert associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
     looks = iter(range(100))
     as_it_is = EKSResponse.refuse_unknown_role
@@ -198,7 +198,8 @@ def test_the_pages_had_airflows_role_once(
         as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
 
     monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
-    monkeypatch.setattr(identity, "settled", functools.partial(settled, interval=0.01))
+    fast = functools.partial(wait_until_settled, interval=0.01)
+    monkeypatch.setattr(identity, "wait_until_settled", fast)
     identity.make(chosen)
     assert associations(cloud)["airflow/airflow-api-server"] == PAGES
 
@@ -259,8 +260,8 @@ def test_a_role_that_eks_does_not_see_yet(
         as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
 
     monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
-    fast = functools.partial(settled, interval=0.01)
-    monkeypatch.setattr(identity, "settled", fast)
+    fast = functools.partial(wait_until_settled, interval=0.01)
+    monkeypatch.setattr(identity, "wait_until_settled", fast)
     identity.make(site)
     assert len(associations(cloud)) == 5
     monkeypatch.setattr(EKSResponse, "refuse_unknown_role", lambda s, _: as_it_is(s, "x"))
@@ -353,14 +354,14 @@ def test_without_the_option_airflow_has_nothing_to_do_with_logs(cloud: Cloud, si
     bucket.make(site)
     identity.make(site)
     cloud.client("s3").put_object(Bucket=BUCKET, Key="logs/x", Body=b"x")
-    s3 = cloud.only(AIRFLOW)("s3")
+    s3 = cloud.clients_as(AIRFLOW)("s3")
     assert attempt(s3, "get_object", BUCKET, "logs/x") == "AccessDenied"
     assert attempt(s3, "put_object", BUCKET, "logs/x") == "AccessDenied"
 
 
 @pytest.mark.parametrize("role", [STEPS, AIRFLOW, PAGES])
 def test_a_pod_may_do_what_its_code_does_and_no_more(cloud: Cloud, filled: Site, role: str) -> None:
-    s3 = cloud.only(role)("s3")
+    s3 = cloud.clients_as(role)("s3")
     allowed = {tried: attempt(s3, *tried) for tried in MAY[role]}
     assert set(allowed.values()) == {"done"}, allowed
     refused = {tried: attempt(s3, *tried) for tried in MAY_NOT[role]}
@@ -384,7 +385,7 @@ ELSE: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("role", [STEPS, AIRFLOW, PAGES])
 def test_a_pod_may_do_nothing_else_in_aws(cloud: Cloud, filled: Site, role: str) -> None:
-    client = cloud.only(role)
+    client = cloud.clients_as(role)
     for what, call in ELSE.items():
         with pytest.raises(
             ClientError, match=r"AccessDenied|UnauthorizedOperation|Forbidden"
@@ -403,7 +404,7 @@ made = folder / "made.csv"
 made.write_bytes(content)
 pointer = Pointer(hashlib.md5(content).hexdigest(), len(content))
 remote = Remote(folder / "clone")
-assert not remote.proves(pointer)
+assert not remote.is_stored(pointer)
 remote.store(pointer, made)
 (folder / "clone" / "datasets" / "x.csv.dvc").write_text(
     f"outs:\\n- md5: {pointer.md5}\\n  size: {pointer.size}\\n  hash: md5\\n  path: x.csv\\n"
@@ -430,7 +431,7 @@ def test_the_steps_code_lives_with_the_steps_role(
         f"['remote \"s3\"']\n    url = s3://{BUCKET}/store\n"
     )
     without_conditions(cloud, filled, "steps")
-    cloud.only(STEPS)
+    cloud.clients_as(STEPS)
     monkeypatch.setenv("AWS_DEFAULT_REGION", clouds.REGION)
     caplog.clear()
     done = run_python(REAL_STEPS, str(tmp_path), "a,b\n1,2\n")
@@ -444,7 +445,7 @@ def test_the_steps_code_lives_with_the_steps_role(
 
 def without_conditions(cloud: Cloud, site: Site, policy: str) -> None:
     """moto refuses whatever has a condition."""
-    text = identity.document(site, policy)
+    text = identity.render_document(site, policy)
     for statement in text["Statement"]:
         statement.pop("Condition", None)
     cloud.client("iam").create_policy_version(
@@ -456,7 +457,7 @@ def without_conditions(cloud: Cloud, site: Site, policy: str) -> None:
 
 def prefixes(site: Site, policy: str) -> list[str]:
     """Under which prefixes a policy lets one list."""
-    for statement in identity.document(site, policy)["Statement"]:
+    for statement in identity.render_document(site, policy)["Statement"]:
         if statement["Action"] == "s3:ListBucket":
             found = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
             return [found] if isinstance(found, str) else list(found)
@@ -467,7 +468,7 @@ def prefixes(site: Site, policy: str) -> list[str]:
 def test_one_lists_what_one_reads_and_nothing_else(site: Site, policy: str) -> None:
     read = {
         resource.partition(f"{BUCKET}/")[2]
-        for statement in identity.document(site, policy)["Statement"]
+        for statement in identity.render_document(site, policy)["Statement"]
         if "s3:GetObject" in statement["Action"]
         for resource in as_list(statement["Resource"])
     }
@@ -507,8 +508,8 @@ def test_what_another_lab_of_the_same_name_has(cloud: Cloud, site: Site, service
     theirs = replace(site.environment, cluster="another")
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     if service == "iam":
-        iam.create_role(RoleName=STEPS, AssumeRolePolicyDocument=trust, Tags=tagged(theirs))
-        iam.create_policy(PolicyName=AIRFLOW, PolicyDocument=json.dumps(ALL), Tags=tagged(theirs))
+        iam.create_role(RoleName=STEPS, AssumeRolePolicyDocument=trust, Tags=tag_list(theirs))
+        iam.create_policy(PolicyName=AIRFLOW, PolicyDocument=json.dumps(ALL), Tags=tag_list(theirs))
     else:
         role = iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=trust)["Role"]
         eks.create_pod_identity_association(
@@ -557,7 +558,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
     identity.make(site)
     whole = everything(cloud)
     deaths = 0
-    for number, event in every_death(
+    for number, event in kill_at_each_call(
         cloud, identity.make, lambda: cloud.make_cluster(cloud.site())
     ):
         after = cloud.site()
@@ -579,7 +580,7 @@ def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
         identity.make(cloud.site())
 
     deaths = 0
-    for _ in every_death(cloud, identity.remove, between):
+    for _ in kill_at_each_call(cloud, identity.remove, between):
         identity.remove(cloud.site())
         assert everything(cloud) == NOTHING
         assert cloud.site().ledger.entries() == []

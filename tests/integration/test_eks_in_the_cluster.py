@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eks import environment, keys, prerequisites, release, site, verify
-from eks.rendering import Made
+from eks.rendering import AwsOutputs
 from eks.site import Site
 from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
@@ -16,7 +16,7 @@ from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
 from lab.config import FIRST_DAG
 from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
-from lab.progress import silent
+from lab.progress import silent_phase
 from tests.support.control import Control
 from tests.support.control.pods import Pods
 
@@ -45,7 +45,7 @@ def api(control: Control) -> Cluster:
 
 
 def test_the_keys_that_a_lab_on_kind_needs_are_found(api: Cluster) -> None:
-    found = {str(place) for place in keys.static(api, AIRFLOW)}
+    found = {str(place) for place in keys.find_static_keys(api, AIRFLOW)}
     assert "PodTemplate step: variable AWS_SECRET_ACCESS_KEY" in found
     assert any(
         place.startswith("airflow-scheduler-") and place.endswith("variable AWS_ACCESS_KEY_ID")
@@ -53,45 +53,45 @@ def test_the_keys_that_a_lab_on_kind_needs_are_found(api: Cluster) -> None:
     )
     with pytest.raises(StaticKey) as refused:
         verify.refuse_keys(api)
-    held = api.secret(AIRFLOW, "s3-credentials") or {}
+    held = api.read_secret(AIRFLOW, "s3-credentials") or {}
     assert held["AWS_SECRET_ACCESS_KEY"] not in refused.value.what
 
 
 def test_pods_without_a_key_are_not_accused(api: Cluster) -> None:
-    assert keys.static(api, STORES) == []
+    assert keys.find_static_keys(api, STORES) == []
 
 
 def test_pods_without_an_identity_are_named(api: Cluster) -> None:
-    found = keys.without_identity(api, AIRFLOW, ["airflow-triggerer"])
+    found = keys.list_pods_without_identity(api, AIRFLOW, ["airflow-triggerer"])
     assert [name for name in found if name.startswith("airflow-triggerer-")] == found != []
 
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Site:
-    return site.at(environment.load("staging"), tmp_path)
+    return site.create_site(environment.load("staging"), tmp_path)
 
 
 def test_namespaces_of_somebody_elses_are_not_taken_over(api: Cluster, staging: Site) -> None:
     with pytest.raises(NameTaken) as refused:
-        release.refuse_foreign(staging, api, release.render(staging, Made()))
+        release.refuse_foreign(staging, api, release.render_manifests(staging, AwsOutputs()))
     assert "Namespace/airflow" in refused.value.what
 
 
 def test_nothing_of_somebody_elses_is_removed(api: Cluster, staging: Site) -> None:
-    before = release.there(api, "namespace,storageclass")
-    release.clear(staging, api)
-    assert release.there(api, "namespace,storageclass") == before
-    assert workloads.serves(api, API_SERVER)
+    before = release.owners_by_name(api, "namespace,storageclass")
+    release.clear_namespaces(staging, api)
+    assert release.owners_by_name(api, "namespace,storageclass") == before
+    assert workloads.is_serving(api, API_SERVER)
 
 
 def test_a_way_that_only_an_option_needed_is_closed_again(api: Cluster, staging: Site) -> None:
-    before = release.there(api, "networkpolicy", "--namespace", AIRFLOW)
+    before = release.owners_by_name(api, "networkpolicy", "--namespace", AIRFLOW)
     api.apply(OF_AN_OPTION)
-    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) != before
+    assert release.owners_by_name(api, "networkpolicy", "--namespace", AIRFLOW) != before
     release.prune(staging, api, OF_AN_OPTION)
-    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) != before
+    assert release.owners_by_name(api, "networkpolicy", "--namespace", AIRFLOW) != before
     release.prune(staging, api, "")
-    assert release.there(api, "networkpolicy", "--namespace", AIRFLOW) == before
+    assert release.owners_by_name(api, "networkpolicy", "--namespace", AIRFLOW) == before
 
 
 def test_what_an_option_needs_beforehand_is_asked_for(api: Cluster) -> None:
@@ -117,12 +117,12 @@ def test_what_an_option_needs_beforehand_is_asked_for(api: Cluster) -> None:
 def test_a_secret_that_is_another_one_is_seen(api: Cluster) -> None:
     api.write_secret(AIRFLOW, "rotated", {"token": "one"})
     try:
-        before = release.versions_of(api)
+        before = release.read_secret_versions(api)
         api.write_secret(AIRFLOW, "rotated", {"token": "one"})
-        assert release.versions_of(api) == before
+        assert release.read_secret_versions(api) == before
         api.write_secret(AIRFLOW, "rotated", {"token": "two"})
-        assert release.versions_of(api) != before
-        assert "two" not in release.versions_of(api)
+        assert release.read_secret_versions(api) != before
+        assert "two" not in release.read_secret_versions(api)
         assert "rotated" in before
     finally:
         api.kubectl("delete", "secret", "rotated", "--namespace", AIRFLOW)
@@ -134,11 +134,11 @@ def test_random_secrets_of_a_cluster_stay_what_they_are(
     monkeypatch.setenv("GIT_SYNC_USERNAME", "me")
     monkeypatch.setenv("GIT_SYNC_PASSWORD", "my-token")
     staging = environment.load("staging")
-    wanted = release.wanted(staging, api)
+    wanted = release.build_secrets(staging, api)
     names = ("airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key")
     for name in names:
-        assert wanted[AIRFLOW, name] == api.secret(AIRFLOW, name)
-    assert wanted[STORES, "postgresql"] == api.secret(STORES, "postgresql")
+        assert wanted[AIRFLOW, name] == api.read_secret(AIRFLOW, name)
+    assert wanted[STORES, "postgresql"] == api.read_secret(STORES, "postgresql")
     assert wanted[AIRFLOW, "git-credentials"]["GIT_SYNC_PASSWORD"] == "my-token"
     assert "my-token" in wanted[AIRFLOW, "pipelines-credentials"]["connection"]
     assert (AIRFLOW, "s3-credentials") not in wanted
@@ -149,8 +149,8 @@ def test_a_given_secret_is_kept_by_the_cluster(
 ) -> None:
     for name in ("GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    held = api.secret(AIRFLOW, "git-credentials") or {}
-    wanted = release.wanted(environment.load("staging"), api)
+    held = api.read_secret(AIRFLOW, "git-credentials") or {}
+    wanted = release.build_secrets(environment.load("staging"), api)
     assert wanted[AIRFLOW, "git-credentials"] == held
 
 
@@ -159,10 +159,10 @@ def test_the_same_proof_runs_against_a_forwarded_airflow(
 ) -> None:
     log = tmp_path_factory.mktemp("forward") / "forward.log"
     with (
-        forward.opened(api.kubeconfig, API_SERVER, log, 60) as url,
+        forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url,
         pytest.raises(StaticKey),  # as soon as the run's first line is shown: its steps have keys
     ):
-        verify.run_and_prove(replace(lab, airflow_url=url), api, silent)
+        verify.run_and_prove(replace(lab, airflow_url=url), api, silent_phase)
     lab.follow(lab.runs_of(FIRST_DAG)[0])
 
 
@@ -175,8 +175,8 @@ def test_where_no_key_is_found_the_proof_is_that_of_the_run(
     looked: list[Cluster] = []
     monkeypatch.setattr(verify, "refuse_keys", looked.append)
     log = tmp_path_factory.mktemp("forward") / "forward.log"
-    with forward.opened(api.kubeconfig, API_SERVER, log, 60) as url:
-        proof = verify.run_and_prove(replace(lab, airflow_url=url), api, silent)
+    with forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url:
+        proof = verify.run_and_prove(replace(lab, airflow_url=url), api, silent_phase)
     assert proof.run_id == lab.runs_of(FIRST_DAG)[0].id
     assert len(looked) >= 3  # while each of its tasks ran
 
@@ -186,7 +186,9 @@ def test_a_wrong_account_is_refused_through_the_forward(
 ) -> None:
     log = tmp_path_factory.mktemp("forward") / "forward.log"
     with (
-        forward.opened(api.kubeconfig, API_SERVER, log, 60) as url,
+        forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url,
         pytest.raises(AccessError),
     ):
-        verify.run_and_prove(replace(lab, airflow_url=url, airflow_password="no"), api, silent)
+        verify.run_and_prove(
+            replace(lab, airflow_url=url, airflow_password="no"), api, silent_phase
+        )

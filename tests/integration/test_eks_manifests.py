@@ -21,36 +21,36 @@ from lab.cluster import images, manifests
 from lab.config import TREE
 from tests.support.needs import need_renderers
 from tests.support.pods import (
-    change,
     is_task,
-    quantity,
-    sum_of,
+    parse_quantity,
+    set_value,
+    sum_resource,
 )
 from tests.support.promotion import (
     ALL,
     EKS,
     NEEDED,
     REFUSED,
-    configuration,
-    fits,
-    node_groups,
-    reaches,
-    secrets_of,
-    words,
+    can_connect,
+    can_run_on,
+    dump_objects,
+    find_secrets,
+    parse_airflow_config,
+    read_node_groups,
 )
 from tests.support.renderings import (
     Object,
     Pod,
-    home_of_a_lab,
+    eks_objects,
+    eks_pods,
+    find_object,
     objects,
-    of_kind,
+    objects_of_kind,
     pods,
-    promoted,
-    promoted_pods,
     staging,
-    the,
+    temporary_home,
 )
-from tests.support.values import KEYS, variables
+from tests.support.values import KEYS, step_variables
 
 pytestmark = pytest.mark.kind
 
@@ -66,16 +66,16 @@ OFF_AWS = {
 
 @pytest.mark.parametrize("word", [*sorted(KEYS), "s3-credentials", "AWS_ENDPOINT", "team-a"])
 def test_nothing_speaks_of_keys_or_of_kinds_stand_ins(word: str) -> None:
-    assert word in words(objects("overlay", "chart"))
-    assert word not in words(objects(*EKS))
+    assert word in dump_objects(objects("overlay", "chart"))
+    assert word not in dump_objects(objects(*EKS))
 
 
 def test_a_step_sees_what_it_sees_on_kind_but_what_is_off_aws() -> None:
-    assert variables("eks") == variables("overlay") - KEYS - OFF_AWS
+    assert step_variables("eks") == step_variables("overlay") - KEYS - OFF_AWS
 
 
 def test_a_step_is_told_where_the_environments_data_is() -> None:
-    told = the("ConfigMap", "step-environment", "eks")["data"]
+    told = find_object("ConfigMap", "step-environment", "eks")["data"]
     chosen = staging()
     assert told["S3_BUCKET"] == chosen.bucket
     assert told["GIT_URL"] == chosen.datasets
@@ -86,7 +86,7 @@ def test_a_step_is_told_where_the_environments_data_is() -> None:
 
 def test_the_bases_objects_are_all_there() -> None:
     def names(*rendered: str) -> set[str]:
-        return {difference.name_of(o) for o in objects(*rendered)}
+        return {difference.object_name(o) for o in objects(*rendered)}
 
     assert names("base") <= names("eks")
 
@@ -95,12 +95,12 @@ def test_the_bases_objects_are_all_there() -> None:
 
 
 def storage_class(claim: str) -> Object:
-    wanted = the("PersistentVolumeClaim", claim, "eks")["spec"]
+    wanted = find_object("PersistentVolumeClaim", claim, "eks")["spec"]
     assert wanted["accessModes"] == ["ReadWriteMany"]
-    found = the("StorageClass", wanted["storageClassName"], "eks")
+    found = find_object("StorageClass", wanted["storageClassName"], "eks")
     assert found["provisioner"] == "efs.csi.aws.com"
     assert found["parameters"]["provisioningMode"] == "efs-ap"
-    assert found["parameters"]["fileSystemId"] == rendering.Made().filesystem
+    assert found["parameters"]["fileSystemId"] == rendering.AwsOutputs().filesystem
     return found
 
 
@@ -137,8 +137,8 @@ def test_two_volumes_are_two_folders() -> None:
 
 
 def test_the_database_is_on_an_encrypted_disk_where_its_pod_is() -> None:
-    (claim,) = the("StatefulSet", "postgresql", "eks")["spec"]["volumeClaimTemplates"]
-    disk = the("StorageClass", claim["spec"]["storageClassName"], "eks")
+    (claim,) = find_object("StatefulSet", "postgresql", "eks")["spec"]["volumeClaimTemplates"]
+    disk = find_object("StorageClass", claim["spec"]["storageClassName"], "eks")
     assert disk["provisioner"] == "ebs.csi.aws.com"
     assert disk["parameters"]["encrypted"] == "true"
     assert disk["parameters"]["type"] == "gp3"
@@ -149,8 +149,8 @@ def test_the_database_is_on_an_encrypted_disk_where_its_pod_is() -> None:
 
 
 def test_no_claim_is_of_a_class_that_is_not_there() -> None:
-    there = {o["metadata"]["name"] for o in of_kind("StorageClass", "eks")}
-    used = {o["spec"]["storageClassName"] for o in of_kind("PersistentVolumeClaim", "eks")}
+    there = {o["metadata"]["name"] for o in objects_of_kind("StorageClass", "eks")}
+    used = {o["spec"]["storageClassName"] for o in objects_of_kind("PersistentVolumeClaim", "eks")}
     assert used < there
 
 
@@ -158,10 +158,12 @@ def test_no_claim_is_of_a_class_that_is_not_there() -> None:
 
 
 def test_everything_runs_on_nodes_that_are_not_taken_away() -> None:
-    groups = node_groups()
+    groups = read_node_groups()
     assert not groups["airflow"].get("spot")
     for pod in pods(*EKS):
-        assert [role for role, group in groups.items() if fits(pod, group)] == ["airflow"], pod.name
+        assert [role for role, group in groups.items() if can_run_on(pod, group)] == ["airflow"], (
+            pod.name
+        )
 
 
 # --- Ways out -------------------------------------------------------------------------------------
@@ -169,12 +171,12 @@ def test_everything_runs_on_nodes_that_are_not_taken_away() -> None:
 
 @pytest.mark.parametrize("way", NEEDED, ids=str)
 def test_who_needs_a_place_reaches_it(way: tuple[Any, ...]) -> None:
-    assert reaches(objects(*EKS), pods(*EKS), *way)
+    assert can_connect(objects(*EKS), pods(*EKS), *way)
 
 
 @pytest.mark.parametrize("way", REFUSED, ids=str)
 def test_who_does_not_need_a_place_does_not_reach_it(way: tuple[Any, ...]) -> None:
-    assert not reaches(objects(*EKS), pods(*EKS), *way)
+    assert not can_connect(objects(*EKS), pods(*EKS), *way)
 
 
 @pytest.mark.parametrize(
@@ -194,19 +196,19 @@ def test_a_wrong_policy_is_found(
     policy: str, path: str, value: object, way: tuple[str, str, int]
 ) -> None:
     found = copy.deepcopy(list(objects(*EKS)))
-    assert reaches(found, pods(*EKS), *way)
+    assert can_connect(found, pods(*EKS), *way)
     wrong = next(
         o for o in found if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == policy
     )
-    change(wrong["spec"], path, value)
-    assert not reaches(found, pods(*EKS), *way)
+    set_value(wrong["spec"], path, value)
+    assert not can_connect(found, pods(*EKS), *way)
 
 
 def test_metadata_that_nothing_leaves_out_is_reached() -> None:
     found = copy.deepcopy(list(objects(*EKS)))
     wrong = next(o for o in found if o["metadata"]["name"] == "step-https")
     del wrong["spec"]["egress"][0]["to"][0]["ipBlock"]["except"]
-    assert reaches(found, pods(*EKS), "step", "metadata", 443)
+    assert can_connect(found, pods(*EKS), "step", "metadata", 443)
 
 
 # --- Airflow --------------------------------------------------------------------------------------
@@ -216,10 +218,12 @@ def test_metadata_that_nothing_leaves_out_is_reached() -> None:
 def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
     need_renderers()
     chosen = environment.load(name)
-    with home_of_a_lab() as config:
-        found = rendering.on_eks(replace(chosen, options=()), config, config.run)
+    with temporary_home() as config:
+        found = rendering.render_eks(replace(chosen, options=()), config, config.run)
     (bundle,) = json.loads(
-        configuration(manifests.objects(found.chart))["dag_processor"]["dag_bundle_config_list"]
+        parse_airflow_config(manifests.parse_objects(found.chart))["dag_processor"][
+            "dag_bundle_config_list"
+        ]
     )
     assert bundle["name"] == "pipelines"  # whose DAGs have no prefix: dags/steps.py
     assert bundle["kwargs"]["tracking_ref"] == chosen.branch == branch
@@ -230,7 +234,7 @@ def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
 
 
 def test_no_pod_waits_for_a_secret_that_only_kind_has() -> None:
-    found = {name for pod in pods(*EKS) for name in secrets_of(pod.spec)}
+    found = {name for pod in pods(*EKS) for name in find_secrets(pod.spec)}
     assert found == {
         "airflow-api-secret-key",
         "airflow-fernet-key",
@@ -244,7 +248,7 @@ def test_no_pod_waits_for_a_secret_that_only_kind_has() -> None:
 
 
 def test_every_configmap_that_a_pod_asks_for_is_there() -> None:
-    there = {o["metadata"]["name"] for o in of_kind("ConfigMap", *EKS)}
+    there = {o["metadata"]["name"] for o in objects_of_kind("ConfigMap", *EKS)}
     asked = {
         source["configMapRef"]["name"]
         for pod in pods(*EKS)
@@ -257,15 +261,17 @@ def test_every_configmap_that_a_pod_asks_for_is_there() -> None:
 
 def test_a_quota_leaves_room_for_everything_at_work() -> None:
     """With every option on, a component being replaced, and as many tasks as may run."""
-    hard = the("ResourceQuota", "airflow", "eks")["spec"]["hard"]
-    at_a_time = 2 * int(configuration(promoted(*ALL))["core"]["parallelism"])  # of two schedulers
-    inside = [pod for pod in promoted_pods(*ALL) if pod.namespace == "airflow"]
+    hard = find_object("ResourceQuota", "airflow", "eks")["spec"]["hard"]
+    at_a_time = 2 * int(
+        parse_airflow_config(eks_objects(*ALL))["core"]["parallelism"]
+    )  # of two schedulers
+    inside = [pod for pod in eks_pods(*ALL) if pod.namespace == "airflow"]
     stays = [pod for pod in inside if not is_task(pod)]
     tasks = [pod for pod in inside if is_task(pod)]
     for side in ("limits", "requests"):
-        most = max(sum_of([pod], side, "memory") for pod in tasks)
-        wanted = 1.5 * sum_of(stays, side, "memory") + at_a_time * most
-        assert 0 < wanted <= quantity(hard[f"{side}.memory"]), (side, wanted / 2**30)
+        most = max(sum_resource([pod], side, "memory") for pod in tasks)
+        wanted = 1.5 * sum_resource(stays, side, "memory") + at_a_time * most
+        assert 0 < wanted <= parse_quantity(hard[f"{side}.memory"]), (side, wanted / 2**30)
     assert 1.5 * sum(pod.count for pod in stays) + at_a_time <= int(hard["pods"])
 
 
@@ -278,7 +284,7 @@ def test_both_have_their_database_from_one_folder() -> None:
     for folder in folders:
         text = (TREE / folder / "kustomization.yaml").read_text("utf-8")
         assert "../../stores" in yaml.safe_load(text)["resources"]
-    ours, there = (the("Service", "postgresql", name) for name in ("overlay", "eks"))
+    ours, there = (find_object("Service", "postgresql", name) for name in ("overlay", "eks"))
     assert there["spec"] == ours["spec"]
 
 
@@ -288,5 +294,7 @@ def test_every_object_says_whose_it_is() -> None:
 
 
 def test_the_database_is_the_locks_own_image() -> None:
-    (container,) = the("StatefulSet", "postgresql", "eks")["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"postgres@{images.locked()['postgresql'].digest}"
+    (container,) = find_object("StatefulSet", "postgresql", "eks")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert container["image"] == f"postgres@{images.read_lock()['postgresql'].digest}"

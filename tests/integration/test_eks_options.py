@@ -22,32 +22,32 @@ from eks import environment, release, rendering
 from lab.config import TREE
 from lab.errors import EnvironmentFileError
 from tests.support.needs import need_renderers
-from tests.support.pods import RULES, Rule, offenders, references, short
+from tests.support.pods import RULES, Rule, find_offenders, find_secret_keys, short_name
 from tests.support.promotion import (
     ALL,
     CUSTOM,
     NEEDED,
     REFUSED,
-    configuration,
-    fits,
-    node_groups,
-    place,
-    reaches,
-    secrets_of,
-    words,
+    can_connect,
+    can_run_on,
+    dump_objects,
+    find_peer,
+    find_secrets,
+    parse_airflow_config,
+    read_node_groups,
 )
 from tests.support.renderings import (
     SETTINGS,
     Object,
     Pod,
-    home_of_a_lab,
+    eks_objects,
+    eks_pods,
     namespace_of,
-    promote,
-    promoted,
-    promoted_pods,
+    render_for_eks,
     staging,
+    temporary_home,
 )
-from tests.support.values import KEYS, check, closed, exposed
+from tests.support.values import KEYS, check_values, close_schema, find_exposed
 
 pytestmark = pytest.mark.kind
 
@@ -68,17 +68,19 @@ def one(options: Iterable[str], kind: str, name: str) -> Object:
 
 def every(options: Iterable[str], kind: str, name: str = "") -> list[Object]:
     return [
-        o for o in promoted(*options) if o["kind"] == kind and name in {"", o["metadata"]["name"]}
+        o
+        for o in eks_objects(*options)
+        if o["kind"] == kind and name in {"", o["metadata"]["name"]}
     ]
 
 
 def pod(options: Iterable[str], name: str) -> Pod:
     """A pod by its short name."""
-    return next(p for p in promoted_pods(*options) if short(p) == name)
+    return next(p for p in eks_pods(*options) if short_name(p) == name)
 
 
 def reached(options: Iterable[str], *way: Any) -> bool:
-    return reaches(promoted(*options), promoted_pods(*options), *way)
+    return can_connect(eks_objects(*options), eks_pods(*options), *way)
 
 
 def env_of(options: Iterable[str], container: Object) -> dict[str, str]:
@@ -110,7 +112,7 @@ def test_the_seeds_options_are_all_there() -> None:
 def test_every_object_is_one_that_kubernetes_knows(options: tuple[str, ...]) -> None:
     wanted = Version(f"{staging().kubernetes}.0")
     version = str(min(wanted, Version(kubernetes_validate.latest_version())))
-    found = [o for o in promoted(*options) if o["kind"] not in CUSTOM]
+    found = [o for o in eks_objects(*options) if o["kind"] not in CUSTOM]
     assert len(found) > 30
     for entry in found:
         kubernetes_validate.validate(entry, version, strict=True)
@@ -119,17 +121,17 @@ def test_every_object_is_one_that_kubernetes_knows(options: tuple[str, ...]) -> 
 @pytest.mark.parametrize("options", SETS, ids="-".join)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_every_container(options: tuple[str, ...], rule: Rule) -> None:
-    assert len(promoted_pods(*options)) >= 9
-    assert not offenders(rule, promoted_pods(*options))
+    assert len(eks_pods(*options)) >= 9
+    assert not find_offenders(rule, eks_pods(*options))
 
 
 @pytest.mark.parametrize("options", SETS, ids="-".join)
 def test_no_option_brings_a_key(options: tuple[str, ...]) -> None:
-    said = words(promoted(*options))
+    said = dump_objects(eks_objects(*options))
     assert not [word for word in (*KEYS, "s3-credentials", "AKIA") if word in said]
     # A Secret may be there whose name the chart wants, and which holds none.
-    found = [o for o in promoted(*options) if o["kind"] != "Secret"]
-    assert not exposed(found)
+    found = [o for o in eks_objects(*options) if o["kind"] != "Secret"]
+    assert not find_exposed(found)
     assert {o["metadata"]["name"] for o in every(options, "Secret")} <= {"airflow-pgbouncer-stats"}
 
 
@@ -139,12 +141,12 @@ def test_whatever_a_pod_asks_for_is_there(
 ) -> None:
     """Secrets are those that `apply` writes, or the operator brings; nobody would start without."""
     written = secrets_there(options, monkeypatch)
-    asked = {(p.namespace, name) for p in promoted_pods(*options) for name in secrets_of(p.spec)}
+    asked = {(p.namespace, name) for p in eks_pods(*options) for name in find_secrets(p.spec)}
     assert len(asked) >= 7
     assert asked <= set(written)
-    keys = {(p.namespace, *ref) for p in promoted_pods(*options) for ref in references(p.spec)}
+    keys = {(p.namespace, *ref) for p in eks_pods(*options) for ref in find_secret_keys(p.spec)}
     assert not [k for k in keys if written[k[:2]] and k[2] not in written[k[:2]]]
-    maps = {name for p in promoted_pods(*options) for name in config_maps_of(p.spec)}
+    maps = {name for p in eks_pods(*options) for name in config_maps_of(p.spec)}
     there = {o["metadata"]["name"] for o in every(options, "ConfigMap")}
     assert maps - there == (MADE_BEFORE if "rds" in options else set())
 
@@ -161,14 +163,14 @@ def secrets_there(
     if release.EXTERNAL in options:
         brought = every(options, "ExternalSecret")
         return rendered | {(namespace_of(o), o["spec"]["target"]["name"]): set() for o in brought}
-    wanted = release.wanted(staging(*options), Nothing())  # type: ignore[arg-type]
+    wanted = release.build_secrets(staging(*options), Nothing())  # type: ignore[arg-type]
     return rendered | {name: set(content) for name, content in wanted.items()}
 
 
 class Nothing:
     """A cluster without a Secret."""
 
-    def secret(self, *_: str) -> None:
+    def read_secret(self, *_: str) -> None:
         return None
 
 
@@ -191,7 +193,7 @@ def files(option: str, name: str) -> Path:
 @pytest.mark.parametrize("option", ALL)
 def test_an_options_values_are_what_the_chart_takes(option: str) -> None:
     if files(option, "values.yaml").exists():
-        check(yaml.safe_load(files(option, "values.yaml").read_text("utf-8")))
+        check_values(yaml.safe_load(files(option, "values.yaml").read_text("utf-8")))
 
 
 def test_the_schema_beside_the_repository_is_the_charts_own() -> None:
@@ -202,7 +204,7 @@ def test_the_schema_beside_the_repository_is_the_charts_own() -> None:
     import jsonschema
 
     known = json.loads(file.read_text("utf-8"))
-    schema = {**closed(known), "definitions": known["definitions"]}
+    schema = {**close_schema(known), "definitions": known["definitions"]}
     for option in ALL:
         if files(option, "values.yaml").exists():
             found = yaml.safe_load(files(option, "values.yaml").read_text("utf-8"))
@@ -243,12 +245,12 @@ def test_a_setting_that_is_missing_is_named(option: str) -> None:
     need_renderers()
     for missing in needs(option):
         less = {key: value for key, value in SETTINGS.items() if key != missing}
-        with home_of_a_lab() as config, pytest.raises(EnvironmentFileError, match=missing):
-            rendering.on_eks(replace(staging(option), settings=less), config, config.run)
+        with temporary_home() as config, pytest.raises(EnvironmentFileError, match=missing):
+            rendering.render_eks(replace(staging(option), settings=less), config, config.run)
 
 
 def test_the_order_of_options_does_not_matter() -> None:
-    assert promote(*reversed(ALL)).objects() == list(promoted(*ALL))
+    assert render_for_eks(*reversed(ALL)).objects() == list(eks_objects(*ALL))
 
 
 @pytest.mark.parametrize("way", [w for w in NEEDED if w[1] != "postgresql"], ids=str)
@@ -277,7 +279,7 @@ def test_no_option_opens_a_way_that_nobody_needs(way: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("options", with_option("rds"), ids="-".join)
 def test_rds_leaves_no_database_in_the_cluster(options: tuple[str, ...]) -> None:
     assert one((), "StatefulSet", "postgresql")
-    assert not [o for o in promoted(*options) if namespace_of(o) == "stores"]
+    assert not [o for o in eks_objects(*options) if namespace_of(o) == "stores"]
     assert "stores" not in {o["metadata"]["name"] for o in every(options, "Namespace")}
 
 
@@ -306,10 +308,10 @@ def test_rds_is_reached_by_nobody_else() -> None:
 
 
 def test_lists_that_rds_replaces_lose_nothing() -> None:
-    for pod_then in promoted_pods("rds"):
+    for pod_then in eks_pods("rds"):
         if pod_then.namespace != "airflow":
             continue
-        (before,) = (p for p in promoted_pods() if p.name == pod_then.name)
+        (before,) = (p for p in eks_pods() if p.name == pod_then.name)
         names = {v["name"] for v in before.spec["volumes"]}
         assert names <= {v["name"] for v in pod_then.spec["volumes"]}
 
@@ -349,7 +351,7 @@ def test_ingress_lets_the_load_balancer_in_and_nobody_else(options: tuple[str, .
 
 @pytest.mark.parametrize("options", with_option("ingress"), ids="-".join)
 def test_ingress_tells_airflow_its_address(options: tuple[str, ...]) -> None:
-    settings = configuration(promoted(*options))
+    settings = parse_airflow_config(eks_objects(*options))
     assert settings["api"]["base_url"] == f"https://{SETTINGS['host']}"
     assert settings["core"]["execution_api_server_url"].startswith(
         "http://airflow-api-server:8080/"
@@ -402,7 +404,7 @@ def lend(monkeypatch: pytest.MonkeyPatch, name: str, **content: object) -> None:
 
 
 def test_oidc_is_airflows_login(login: dict[str, Any]) -> None:
-    settings = configuration(promoted("oidc"))
+    settings = parse_airflow_config(eks_objects("oidc"))
     assert settings["core"]["auth_manager"].endswith("FabAuthManager")  # it reads that file
     assert login["AUTH_TYPE"] == 4
     (provider,) = login["OAUTH_PROVIDERS"]
@@ -449,7 +451,7 @@ def test_oidc_takes_an_account_from_what_was_signed(
 
 @pytest.mark.parametrize("options", with_option("oidc"), ids="-".join)
 def test_only_the_api_server_has_the_clients_secret(options: tuple[str, ...]) -> None:
-    knowing = {short(p) for p in promoted_pods(*options) if "airflow-oidc" in secrets_of(p.spec)}
+    knowing = {short_name(p) for p in eks_pods(*options) if "airflow-oidc" in find_secrets(p.spec)}
     assert knowing == {"api-server"}
     assert reached(options, "api-server", "github", 443)
     container = pod(options, "api-server").containers[-1]
@@ -464,8 +466,8 @@ CLONING = {"scheduler", "dag-processor", "worker"}
 @pytest.mark.parametrize("options", with_option("private-repository"), ids="-".join)
 def test_what_clones_has_the_deploy_key_and_a_way_to_the_server(options: tuple[str, ...]) -> None:
     having = {
-        short(p)
-        for p in promoted_pods(*options)
+        short_name(p)
+        for p in eks_pods(*options)
         for m in p.containers[-1].get("volumeMounts") or []
         if m["mountPath"] == release.SSH_FOLDER and m["readOnly"]
     }
@@ -483,7 +485,7 @@ def test_the_connection_names_the_files_that_are_mounted(monkeypatch: pytest.Mon
     for given in release.GIVEN:
         monkeypatch.setenv(given.variable, "given")
     chosen = replace(staging("private-repository"), pipelines="ssh://git@github.com/me/p.git")
-    wanted = release.wanted(chosen, Nothing())  # type: ignore[arg-type]
+    wanted = release.build_secrets(chosen, Nothing())  # type: ignore[arg-type]
     files_there = set(wanted["airflow", "pipelines-ssh"])
     for text in (
         wanted["airflow", "pipelines-credentials"]["connection"],
@@ -551,7 +553,7 @@ def test_a_brought_secret_says_which_keys_it_has() -> None:
 
 @pytest.mark.parametrize("options", with_option("remote-logs"), ids="-".join)
 def test_logs_are_in_the_bucket_by_the_pods_own_identity(options: tuple[str, ...]) -> None:
-    settings = configuration(promoted(*options))["logging"]
+    settings = parse_airflow_config(eks_objects(*options))["logging"]
     assert settings["remote_logging"] == "True"
     assert settings["remote_base_log_folder"] == f"s3://{staging().bucket}/logs"
     for name in ("scheduler", "worker", "triggerer", "api-server"):
@@ -566,7 +568,7 @@ def test_logs_are_in_the_bucket_by_the_pods_own_identity(options: tuple[str, ...
 def test_no_volume_is_left_for_logs(options: tuple[str, ...]) -> None:
     assert not every(options, "PersistentVolumeClaim", "airflow-logs")
     assert not every(options, "StorageClass", "efs-logs")
-    assert "airflow-logs" not in words(promoted(*options))
+    assert "airflow-logs" not in dump_objects(eks_objects(*options))
     assert not [o for o in every(options, "StatefulSet") if namespace_of(o) == "airflow"]
     for name in ("scheduler", "worker", "triggerer", "dag-processor"):
         (logs,) = (v for v in pod(options, name).spec["volumes"] if v["name"] == "logs")
@@ -579,7 +581,9 @@ def test_a_running_tasks_log_is_had_from_its_pod(options: tuple[str, ...]) -> No
     assert reached(options, "api-server", "triggerer", 8794)
     assert not reached(options, "step", "scheduler", 8793)
     assert not reached(options, "worker", "triggerer", 8794)
-    assert configuration(promoted(*options))["core"]["hostname_callable"].endswith("ip_address")
+    assert parse_airflow_config(eks_objects(*options))["core"]["hostname_callable"].endswith(
+        "ip_address"
+    )
     for name in ("scheduler", "triggerer"):
         container = pod(options, name).containers[-1]
         assert "--skip-serve-logs" not in container["args"][-1]
@@ -727,13 +731,13 @@ def test_the_exporters_secret_holds_no_password() -> None:
 
 def roles(options: tuple[str, ...], name: str) -> list[str]:
     """The roles of nodes on which a pod may run."""
-    groups = node_groups()
-    return [role for role, group in groups.items() if fits(pod(options, name), group)]
+    groups = read_node_groups()
+    return [role for role, group in groups.items() if can_run_on(pod(options, name), group)]
 
 
 @pytest.mark.parametrize("options", with_option("spot"), ids="-".join)
 def test_spot_takes_tasks_and_nothing_else(options: tuple[str, ...]) -> None:
-    assert node_groups()["steps"]["spot"] is True
+    assert read_node_groups()["steps"]["spot"] is True
     for name in ("step", "model", "worker"):
         assert roles(options, name) == ["steps"]
     for name in ("scheduler", "api-server", "triggerer", "dag-processor"):
@@ -760,4 +764,4 @@ def test_gpu_is_for_training_alone(options: tuple[str, ...]) -> None:
 def test_a_step_keeps_everything_else_on_a_spot_node() -> None:
     before, after = (pod(options, "step").spec for options in ((), ("spot",)))
     assert {k: v for k, v in after.items() if k not in {"nodeSelector", "tolerations"}} == before
-    assert place("step", promoted_pods("spot")) == place("step", promoted_pods())
+    assert find_peer("step", eks_pods("spot")) == find_peer("step", eks_pods())

@@ -19,10 +19,10 @@ from eks.environment import OPTIONS, Environment
 from lab.cluster import tools
 from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
-from lab.progress import silent
+from lab.progress import silent_phase
 from tests.support import promoted
 from tests.support.needs import need_renderers
-from tests.support.promoted import attested
+from tests.support.promoted import make_statement
 from tests.support.renderings import SETTINGS
 
 pytestmark = pytest.mark.kind
@@ -40,7 +40,7 @@ def _able() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A copy of this tree."""
-    return promoted.copied(tmp_path)
+    return promoted.copy_tree(tmp_path)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
     config: Config, staging: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(tmp_path)
-    found = plan.show(staging, config, tmp_path / "home", silent)
+    found = plan.show(staging, config, tmp_path / "home", silent_phase)
     after = contents(tmp_path)
     assert {path: after[path] for path in before} == before
     assert {path.relative_to(tmp_path).parts[0] for path in after.keys() - before} == {"home"}
@@ -105,12 +105,12 @@ def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
 
 
 def test_a_plan_says_whether_the_tree_was_tested(config: Config, staging: Environment) -> None:
-    attestation.write(attestation.place(config), attested(config))
-    said = str(plan.attested(staging, config))
+    attestation.write(attestation.attestation_path(config), make_statement(config))
+    said = str(plan.render_attestation(staging, config))
     assert "green on kind" in said and said.endswith("nox -s eks -- apply -e staging")
     path = config.tree / "dags" / "steps.py"
     path.write_text(path.read_text() + "\n")
-    assert "dags/steps.py was changed" in str(plan.attested(staging, config))
+    assert "dags/steps.py was changed" in str(plan.render_attestation(staging, config))
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_difference_that_nothing_allows(
 ) -> None:
     patched(config, "LimitRange", NOTED)
     with pytest.raises(PromotionError) as refused:
-        plan.show(staging, config, tmp_path / "plan", silent)
+        plan.show(staging, config, tmp_path / "plan", silent_phase)
     assert refused.value.exit_code == 40
     assert "LimitRange/airflow/airflow metadata.annotations.odd" in refused.value.what
     shown = capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_a_difference_that_is_allowed_no_more(
     entries = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump([e for e in entries if e["field"] != "data.S3_BUCKET"]))
     with pytest.raises(PromotionError, match=r"step-environment data\.S3_BUCKET"):
-        plan.show(staging, config, tmp_path / "plan", silent)
+        plan.show(staging, config, tmp_path / "plan", silent_phase)
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_what_kubernetes_would_refuse(
 ) -> None:
     patched(config, "LimitRange", change)
     with pytest.raises(PromotionError, match=why) as refused:
-        plan.show(staging, config, tmp_path / "plan", silent)
+        plan.show(staging, config, tmp_path / "plan", silent_phase)
     assert "Kubernetes would refuse" in refused.value.what
 
 
 def test_the_gate_refuses_the_same(config: Config, staging: Environment, tmp_path: Path) -> None:
-    attestation.write(attestation.place(config), attested(config))
-    plan.gate(staging, config, tmp_path / "plan")
+    attestation.write(attestation.attestation_path(config), make_statement(config))
+    plan.check_promotable(staging, config, tmp_path / "plan")
     patched(config, "LimitRange", NOTED)
     with pytest.raises(PromotionError, match=r"metadata\.annotations\.odd"):
-        plan.gate(staging, config, tmp_path / "plan")
+        plan.check_promotable(staging, config, tmp_path / "plan")
 
 
 def test_an_option_that_lacks_a_setting_names_it(
@@ -170,7 +170,7 @@ def test_an_option_that_lacks_a_setting_names_it(
 ) -> None:
     chosen = replace(staging, options=("ingress",), settings={})
     with pytest.raises(EnvironmentFileError, match="which environment staging does not give"):
-        plan.show(chosen, config, tmp_path / "plan", silent)
+        plan.show(chosen, config, tmp_path / "plan", silent_phase)
 
 
 def test_a_machine_without_the_tools_is_told_so(
@@ -181,11 +181,11 @@ def test_a_machine_without_the_tools_is_told_so(
 
     monkeypatch.setattr(tools, "find", absent)
     with pytest.raises(MachineError, match="there is no kubectl"):
-        plan.show(staging, config, tmp_path / "plan", silent)
+        plan.show(staging, config, tmp_path / "plan", silent_phase)
     monkeypatch.undo()
     lost = replace(config, chart=tmp_path / "lost.tgz")
     with pytest.raises(MachineError, match=r"lost\.tgz"):
-        plan.show(staging, lost, tmp_path / "plan", silent)
+        plan.show(staging, lost, tmp_path / "plan", silent_phase)
 
 
 # --- promotion.yaml and the options ---------------------------------------------------------------
@@ -207,15 +207,18 @@ def compared() -> dict[str, tuple[list[Difference], validation.Verdict]]:
     config = Config.from_environment({})
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
         folder = Path(name)
-        kind = pool.submit(rendering.on_kind, config, folder / "kind")
+        kind = pool.submit(rendering.render_kind, config, folder / "kind")
         every = {
-            choice: pool.submit(rendering.on_eks, chosen(choice), config, folder / choice)
+            choice: pool.submit(rendering.render_eks, chosen(choice), config, folder / choice)
             for choice in CHOICES
         }
         base = kind.result().objects()
         objects = {choice: found.result().objects() for choice, found in every.items()}
     return {
-        choice: (difference.rows(base, found), validation.judge(found, "1.36"))
+        choice: (
+            difference.find_differences(base, found),
+            validation.validate_objects(found, "1.36"),
+        )
         for choice, found in objects.items()
     }
 
@@ -223,7 +226,7 @@ def compared() -> dict[str, tuple[list[Difference], validation.Verdict]]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_differs_as_it_is_allowed_to(choice: str) -> None:
     rows, verdict = compared()[choice]
-    judged = difference.judge(rows, difference.allowed(), chosen(choice).options)
+    judged = difference.judge_differences(rows, difference.read_allowed(), chosen(choice).options)
     refused = [row for row, reason in judged if not reason]
     assert refused == []
     assert (verdict.refused, verdict.valid > 40) == ((), True)
@@ -242,7 +245,7 @@ def test_every_option_changes_something() -> None:
 
 
 def test_every_entry_of_the_list_is_of_use() -> None:
-    entries = difference.allowed()
+    entries = difference.read_allowed()
     rows = {row for found, _ in compared().values() for row in found}
     unused = [entry for entry in entries if not any(entry.covers(row) for row in rows)]
     assert unused == []
@@ -250,7 +253,7 @@ def test_every_entry_of_the_list_is_of_use() -> None:
 
 
 def test_no_entry_allows_what_any_entry_before_it_allows() -> None:
-    entries = difference.allowed()
+    entries = difference.read_allowed()
     rows = {row for found, _ in compared().values() for row in found}
     first = {next(e for e in entries if e.covers(row)) for row in rows}
     assert [entry for entry in entries if entry not in first] == []
@@ -260,7 +263,7 @@ def test_no_entry_allows_what_any_entry_before_it_allows() -> None:
 
 
 def test_custom_resources_are_named_and_no_more() -> None:
-    found = validation.judge(
+    found = validation.validate_objects(
         [
             {
                 "apiVersion": "external-secrets.io/v1",
@@ -283,11 +286,11 @@ def test_the_pod_that_airflow_makes_is_judged_too() -> None:
             "pod_template_file.yaml": "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {}}",
         },
     }
-    found = validation.judge([config_map], "1.36")
+    found = validation.validate_objects([config_map], "1.36")
     assert found.valid == 1
     assert found.refused == ("Pod/airflow/p spec: 'containers' is a required property",)
 
 
 @pytest.mark.parametrize(("asked", "used"), [("1.36", "1.36.0"), ("1.99", "1.37.0")])
 def test_the_schemas_are_those_of_the_environment_s_version(asked: str, used: str) -> None:
-    assert validation.nearest(asked) == used
+    assert validation.nearest_version(asked) == used

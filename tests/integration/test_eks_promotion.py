@@ -11,9 +11,9 @@ import pytest
 from eks import difference, rendering
 from eks.difference import Difference
 from tests.support.needs import need_renderers
-from tests.support.pods import change
+from tests.support.pods import set_value
 from tests.support.promotion import ALL, EKS
-from tests.support.renderings import Object, home_of_a_lab, objects, promoted
+from tests.support.renderings import Object, eks_objects, objects, temporary_home
 
 pytestmark = pytest.mark.kind
 
@@ -28,17 +28,17 @@ def _able() -> None:
 @functools.cache
 def proved() -> tuple[Object, ...]:
     """What runs on kind. Not to be changed."""
-    with home_of_a_lab() as config:
-        return tuple(rendering.on_kind(config, config.run / "kind").objects())
+    with temporary_home() as config:
+        return tuple(rendering.render_kind(config, config.run / "kind").objects())
 
 
 @functools.cache
 def differences(*options: str) -> tuple[Difference, ...]:
-    return tuple(difference.rows(proved(), promoted(*options)))
+    return tuple(difference.find_differences(proved(), eks_objects(*options)))
 
 
 def refused(found: Iterable[Difference], *options: str) -> list[Difference]:
-    judged = difference.judge(found, difference.allowed(), options)
+    judged = difference.judge_differences(found, difference.read_allowed(), options)
     return [row for row, reason in judged if reason is None]
 
 
@@ -56,7 +56,7 @@ def test_what_an_option_changes_is_refused_where_it_is_off(options: tuple[str, .
 
 def test_every_reason_is_one_for_something() -> None:
     """An entry that no option needs any more would let in what nobody has thought of."""
-    allowed = difference.allowed()
+    allowed = difference.read_allowed()
     found = {row for options in SETS for row in differences(*options)}
     needed = {next(entry for entry in allowed if entry.covers(row)) for row in found}
     # Staging happens to have the same dataset as kind.
@@ -64,9 +64,9 @@ def test_every_reason_is_one_for_something() -> None:
 
 
 def test_no_reason_covers_a_whole_object_that_both_have() -> None:
-    both = {difference.name_of(o) for o in objects("overlay", "chart")}
-    both &= {difference.name_of(o) for o in objects(*EKS)}
-    for entry in difference.allowed():
+    both = {difference.object_name(o) for o in objects("overlay", "chart")}
+    both &= {difference.object_name(o) for o in objects(*EKS)}
+    for entry in difference.read_allowed():
         for name in both:
             any_field = Difference(name, "spec.template.spec.hostNetwork", None, "true")
             assert not entry.covers(any_field), entry
@@ -100,8 +100,8 @@ def test_a_difference_without_a_reason_is_refused(
         if (o["kind"], o["metadata"]["name"]) == (kind, name)
         and o["metadata"].get("namespace", "airflow") == "airflow"
     )
-    change(wrong, path, value)
-    assert refused(difference.rows(proved(), theirs))
+    set_value(wrong, path, value)
+    assert refused(difference.find_differences(proved(), theirs))
 
 
 def test_an_object_more_is_refused() -> None:
@@ -110,5 +110,5 @@ def test_an_object_more_is_refused() -> None:
         "kind": "ClusterRoleBinding",
         "metadata": {"name": "everything"},
     }
-    (row,) = refused(difference.rows(proved(), [*objects(*EKS), more]))
+    (row,) = refused(difference.find_differences(proved(), [*objects(*EKS), more]))
     assert row.object == "ClusterRoleBinding/everything"

@@ -18,15 +18,14 @@ import requests
 from eks import registry
 from eks.environment import CLUSTER_TAG, TAG
 from eks.registry import Login
-from eks.site import Site, tagged
+from eks.site import Site, tag_list
 from lab import shell
-from lab.backends.kind import gitea
-from lab.cluster import docker, images
+from lab.cluster import docker, forward, images
 from lab.cluster.images import Image
 from lab.errors import CloudBusy, LabError, MachineError, NameTaken
-from lab.wait import until
+from lab.wait import wait_until
 from tests.support import cloud as clouds
-from tests.support.cloud import Cloud, every_death
+from tests.support.cloud import Cloud, kill_at_each_call
 from tests.support.gitea import PORT, settings
 from tests.support.needs import need_image
 
@@ -73,11 +72,11 @@ def manifest(image: str) -> str:
 @pytest.fixture
 def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Docker:
     found = Docker(cloud)
-    monkeypatch.setattr(registry, "send", found.send)
-    monkeypatch.setattr(registry, "engine", dict)
+    monkeypatch.setattr(registry, "push_image", found.send)
+    monkeypatch.setattr(registry, "docker_host_env", dict)
     monkeypatch.setattr(registry, "run", lambda *_, **__: "")
     monkeypatch.setattr(docker, "docker", found.docker)
-    monkeypatch.setattr(images, "provide", lambda *_: None)
+    monkeypatch.setattr(images, "ensure_image", lambda *_: None)
     return found
 
 
@@ -108,8 +107,8 @@ def repositories(cloud: Cloud) -> dict[str, Any]:
 
 def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     registry.make(site)
-    known = images.locked(site.tree)
-    tags = tagged(site.environment)
+    known = images.read_lock(site.tree)
+    tags = tag_list(site.environment)
     assert repositories(cloud) == {
         name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
         for key, name in (("worker", WORKER), ("trainer", TRAINER))
@@ -123,15 +122,15 @@ def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
 def test_images_are_named_by_the_registrys_digests(
     cloud: Cloud, site: Site, docker_here: Docker
 ) -> None:
-    assert registry.digests(site) == {}
+    assert registry.list_references(site) == {}
     registry.make(site)
-    found = registry.digests(site)
+    found = registry.list_references(site)
     ecr = cloud.client("ecr")
     for key, name in (("worker", WORKER), ("trainer", TRAINER)):
         (held,) = ecr.describe_images(repositoryName=name)["imageDetails"]
         assert found[key] == f"{SERVER}/{name}@{held['imageDigest']}"
     site.ledger.path.unlink()
-    assert registry.digests(site) == found
+    assert registry.list_references(site) == found
 
 
 def test_what_the_registry_has_is_not_sent_again(
@@ -140,7 +139,7 @@ def test_what_the_registry_has_is_not_sent_again(
     registry.make(site)
     docker_here.pushed.clear()
     asked: list[str] = []
-    monkeypatch.setattr(registry, "login", lambda _: asked.append("login"))
+    monkeypatch.setattr(registry, "get_login", lambda _: asked.append("login"))
     registry.make(site)
     assert not docker_here.pushed + asked
 
@@ -149,13 +148,13 @@ def test_changed_code_is_sent_beside_the_old(
     cloud: Cloud, site: Site, docker_here: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.make(site)
-    before = registry.digests(site)
-    known = images.locked(site.tree)
+    before = registry.list_references(site)
+    known = images.read_lock(site.tree)
     newer = {**known, "worker": replace(known["worker"], name="mlops-lab/worker:newer")}
-    monkeypatch.setattr(images, "locked", lambda _: newer)
-    assert set(registry.digests(site)) == {"trainer"}
+    monkeypatch.setattr(images, "read_lock", lambda _: newer)
+    assert set(registry.list_references(site)) == {"trainer"}
     registry.make(site)
-    after = registry.digests(site)
+    after = registry.list_references(site)
     assert after["worker"] != before["worker"]
     assert after["trainer"] == before["trainer"]
     assert repositories(cloud)[WORKER][-1] == sorted([known["worker"].tag, "newer"])
@@ -183,13 +182,13 @@ def test_a_push_that_failed_leaves_no_login_and_is_done_again(
     assert not (site.folder / "docker").exists()
     docker_here.fails = False
     registry.make(site)
-    assert len(registry.digests(site)) == 2
+    assert len(registry.list_references(site)) == 2
 
 
 def test_a_registry_that_lost_what_was_sent(
     cloud: Cloud, site: Site, docker_here: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "send", lambda *_: "sha256:0")
+    monkeypatch.setattr(registry, "push_image", lambda *_: "sha256:0")
     with pytest.raises(CloudBusy, match="trainer, worker"):
         registry.make(site)
 
@@ -204,11 +203,11 @@ def test_an_image_for_other_machines(cloud: Cloud, site: Site, docker_here: Dock
 
 def test_a_name_that_ecr_would_refuse(site: Site) -> None:
     odd = replace(site.environment, cluster="My_Lab--of__2-")
-    assert registry.name(odd, "worker") == "my-lab-of-2/worker"
+    assert registry.repository_name(odd, "worker") == "my-lab-of-2/worker"
 
 
 def test_the_login_is_ecrs(cloud: Cloud, site: Site) -> None:
-    found = registry.login(site)
+    found = registry.get_login(site)
     assert (found.server, found.user) == (SERVER, "AWS")
     assert found.password not in repr(found)
 
@@ -250,7 +249,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(
     registry.make(site)
     whole = repositories(cloud)
     deaths = 0
-    for number, event in every_death(cloud, registry.make):
+    for number, event in kill_at_each_call(cloud, registry.make):
         after = cloud.site()
         recorded = {entry.name for entry in after.ledger.entries()}
         assert set(repositories(cloud)) <= recorded, f"unrecorded after {event} {number}"
@@ -267,7 +266,7 @@ def test_killed_at_any_call_it_is_completed_and_removed(
 def test_killed_at_any_call_a_removal_is_ended(
     cloud: Cloud, site: Site, docker_here: Docker
 ) -> None:
-    for _ in every_death(cloud, registry.remove, lambda: registry.make(cloud.site())):
+    for _ in kill_at_each_call(cloud, registry.remove, lambda: registry.make(cloud.site())):
         registry.remove(cloud.site())
         assert repositories(cloud) == {}
         assert cloud.site().ledger.entries() == []
@@ -325,7 +324,8 @@ def real() -> Iterator[Real]:
     )
     cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", server.split(":")[1])
     with container:
-        until(lambda: gitea.healthy(f"http://{server}"), what="Gitea", timeout=60)
+        health = f"http://{server}/api/healthz"
+        wait_until(lambda: forward.check_answer(health), what="Gitea", timeout=60)
         password = secrets.token_urlsafe(24)
         words = ["--username", "pusher", "--password", password, "--email", "pusher@lab.invalid"]
         create = ["gitea", "--config", "/etc/gitea/app.ini", "admin", "user", "create", *words]
@@ -359,10 +359,10 @@ def test_a_real_registry_gets_an_image_under_the_digest_that_it_says(
 ) -> None:
     folder = tmp_path / "login"
     target = f"{real.server}/pusher/worker"
-    with registry.signed_in(real.login, folder) as env:
+    with registry.docker_login(real.login, folder) as env:
         assert folder.stat().st_mode & 0o777 == 0o700
-        first = registry.send(image.name, f"{target}:{image.tag}", env)
-        assert registry.send(image.name, f"{target}:{image.tag}", env) == first
+        first = registry.push_image(image.name, f"{target}:{image.tag}", env)
+        assert registry.push_image(image.name, f"{target}:{image.tag}", env) == first
     assert first == real.digest("pusher/worker", image.tag)
     assert not folder.exists()
     assert local_names(image) == [image.name]
@@ -374,8 +374,8 @@ def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_
     wrong = Login(real.server, "pusher", "wrong-" + real.login.password)
 
     def push() -> None:
-        with registry.signed_in(wrong, folder) as env:
-            registry.send(image.name, f"{real.server}/pusher/refused:{image.tag}", env)
+        with registry.docker_login(wrong, folder) as env:
+            registry.push_image(image.name, f"{real.server}/pusher/refused:{image.tag}", env)
 
     with pytest.raises(LabError, match="docker login") as caught:
         push()
@@ -387,9 +387,9 @@ def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_
 @pytest.mark.kind
 def test_a_registry_that_is_not_there(real: Real, image: Image, tmp_path: Path) -> None:
     """Of a push that failed no name is left behind."""
-    env = {**os.environ, **registry.engine(), "DOCKER_CONFIG": str(tmp_path)}
+    env = {**os.environ, **registry.docker_host_env(), "DOCKER_CONFIG": str(tmp_path)}
     with pytest.raises(LabError, match="docker push"):
-        registry.send(image.name, f"127.0.0.1:{free_port()}/pusher/worker:{image.tag}", env)
+        registry.push_image(image.name, f"127.0.0.1:{free_port()}/pusher/worker:{image.tag}", env)
     assert local_names(image) == [image.name]
 
 
@@ -405,7 +405,7 @@ def test_the_password_is_in_no_argument(
         return as_it_is(command, **named)
 
     monkeypatch.setattr(registry, "run", observed)
-    with registry.signed_in(real.login, tmp_path / "login"):
+    with registry.docker_login(real.login, tmp_path / "login"):
         pass
     assert commands
     assert not any(real.login.password in word for command in commands for word in command)
@@ -416,6 +416,6 @@ def test_a_login_that_a_killed_push_left_goes(real: Real, tmp_path: Path) -> Non
     folder = tmp_path / "login"
     folder.mkdir()
     (folder / "config.json").write_text('{"auths": {"elsewhere": {"auth": "b2xk"}}}')
-    with registry.signed_in(real.login, folder):
+    with registry.docker_login(real.login, folder):
         assert "elsewhere" not in (folder / "config.json").read_text()
     assert not folder.exists()

@@ -89,9 +89,9 @@ class Etl(Run):
         client = self.project.stores.client
         client.put_object(Bucket=layout.BUCKET, Key=self.key, Body=content)
 
-    def refused(self, step: str, **env: str | None) -> str:
+    def expect_refusal(self, step: str, **env: str | None) -> str:
         """The step's last line, which said that no retry would help."""
-        done = self.step(step, **env)
+        done = self.run_step(step, **env)
         assert done.code == 65, done
         last = done.output.splitlines()[-1]
         assert last.startswith("error: "), "a traceback instead of an error"
@@ -132,7 +132,7 @@ def test_a_run_leaves_the_summary_in_the_bucket_and_nothing_else(
     start: Start, project: Project
 ) -> None:
     before, run = keys(project.stores), start()
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     assert keys(project.stores) - before == {run.key}
     content = staff().encode()
     assert run.summary() == {
@@ -148,35 +148,35 @@ def test_a_run_leaves_the_summary_in_the_bucket_and_nothing_else(
         "dag_version": DAG_VERSION,
     }
     assert list(run.summary()["departments"]) == sorted(expected(staff()))
-    assert project.left() == []
+    assert project.list_leftovers() == []
 
 
 def test_a_later_run_s_result_takes_the_place_of_an_earlier_one_s(
     start: Start, project: Project
 ) -> None:
     first, second = start(), start()
-    first.must(*STEPS)
+    first.run_steps(*STEPS)
     project.replace_dataset(staff(200, more=100).encode())
-    second.must(*STEPS)
+    second.run_steps(*STEPS)
     assert second.summary()["departments"] == expected(staff(200, more=100))
     assert second.summary()["run_id"] == second.id
 
 
 def test_a_run_goes_on_with_the_version_that_it_extracted(start: Start, project: Project) -> None:
     run, then = start(), project.tip()
-    run.must("extract")
+    run.run_steps("extract")
     project.replace_dataset(staff(9).encode())
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     assert run.summary()["departments"] == expected(staff())
     assert run.summary()["data"]["commit"] == then
 
 
 def test_copies_take_memory_and_change_nothing(start: Start) -> None:
     run = start("24")
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     alone = run.result()
-    assert run.step("transform", COPIES="7").code == 0
-    run.must("load")
+    assert run.run_step("transform", COPIES="7").code == 0
+    run.run_steps("load")
     assert run.result() == alone
 
 
@@ -185,16 +185,16 @@ def test_copies_take_memory_and_change_nothing(start: Start) -> None:
 
 def test_a_step_that_is_done_again_changes_nothing(start: Start, project: Project) -> None:
     run = start("24")
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     before, result = keys(project.stores), run.result()
-    run.must(*STEPS, "load", "transform", "load")
+    run.run_steps(*STEPS, "load", "transform", "load")
     assert (keys(project.stores), run.result()) == (before, result)
 
 
 KILLS = [
     ("extract", "after", "extract:pull"),
     ("extract", "before", "extract:write_columns"),
-    ("transform", "before", "transform:write_whole"),
+    ("transform", "before", "transform:write_atomically"),
     ("load", "before", "load:put"),
     ("load", "after", "load:put"),
     ("load", "after", "workspace:Workspace.clear"),
@@ -209,29 +209,29 @@ def test_a_step_that_was_killed_is_finished_by_the_next_attempt(
     """The old result stays until the new one is in its place, whole."""
     run, done = start(), STEPS.index(step)
     run.put(b"old")
-    run.must(*STEPS[:done])
-    run.killed(step, when, place)
+    run.run_steps(*STEPS[:done])
+    run.kill_step(step, when, place)
     assert run.result() == b"old" or run.summary()["departments"] == expected(staff())
-    run.must(*STEPS[done:])
+    run.run_steps(*STEPS[done:])
     assert run.summary()["run_id"] == run.id
     assert run.summary()["departments"] == expected(staff())
-    assert project.left() == []
+    assert project.list_leftovers() == []
 
 
 def test_a_load_does_not_take_another_run_s_result_for_its_own(start: Start) -> None:
     run, other = start(), start()
-    run.must(*STEPS)
-    run.must("load")
+    run.run_steps(*STEPS)
+    run.run_steps("load")
     assert run.summary()["run_id"] == run.id
-    other.must(*STEPS)
-    assert "nothing was transformed" in run.refused("load")
+    other.run_steps(*STEPS)
+    assert "nothing was transformed" in run.expect_refusal("load")
     assert run.summary()["run_id"] == other.id
 
 
 def test_a_step_before_its_time_says_what_is_missing(start: Start) -> None:
-    assert "run the extract step first" in start().refused("transform")
+    assert "run the extract step first" in start().expect_refusal("transform")
     run = start()
-    assert "run that step first" in run.refused("load")
+    assert "run that step first" in run.expect_refusal("load")
     assert run.result() is None
 
 
@@ -256,22 +256,22 @@ def test_data_of_another_shape_is_refused_and_the_old_result_stays(
     run = start()
     project.replace_dataset(content.encode())
     run.put(b"old")
-    run.must(*STEPS[: STEPS.index(step)])
-    assert text in run.refused(step)
+    run.run_steps(*STEPS[: STEPS.index(step)])
+    assert text in run.expect_refusal(step)
     assert run.result() == b"old"
 
 
 def test_what_a_dag_may_not_ask_for_is_refused(start: Start) -> None:
     run = start()
-    assert "KEEP_HOURS is 'a day'" in run.refused("extract", KEEP_HOURS="a day")
-    run.must("extract")
-    assert "COPIES is '0'" in run.refused("transform", COPIES="0")
+    assert "KEEP_HOURS is 'a day'" in run.expect_refusal("extract", KEEP_HOURS="a day")
+    run.run_steps("extract")
+    assert "COPIES is '0'" in run.expect_refusal("transform", COPIES="0")
 
 
 def test_a_key_that_the_server_refuses_fails_for_good(start: Start) -> None:
     run = start()
-    run.must("extract", "transform")
-    output = run.refused("load", AWS_SECRET_ACCESS_KEY="wrong")
+    run.run_steps("extract", "transform")
+    output = run.expect_refusal("load", AWS_SECRET_ACCESS_KEY="wrong")
     assert f"refused the step's key for s3://{layout.BUCKET}/{run.key}" in output
     assert run.result() is None
 
@@ -288,7 +288,7 @@ def aged(run: Etl, hours: float) -> Etl:
 
 def test_a_kept_run_leaves_its_workspace_and_says_whose_it_is(start: Start) -> None:
     run = start("24")
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     assert {p.name for p in run.folder.iterdir()} >= {"extract.csv", "summary.json", "repository"}
     note = json.loads((run.folder / "kept.json").read_text("utf-8"))
     assert note == {"dag_id": run.dag_id, "run_id": run.id}
@@ -297,40 +297,40 @@ def test_a_kept_run_leaves_its_workspace_and_says_whose_it_is(start: Start) -> N
 def test_a_run_that_failed_at_once_is_kept_too(start: Start, project: Project) -> None:
     project.replace_pointer("no pointer")
     run = start("24")
-    run.refused("extract")
+    run.expect_refusal("extract")
     assert (run.folder / "kept.json").exists()
 
 
 def test_a_later_run_removes_what_is_old(start: Start, project: Project) -> None:
     old, failed, young = start("24"), start("24"), start("24")
-    old.must(*STEPS)
+    old.run_steps(*STEPS)
     for run in (failed, young):
-        run.must("extract")
+        run.run_steps("extract")
     aged(old, 24.1), aged(failed, 24.1), aged(young, 23.9)
-    output = start("24").must("extract")
+    output = start("24").run_steps("extract")
     assert [run.folder.exists() for run in (old, failed, young)] == [False, False, True]
     assert f"removed {old.folder.name}" in output
     later = start("0")
-    later.must(*STEPS)
-    assert project.left() == [later.folder.name, later.folder.name + ".lock"]
+    later.run_steps(*STEPS)
+    assert project.list_leftovers() == [later.folder.name, later.folder.name + ".lock"]
 
 
 def test_only_the_same_workflow_s_runs_are_removed(start: Start) -> None:
     mine, other, own = start("24"), start("24", dag_id="another"), start("0")
     unkept = start()
     for run in (mine, other, unkept, own):
-        run.must("extract")
-    aged(own, 1000).must("extract")
+        run.run_steps("extract")
+    aged(own, 1000).run_steps("extract")
     assert [r.folder.exists() for r in (mine, other, unkept, own)] == [False, True, True, True]
 
 
 def test_a_workspace_in_which_a_step_is_at_work_is_left(start: Start) -> None:
     run = start("24")
-    run.must("extract")
+    run.run_steps("extract")
     lock = try_lock(run.folder.with_name(run.folder.name + ".lock"))
     assert lock
     with lock:
-        start("0").must("extract")
+        start("0").run_steps("extract")
     assert (run.folder / "extract.csv").exists()
-    start("0").must("extract")
+    start("0").run_steps("extract")
     assert not run.folder.exists()

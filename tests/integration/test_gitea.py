@@ -18,10 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from lab.backends.kind import backend as kind
-from lab.backends.kind import gitea
-from lab.client.git import git
-from lab.cluster import docker, images
+from lab.backends.kind import gitea, stores
+from lab.client.git import run_git
+from lab.cluster import docker, forward, images
 from lab.delivery import ssh
 from lab.errors import AccessError, LabError, ServiceError
 from lab.layout import (
@@ -36,7 +35,7 @@ from lab.layout import (
     WRITE,
 )
 from lab.model import Access
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.gitea import PORT, SSH_PORT, settings
 from tests.support.needs import need_image
 
@@ -84,14 +83,14 @@ class Server:
     tokens: dict[str, str] = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
     listener: gitea.Listener = field(
-        default_factory=lambda: gitea.Listener(kind.RECEIVER, secrets.token_urlsafe(32))
+        default_factory=lambda: gitea.Listener(stores.RECEIVER, secrets.token_urlsafe(32))
     )
     ssh_port: int = 0
 
     @property
     def deploy_key(self) -> str:
         """The public half of Airflow's key."""
-        return ssh.public(ssh.private(self.folder / "airflow.key"))
+        return ssh.public_key(ssh.ensure_private_key(self.folder / "airflow.key"))
 
     def admin(self, arguments: list[str]) -> str:
         """What Gitea's command line printed."""
@@ -118,7 +117,7 @@ class Server:
             raise
 
     def api(self, account: str = OWNER) -> gitea.Api:
-        return gitea.by_password(self.url, account, self.password(account))
+        return gitea.api_with_password(self.url, account, self.password(account))
 
     def by_token(self, account: str) -> gitea.Api:
         return gitea.Api(self.url, account, gitea.Bearer(self.tokens[account]))
@@ -206,7 +205,7 @@ class Clone:
         given = dict.fromkeys((one.name for one in fields(Access)), "")  # git needs two of them
         given["git_user"] = self.account
         given["git_password"] = tokens.get(self.account) or self.server.password(self.account)
-        return git(Access(**given), *arguments, cwd=cwd or self.folder)
+        return run_git(Access(**given), *arguments, cwd=cwd or self.folder)
 
     def commit(self, *flags: str) -> None:
         self.git("commit", "--quiet", "--allow-empty", "--message", f"{next(serial)}", *flags)
@@ -230,16 +229,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     testcontainers_config.ryuk_disabled = True  # the block below ends the container
     container = DockerContainer(image, env=settings())
     # Whoever listens in Gitea's own network is where Airflow would be.
-    container.with_kwargs(extra_hosts={str(urlsplit(kind.RECEIVER).hostname): "127.0.0.1"})
+    container.with_kwargs(extra_hosts={str(urlsplit(stores.RECEIVER).hostname): "127.0.0.1"})
     folder = tmp_path_factory.mktemp("gitea")
-    ssh.private(folder / "host.key")
+    ssh.ensure_private_key(folder / "host.key")
     (folder / "host.key").chmod(0o644)  # Gitea is another user in there
     container.with_volume_mapping(folder / "host.key", HOST_KEY)
     for port in (PORT, SSH_PORT):
         cast("dict[str, Any]", container.ports)[f"{port}/tcp"] = ("127.0.0.1", None)
     with container:
         url = f"http://127.0.0.1:{container.get_exposed_port(PORT)}"
-        until(lambda: gitea.healthy(url), what="Gitea", timeout=60)
+        wait_until(lambda: forward.check_answer(f"{url}/api/healthz"), what="Gitea", timeout=60)
         door = container.get_exposed_port(SSH_PORT)
         yield Server(url, container.get_container_id(), folder, ssh_port=int(door))
 
@@ -295,7 +294,7 @@ def prove_prepared(server: Server) -> None:
     assert set(cast("list[str]", users)) - {KEEPER} == set(ACCOUNTS)
     for name in REPOSITORIES:
         found = server.api().get(f"repos/{name}")
-        assert gitea.has(found, gitea.REPOSITORY) and found["private"] and found["empty"]
+        assert gitea.has_fields(found, gitea.REPOSITORY) and found["private"] and found["empty"]
     scopes = {name: [t[2] for t in server.tokens_of(name)] for name in ACCOUNTS}
     assert scopes == {OWNER: [], STEPS: [["write:repository"]], READER: [["read:repository"]]}
     assert server.rights() == {
@@ -310,7 +309,7 @@ def prove_prepared(server: Server) -> None:
     assert keys == {PIPELINES: [], DATASETS: [], TEAM_A: [(READER, server.deploy_key, True)]}
     for name in REPOSITORIES:
         (hook,) = server.webhooks(name)
-        assert gitea.has(hook, server.listener.webhook())
+        assert gitea.has_fields(hook, server.listener.webhook())
 
 
 def test_calls_that_are_killed_complete_each_other(
@@ -354,14 +353,14 @@ def test_a_wrong_password_is_made_right(server: Server, account: str) -> None:
         f"admin/users/{account}",
         {"source_id": 0, "login_name": account, "password": "an0ther-pa55word"},
     )
-    assert not server.api(account).admitted("user")
+    assert not server.api(account).is_admitted("user")
     tokens = server.tokens
     assert server.prepare() == tokens
-    assert server.api(account).admitted("user")
+    assert server.api(account).is_admitted("user")
 
 
 def test_no_token_of_the_setup_stays(server: Server) -> None:
-    gitea.setup_token(server.admin)
+    gitea.create_setup_token(server.admin)
     server.prepare()
     assert server.api().get("users/lab/tokens") == []
 
@@ -391,7 +390,7 @@ def test_the_rule_is_made_right(server: Server, how: str) -> None:
     else:
         server.api().change("PATCH", f"{path}/main", {"enable_force_push": True})
     server.prepare()
-    assert gitea.has(server.api().get(f"{path}/main"), gitea.RULE)
+    assert gitea.has_fields(server.api().get(f"{path}/main"), gitea.RULE)
 
 
 @pytest.mark.parametrize("account", gitea.ROBOTS)
@@ -401,15 +400,15 @@ def test_a_revoked_token_is_replaced(server: Server, account: str) -> None:
     server.api(account).change("DELETE", f"users/{account}/tokens/{token['id']}")
     after = server.prepare()
     assert {name for name in after if after[name] != before[name]} == {account}
-    assert server.by_token(account).admitted(f"repos/{READ[account][0]}")
+    assert server.by_token(account).is_admitted(f"repos/{READ[account][0]}")
 
 
 def test_a_lost_token_is_replaced_and_no_longer_good(server: Server) -> None:
     lost = server.by_token(STEPS)
     del server.tokens[STEPS]
     server.prepare()
-    assert server.by_token(STEPS).admitted(f"repos/{DATASETS}")
-    assert not lost.admitted(f"repos/{DATASETS}")
+    assert server.by_token(STEPS).is_admitted(f"repos/{DATASETS}")
+    assert not lost.is_admitted(f"repos/{DATASETS}")
 
 
 def test_a_token_of_another_account_is_not_taken(server: Server) -> None:
@@ -426,8 +425,8 @@ def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Airflow's address answers, as Gitea sees it; what was posted there so far."""
     from testcontainers.core.container import DockerContainer
 
-    script = LISTENER.replace("PORT", str(urlsplit(kind.RECEIVER).port))
-    container = DockerContainer(images.locked()["airflow"].name).with_kwargs(
+    script = LISTENER.replace("PORT", str(urlsplit(stores.RECEIVER).port))
+    container = DockerContainer(images.read_lock()["airflow"].name).with_kwargs(
         network_mode=f"container:{server.container}", entrypoint=["python", "-c", script]
     )
 
@@ -441,7 +440,7 @@ def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
             raise NotYet("nobody listens")
 
     with container:
-        until(ready, what="the listener", timeout=60)
+        wait_until(ready, what="the listener", timeout=60)
         yield lambda: [json.loads(line) for line in printed()[1:]]
 
 
@@ -451,9 +450,9 @@ def test_the_listener_hears_of_each_push_to_each_repository(new: Server) -> None
             clone = new.clone(account, name)
             clone.commit()
             tip = clone.push()
-            until(lambda: has_heard(heard, number), what="the delivery", timeout=30)  # noqa: B023
+            wait_until(lambda: has_heard(heard, number), what="the delivery", timeout=30)  # noqa: B023
             told = heard()[-1]
-            assert told["path"] == urlsplit(kind.RECEIVER).path
+            assert told["path"] == urlsplit(stores.RECEIVER).path
             assert told["headers"]["Authorization"] == f"Bearer {new.listener.secret}"
             assert told["body"]["pusher"]["login"] == account
             assert told["body"]["repository"]["full_name"] == name
@@ -468,7 +467,7 @@ def has_heard(heard: Callable[[], list[dict[str, Any]]], count: int) -> None:
 
 def test_gitea_calls_nobody_else(new: Server) -> None:
     """Not even where the owner of a repository asks for it: Gitea is inside of the cluster."""
-    place = {"url": f"http://127.0.0.1:{urlsplit(kind.RECEIVER).port}/other"}
+    place = {"url": f"http://127.0.0.1:{urlsplit(stores.RECEIVER).port}/other"}
     config = {"config": place | {"content_type": "json"}}
     body = {"type": "gitea", "active": True, "events": ["push"]} | config
     hook = new.api().change("POST", f"repos/{DATASETS}/hooks", body)
@@ -477,8 +476,8 @@ def test_gitea_calls_nobody_else(new: Server) -> None:
         for count in (1, 2):
             clone.commit()
             clone.push()
-            until(lambda: has_heard(heard, count), what="the delivery", timeout=30)  # noqa: B023
-        assert {told["path"] for told in heard()} == {urlsplit(kind.RECEIVER).path}
+            wait_until(lambda: has_heard(heard, count), what="the delivery", timeout=30)  # noqa: B023
+        assert {told["path"] for told in heard()} == {urlsplit(stores.RECEIVER).path}
     new.api().change("DELETE", f"repos/{DATASETS}/hooks/{hook['id']}")
 
 
@@ -489,18 +488,18 @@ def test_gitea_calls_nobody_else(new: Server) -> None:
         {"events": ["create"]},
         {"authorization_header": "Bearer another"},
         {"branch_filter": "release"},
-        {"config": {"content_type": "form", "url": kind.RECEIVER}},
+        {"config": {"content_type": "form", "url": stores.RECEIVER}},
     ],
     ids=str,
 )
 def test_a_webhook_is_made_right(server: Server, wrong: dict[str, object]) -> None:
     (before,) = server.webhooks(DATASETS)
     server.api().change("PATCH", f"repos/{DATASETS}/hooks/{before['id']}", wrong)
-    assert not gitea.has(server.webhooks(DATASETS)[0], server.listener.webhook())
+    assert not gitea.has_fields(server.webhooks(DATASETS)[0], server.listener.webhook())
     server.prepare()
     (after,) = server.webhooks(DATASETS)
     assert after["id"] == before["id"]
-    assert gitea.has(after, server.listener.webhook())
+    assert gitea.has_fields(after, server.listener.webhook())
 
 
 def test_a_second_webhook_goes_and_those_of_others_stay(server: Server) -> None:
@@ -567,7 +566,7 @@ def test_nobody_takes_back_what_was_pushed_to_the_datasets(new: Server, account:
         clone.push("--force")
     with pytest.raises(LabError, match="cannot be deleted"):
         clone.git("push", "--quiet", "origin", ":main")
-    until(new.noticed, what="the first push", timeout=20)
+    wait_until(new.noticed, what="the first push", timeout=20)
     with pytest.raises(AccessError):
         new.api(account).change("DELETE", f"repos/{DATASETS}/branches/main")
     assert clone.tip() == tip
@@ -579,14 +578,14 @@ def test_the_rule_alone_keeps_the_branch(new: Server) -> None:
     clone.commit()
     tip = clone.push()
     clone.git("push", "--quiet", "origin", "HEAD:refs/heads/other")
-    until(lambda: new.noticed("other"), what="the push", timeout=20)
+    wait_until(lambda: new.noticed("other"), what="the push", timeout=20)
     path = f"repos/{DATASETS}"
     assert new.api().change("PATCH", path, {"default_branch": "other"})["default_branch"] == "other"
     for account in (STEPS, OWNER):
         with pytest.raises(LabError, match="protected from deletion"):
             new.clone(account, DATASETS).git("push", "--quiet", "origin", ":main")
     assert clone.tip() == tip
-    until(new.prepare_when_idle, what="Gitea's work on the change before", timeout=20)
+    wait_until(new.prepare_when_idle, what="Gitea's work on the change before", timeout=20)
     assert new.api().get(f"repos/{DATASETS}")["default_branch"] == "main"
 
 
@@ -611,7 +610,7 @@ def test_the_others_make_and_administer_nothing(server: Server, account: str) ->
             api.change("PATCH", f"admin/users/{account}", {"login_name": "", "source_id": 0})
         with pytest.raises((AccessError, ServiceError), match=r"40[34]"):
             api.change("PATCH", rule, {"enable_force_push": True})
-    assert not token.admitted("user")
+    assert not token.is_admitted("user")
 
 
 # --- By SSH -------------------------------------------------------------------------------------
@@ -628,8 +627,8 @@ class Guest:
     def run(self, *words: str) -> str:
         """What was printed, with what an exit code other than 0 came with."""
         folder = self.server.folder
-        (folder / "known-hosts").write_text(ssh.known_hosts(self.host_key.read_text("ascii")))
-        (folder / "config").write_text(ssh.config(folder / "known-hosts"))
+        (folder / "known-hosts").write_text(ssh.known_hosts_line(self.host_key.read_text("ascii")))
+        (folder / "config").write_text(ssh.client_config(folder / "known-hosts"))
         command = ["ssh", "-F", str(folder / "config"), "-i", str(self.key)]
         env = {"PATH": os.environ["PATH"], "GIT_SSH_COMMAND": shlex.join(command)}
         how = command if words[:1] != ("git",) else []
@@ -654,7 +653,7 @@ class Guest:
 @pytest.fixture
 def airflow(new: Server) -> Guest:
     """Airflow at the door; its repository holds a commit."""
-    if not ssh.available():
+    if not ssh.has_ssh_client():
         pytest.skip("there is no ssh here")
     owner = new.clone(OWNER, TEAM_A)
     owner.commit()
@@ -688,7 +687,7 @@ def test_a_deploy_key_changes_nothing_and_opens_no_shell(airflow: Guest) -> None
 
 def test_another_key_and_another_server_are_refused(airflow: Guest) -> None:
     other = airflow.server.folder / "other.key"
-    ssh.private(other)
+    ssh.ensure_private_key(other)
     stranger = Guest(airflow.server, other, airflow.host_key)
     assert "Permission denied (publickey)" in stranger.git("ls-remote", TEAM_A)
     deceived = Guest(airflow.server, airflow.key, other)
@@ -698,7 +697,11 @@ def test_another_key_and_another_server_are_refused(airflow: Guest) -> None:
 @pytest.mark.parametrize("wrong", ["absent", "writes", "other"])
 def test_the_deploy_key_is_made_right_and_others_stay(server: Server, wrong: str) -> None:
     path, owner = f"repos/{TEAM_A}/keys", server.api()
-    somebodys = {"title": f"theirs {next(serial)}", "key": ssh.public(ssh.new()), "read_only": True}
+    somebodys = {
+        "title": f"theirs {next(serial)}",
+        "key": ssh.public_key(ssh.generate_private_key()),
+        "read_only": True,
+    }
     kept = owner.change("POST", path, somebodys)
     (ours,) = [one for one in owner.get(path) if one["title"] == READER]
     owner.change("DELETE", f"{path}/{ours['id']}")
@@ -706,7 +709,9 @@ def test_the_deploy_key_is_made_right_and_others_stay(server: Server, wrong: str
         owner.change("POST", path, {"title": "x", "key": server.deploy_key, "read_only": False})
     if wrong == "other":
         owner.change(
-            "POST", path, {"title": READER, "key": ssh.public(ssh.new()), "read_only": True}
+            "POST",
+            path,
+            {"title": READER, "key": ssh.public_key(ssh.generate_private_key()), "read_only": True},
         )
     server.prepare()
     found = server.keys(TEAM_A)
@@ -733,7 +738,7 @@ def test_a_failing_command_line_tells_no_password(running: Server) -> None:
 
 def test_a_refused_owner_is_an_access_error(server: Server) -> None:
     """As where the account was blocked by hand."""
-    api = gitea.by_password(server.url, OWNER, "wrong-Passw0rd")
+    api = gitea.api_with_password(server.url, OWNER, "wrong-Passw0rd")
     with pytest.raises(AccessError, match="'lab'") as caught:
         api.get(f"repos/{DATASETS}")
     assert "wrong-Passw0rd" not in repr(api) + repr(caught.value) + caught.value.what
@@ -747,8 +752,6 @@ def test_other_refusals_are_a_service_error(server: Server) -> None:
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     nobody = Server("http://127.0.0.1:9", "", tmp_path)
-    with pytest.raises(NotYet):
-        gitea.healthy(nobody.url)
     with pytest.raises(ServiceError, match="does not answer") as caught:
         nobody.prepare()
     assert nobody.password(OWNER) not in caught.value.what

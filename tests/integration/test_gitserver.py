@@ -75,7 +75,7 @@ class Server:
     def create(self) -> Repository:
         self.names.append(f"lab/data-{next(serial)}")
         self.grant()
-        bare = repositories.create(self.root, self.names[-1])
+        bare = repositories.create_repository(self.root, self.names[-1])
         return Repository(self, self.names[-1], bare)
 
     def get(self, path: str, account: str | None = None, **more: str) -> httpx.Response:
@@ -438,7 +438,7 @@ def test_it_refuses_to_start_without_accounts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ServiceError, match=r"accounts\.json"):
-        app.build(tmp_path, tmp_path / "accounts.json")
+        app.build_application(tmp_path, tmp_path / "accounts.json")
     monkeypatch.delenv("GITSERVER_ROOT", raising=False)
     with pytest.raises(ServiceError, match="GITSERVER_ROOT"):
         app.from_environment()
@@ -566,7 +566,10 @@ def children(server: Server) -> int:
 
 def test_a_server_removes_stale_locks_at_its_start(tmp_path: Path) -> None:
     (tmp_path / "repositories").mkdir()
-    lock = repositories.create(tmp_path / "repositories", "lab/data") / "refs/heads/main.lock"
+    lock = (
+        repositories.create_repository(tmp_path / "repositories", "lab/data")
+        / "refs/heads/main.lock"
+    )
     lock.touch()
     with serving(tmp_path):
         assert not lock.exists()
@@ -598,7 +601,7 @@ def test_a_request_that_takes_too_long_is_ended(
         f"#!/bin/sh\nsleep 60 &\necho $$ $! >'{tmp_path}/pids'\nsleep 60\n"
     )
     (tmp_path / "git").chmod(0o755)
-    repositories.create(tmp_path, "lab/slow")
+    repositories.create_repository(tmp_path, "lab/slow")
     accounts = {"writer": Account.with_token(TOKENS["writer"], write=["lab/slow"])}
     write_accounts(tmp_path / "accounts.json", accounts)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -613,7 +616,7 @@ def test_a_request_that_takes_too_long_is_ended(
 
 def in_process(root: Path, path: str, body: bytes) -> httpx.Response:
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app.build(root, root / "accounts.json"))
+        transport = httpx.ASGITransport(app.build_application(root, root / "accounts.json"))
         credentials = ("writer", TOKENS["writer"])
         async with httpx.AsyncClient(transport=transport, auth=credentials) as asking:
             return await asking.post(f"http://lab{path}", content=body)
@@ -630,11 +633,11 @@ def alive(pid: int) -> bool:
 
 
 def test_creating_twice_changes_nothing(tmp_path: Path) -> None:
-    first = repositories.create(tmp_path, "lab/data")
+    first = repositories.create_repository(tmp_path, "lab/data")
     made = first.stat().st_ino
-    assert repositories.create(tmp_path, "lab/data") == first
+    assert repositories.create_repository(tmp_path, "lab/data") == first
     assert first.stat().st_ino == made
-    assert repositories.existing(tmp_path) == ["lab/data"]
+    assert repositories.list_names(tmp_path) == ["lab/data"]
     assert must(["config", "receive.denyNonFastForwards"], first) == "true"
     assert must(["symbolic-ref", "HEAD"], first) == "refs/heads/main"
     assert not (first / "hooks").exists()
@@ -644,14 +647,16 @@ def test_an_unfinished_creation_is_done_anew(tmp_path: Path) -> None:
     unfinished = tmp_path / "lab" / ".data.git.new-abc"
     unfinished.mkdir(parents=True)
     (unfinished / "HEAD").touch()
-    assert repositories.existing(tmp_path) == []
-    repositories.create(tmp_path, "lab/data")
+    assert repositories.list_names(tmp_path) == []
+    repositories.create_repository(tmp_path, "lab/data")
     assert names(tmp_path / "lab") == ["data.git"]
 
 
 def test_eight_creations_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = set(pool.map(lambda _: repositories.create(tmp_path, "lab/data"), range(8)))
+        made = set(
+            pool.map(lambda _: repositories.create_repository(tmp_path, "lab/data"), range(8))
+        )
     assert len(made) == 1
     assert names(tmp_path / "lab") == ["data.git"]
 
@@ -659,7 +664,7 @@ def test_eight_creations_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "data", "../data", "lab/..", "lab/.x", "a/b/c", "lab/x\n"])
 def test_bad_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="OWNER/NAME"):
-        repositories.create(tmp_path, name)
+        repositories.create_repository(tmp_path, name)
 
 
 # --- The web view

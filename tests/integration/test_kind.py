@@ -18,7 +18,7 @@ from lab.cluster.api import Cluster
 from lab.errors import LabError, NotRunningError
 from lab.home import processes
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.control import Control
 from tests.support.control.pods import Pods
 
@@ -77,17 +77,17 @@ def test_a_second_up_changes_nothing(lab: Lab, pods: Pods) -> None:
     before = shape()
     assert kind.up(replace(pods.config, dataset=None)) == lab
     assert shape() == before
-    assert len(chart.releases(pods.cluster, "status=deployed")) == 1
-    assert not chart.releases(pods.cluster, "status=superseded")
+    assert len(chart.list_release_secrets(pods.cluster, "status=deployed")) == 1
+    assert not chart.list_release_secrets(pods.cluster, "status=superseded")
 
 
 def test_a_forward_that_breaks_is_mended_by_itself(lab: Lab, pods: Pods) -> None:
     for workload in workloads.DOORS:
-        supervisor = processes.find(pods.config, workload.name)
+        supervisor = processes.find_process(pods.config, workload.name)
         assert supervisor
         for child in supervisor.children(recursive=True):
             child.send_signal(signal.SIGKILL)
-    until(partial(every_server_answers, lab), what="each server", timeout=120)
+    wait_until(partial(every_server_answers, lab), what="each server", timeout=120)
 
 
 def every_server_answers(lab: Lab) -> None:
@@ -121,13 +121,13 @@ def refuse_strays(pods: Pods) -> None:
     with pytest.raises(LabError, match="ConnectionRefusedError"):
         pods.cluster.execute(workloads.AIRFLOW, "airflow-scheduler-0", ["python", "-c", ask])
     with pytest.raises(LabError, match="Connection refused"):
-        node.inside(pods.config, "bash", "-c", f"exec 3<>/dev/tcp/{address}/9000")
+        node.run_inside(pods.config, "bash", "-c", f"exec 3<>/dev/tcp/{address}/9000")
 
 
 def test_down_keeps_the_data_and_up_brings_it_back(lab: Lab, pods: Pods) -> None:
     before = lab.history()
     assert kind.down(pods.config) >= 1
-    assert node.state(pods.config) == "exited"
+    assert node.read_state(pods.config) == "exited"
     with pytest.raises(NotRunningError, match="no minio, gitea"):
         kind.connect(pods.config)
     again = kind.up(replace(pods.config, dataset=None))

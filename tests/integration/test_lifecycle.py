@@ -17,7 +17,7 @@ import pytest
 from lab.backends.embedded.services.seaweedfs import SOCKET_FOLDERS
 from lab.client.runs import STAGING_BUNDLE
 from lab.config import Config
-from lab.delivery.publish import dag_files
+from lab.delivery.publish import find_dag_files
 from lab.home import ports, processes, state
 
 ENV_KEYS = {
@@ -45,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """The place of a lab that is ended and removed whatever a test leaves."""
     config = Config(home=tmp_path_factory.mktemp("lifecycle") / "lab")
     yield config
-    processes.end_all(config)
+    processes.terminate_all(config)
 
 
 def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def pids(config: Config) -> dict[str, int]:
 
 def sockets(config: Config) -> list[Path]:
     """SeaweedFS's sockets outside `.lab/` that belong to this lab's ports."""
-    known = state.read(config)
+    known = state.read_state(config)
     numbers = (
         {str(n + more) for n in known.ports.values() for more in (0, 10_000)} if known else set()
     )
@@ -99,7 +99,7 @@ def knows_every_dag(config: Config) -> None:
     """What `up` has published can be run as soon as it has ended."""
     lines = [line.split(maxsplit=1) for line in lab(config, "status").stdout.splitlines()]
     (names,) = (words[1] for words in lines if words[0] == STAGING_BUNDLE)
-    assert [f"{name}.py" for name in names.split(", ")] == dag_files(config.tree / "dags")
+    assert [f"{name}.py" for name in names.split(", ")] == find_dag_files(config.tree / "dags")
 
 
 def test_up_again_changes_nothing(config: Config) -> None:
@@ -157,13 +157,13 @@ def test_a_dead_service_is_told_and_started_again(config: Config) -> None:
 
 
 def test_down_leaves_no_process_no_port_and_no_socket(config: Config) -> None:
-    known = state.read(config)
+    known = state.read_state(config)
     assert known is not None
     os.kill(pids(config)["seaweedfs"], signal.SIGKILL)
     assert lab(config, "down").returncode == 0
-    assert not processes.strays(config)
+    assert not processes.list_processes(config)
     assert not sockets(config)
-    assert not [number for number in known.ports.values() if not ports.free(number)]
+    assert not [number for number in known.ports.values() if not ports.is_free(number)]
     assert config.home.exists()
 
 
@@ -176,6 +176,6 @@ def test_a_lab_that_was_ended_comes_back_with_its_data(config: Config) -> None:
 def test_purge_leaves_nothing_at_all(config: Config) -> None:
     assert lab(config, "down", "--purge").returncode == 0
     assert not config.home.exists()
-    assert not processes.strays(config)
+    assert not processes.list_processes(config)
     assert lab(config, "down").returncode == 0
     assert not config.home.exists()

@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 from packaging.version import Version
 
-from lab.backends.kind import backend as kind
+from lab.backends.kind import stores
 from lab.backends.kind.doctor import MEMORY
 from lab.client import git
 from lab.cluster import images
@@ -27,7 +27,9 @@ from tests.support.pods import (
     Peer,
     Rule,
     can_write_temporary_files,
-    change,
+    compute_resource,
+    find_offenders,
+    find_secret_keys,
     gains_no_privileges,
     has_a_pinned_image,
     has_a_read_only_root,
@@ -37,28 +39,26 @@ from tests.support.pods import (
     is_probed_while_it_lives,
     is_task,
     keeps_off_the_host,
-    offenders,
+    parse_quantity,
     permits,
-    quantity,
-    references,
     selects,
-    short,
-    sum_of,
-    takes,
+    set_value,
+    short_name,
+    sum_resource,
 )
 from tests.support.renderings import (
     NAMES,
     Object,
     Pod,
+    airflow_cfg,
+    find_object,
     namespace_of,
     objects,
-    of_kind,
+    objects_of_kind,
     pods,
     render,
     rendering,
-    settings,
-    site_on_kind,
-    the,
+    temporary_site,
     worker_pod,
 )
 
@@ -72,7 +72,7 @@ MOST_CPU = 1.0  # core, of a lab on a machine that has two
 
 def version() -> str:
     """The node's version of Kubernetes, or the newest that the schemas know."""
-    node = Version(images.locked()["node"].tag)
+    node = Version(images.read_lock()["node"].tag)
     return str(min(node, Version(kubernetes_validate.latest_version())))
 
 
@@ -106,7 +106,7 @@ def test_a_rendering_is_the_same_each_time(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_every_container(name: str, rule: Rule) -> None:
-    assert not offenders(rule, pods(name))
+    assert not find_offenders(rule, pods(name))
 
 
 def test_every_container_is_looked_at() -> None:
@@ -159,9 +159,9 @@ CHANGES: tuple[tuple[Rule, str, object], ...] = (
 def test_a_container_that_breaks_a_rule_is_found(rule: Rule, path: str, value: object) -> None:
     (minio,) = (pod for pod in pods("overlay") if pod.name.endswith(" minio"))
     broken = replace(minio, spec=copy.deepcopy(minio.spec))
-    assert not offenders(rule, [broken])
-    change(broken.spec, path, value)
-    assert offenders(rule, [broken]) == ["overlay: StatefulSet minio, container minio"]
+    assert not find_offenders(rule, [broken])
+    set_value(broken.spec, path, value)
+    assert find_offenders(rule, [broken]) == ["overlay: StatefulSet minio, container minio"]
 
 
 # --- How much of the machine ----------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_container_that_breaks_a_rule_is_found(rule: Rule, path: str, value: o
 def parallelism() -> int:
     """How many tasks run at a time."""
     parser = configparser.RawConfigParser()
-    parser.read_string(settings())
+    parser.read_string(airflow_cfg())
     return int(parser["core"]["parallelism"])
 
 
@@ -187,8 +187,8 @@ def four_tasks(side: str, what: str) -> float:
     trainings = [pod for pod in tasks() if pod.name.endswith("training")]
     others = [pod for pod in tasks() if pod not in trainings]
     assert (len(trainings), len(others)) == (1, 3)
-    alone = takes(trainings[0], side, what)
-    return alone + (parallelism() - 1) * max(takes(pod, side, what) for pod in others)
+    alone = compute_resource(trainings[0], side, what)
+    return alone + (parallelism() - 1) * max(compute_resource(pod, side, what) for pod in others)
 
 
 def test_four_tasks_run_at_a_time() -> None:
@@ -197,10 +197,10 @@ def test_four_tasks_run_at_a_time() -> None:
 
 def test_a_lab_at_work_stays_within_the_memory_that_the_doctor_asks_for() -> None:
     """Were each container at its limit, four steps among them."""
-    served = [pod for pod in pods("overlay", "chart") if not pod.ends]
+    served = [pod for pod in pods("overlay", "chart") if not pod.ends_by_itself]
     (step,) = (pod for pod in tasks() if pod.name.endswith("PodTemplate step"))
-    needs = {pod.name: takes(pod, "limits", "memory") / 2**20 for pod in served}
-    needs["steps"] = parallelism() * takes(step, "limits", "memory") / 2**20
+    needs = {pod.name: compute_resource(pod, "limits", "memory") / 2**20 for pod in served}
+    needs["steps"] = parallelism() * compute_resource(step, "limits", "memory") / 2**20
     assert len(served) == 7
     assert sum(needs.values()) <= MEMORY / 2**20 == 6 * 1024, needs
 
@@ -208,7 +208,7 @@ def test_a_lab_at_work_stays_within_the_memory_that_the_doctor_asks_for() -> Non
 @pytest.mark.parametrize("airflow", ["chart", "git-sync"])
 def test_a_lab_at_work_asks_for_one_core_at_most(airflow: str) -> None:
     stays = [pod for pod in pods("overlay", airflow) if not is_task(pod)]
-    asked = sum_of(stays, "requests", "cpu") + four_tasks("requests", "cpu")
+    asked = sum_resource(stays, "requests", "cpu") + four_tasks("requests", "cpu")
     assert 0.1 < asked <= MOST_CPU
 
 
@@ -223,13 +223,13 @@ def claims(namespace: str) -> int:
 @pytest.mark.parametrize("airflow", ["chart", "git-sync"])
 @pytest.mark.parametrize("namespace", ["airflow", "stores"])
 def test_a_quota_leaves_room_for_a_lab_at_work(namespace: str, airflow: str) -> None:
-    quota = the("ResourceQuota", namespace, "overlay")["spec"]["hard"]
+    quota = find_object("ResourceQuota", namespace, "overlay")["spec"]["hard"]
     inside = [pod for pod in pods("overlay", airflow) if pod.namespace == namespace]
     stays = [pod for pod in inside if not is_task(pod)]
     tasks_here = int(any(map(is_task, inside)))
     for side in ("limits", "requests"):
-        wanted = sum_of(stays, side, "memory") + tasks_here * four_tasks(side, "memory")
-        assert 0 < wanted <= quantity(quota[f"{side}.memory"]), (side, wanted / 2**20)
+        wanted = sum_resource(stays, side, "memory") + tasks_here * four_tasks(side, "memory")
+        assert 0 < wanted <= parse_quantity(quota[f"{side}.memory"]), (side, wanted / 2**20)
     assert len(stays) + tasks_here * parallelism() <= int(quota["pods"])
     assert 0 < claims(namespace) <= int(quota["persistentvolumeclaims"])
 
@@ -246,7 +246,7 @@ def peer(name: str) -> Peer:
     found = {
         (pod.namespace, tuple(sorted(pod.labels.items())))
         for pod in pods("overlay", "chart")
-        if short(pod) == name
+        if short_name(pod) == name
     }
     ((namespace, labels),) = found
     return Peer(namespace, dict(labels))
@@ -262,7 +262,7 @@ def reaches(policies: list[Object], one: str, other: str, number: int, over: str
 
 def policies_applied() -> list[Object]:
     """The policies of a lab, the caller's own."""
-    return copy.deepcopy(of_kind("NetworkPolicy", "overlay", "chart"))
+    return copy.deepcopy(objects_of_kind("NetworkPolicy", "overlay", "chart"))
 
 
 CLONING = ("scheduler", "worker", "dag-processor")  # what runs DAGs' code needs it from git
@@ -338,7 +338,8 @@ def test_a_namespace_denies_whatever_nothing_allows(namespace: str) -> None:
 
 def test_every_namespace_denies_and_is_restricted() -> None:
     found = {
-        o["metadata"]["name"]: o["metadata"]["labels"] for o in of_kind("Namespace", "overlay")
+        o["metadata"]["name"]: o["metadata"]["labels"]
+        for o in objects_of_kind("Namespace", "overlay")
     }
     assert set(found) == {"airflow", "stores"} == {namespace_of(p) for p in policies_applied()}
     levels = [labels["pod-security.kubernetes.io/enforce"] for labels in found.values()]
@@ -363,12 +364,12 @@ def test_a_wrong_policy_is_found(
     found = policies_applied()
     assert reaches(found, *way)
     (wrong,) = (one for one in found if one["metadata"]["name"] == policy)
-    change(wrong["spec"], path, value)
+    set_value(wrong["spec"], path, value)
     assert not reaches(found, *way)
 
 
 def services() -> list[Object]:
-    return of_kind("Service", "overlay", "chart")
+    return objects_of_kind("Service", "overlay", "chart")
 
 
 def test_every_service_has_a_pod_that_listens() -> None:
@@ -379,13 +380,15 @@ def test_every_service_has_a_pod_that_listens() -> None:
         (o["metadata"]["name"], port["port"])
         for o in services()
         for port in o["spec"]["ports"]
-        if not any(listens(pod, o, port) for pod in pods("overlay", "chart") if not pod.ends)
+        if not any(
+            listens(pod, o, port) for pod in pods("overlay", "chart") if not pod.ends_by_itself
+        )
     ]
     assert not lost
 
 
 def listens(pod: Pod, service: Object, port: Object) -> bool:
-    opened = {p["containerPort"] for c in pod.staying for p in c.get("ports") or []}
+    opened = {p["containerPort"] for c in pod.staying_containers for p in c.get("ports") or []}
     return (
         pod.namespace == namespace_of(service)
         and selects({"matchLabels": service["spec"]["selector"]}, pod.labels)
@@ -397,7 +400,7 @@ def listens(pod: Pod, service: Object, port: Object) -> bool:
 
 
 def roles() -> list[Object]:
-    return of_kind("Role")
+    return objects_of_kind("Role")
 
 
 def words(role: Object) -> Iterator[str]:
@@ -425,7 +428,7 @@ def test_no_role_has_a_wildcard_or_leads_to_more() -> None:
 def test_a_role_is_bound_to_named_accounts_only() -> None:
     bound = {
         (subject["kind"], subject["name"], subject.get("namespace"))
-        for binding in of_kind("RoleBinding")
+        for binding in objects_of_kind("RoleBinding")
         for subject in binding["subjects"]
     }
     accounts = ("airflow-scheduler", "airflow-worker", "airflow-api-server")
@@ -434,14 +437,14 @@ def test_a_role_is_bound_to_named_accounts_only() -> None:
 
 def test_a_binding_names_a_role_that_is_there() -> None:
     there = {role["metadata"]["name"] for role in roles()}
-    assert {binding["roleRef"]["name"] for binding in of_kind("RoleBinding")} == there
+    assert {binding["roleRef"]["name"] for binding in objects_of_kind("RoleBinding")} == there
 
 
 def test_a_step_has_an_account_without_a_role_or_a_token() -> None:
     templates = [pod for pod in pods("overlay") if "PodTemplate" in pod.name]
     assert len(templates) == 3
     for step in templates:
-        account = the("ServiceAccount", step.spec["serviceAccountName"], "overlay")
+        account = find_object("ServiceAccount", step.spec["serviceAccountName"], "overlay")
         assert account["metadata"]["name"] == "airflow-step"
         assert account["automountServiceAccountToken"] is False
         assert step.spec["automountServiceAccountToken"] is False
@@ -449,10 +452,10 @@ def test_a_step_has_an_account_without_a_role_or_a_token() -> None:
 
 def test_every_account_that_a_pod_has_is_one_of_the_manifests() -> None:
     """The chart makes none: a pod of a wrong name would have the rights of nobody, or never run."""
-    there = {o["metadata"]["name"] for o in of_kind("ServiceAccount", "overlay")}
+    there = {o["metadata"]["name"] for o in objects_of_kind("ServiceAccount", "overlay")}
     used = {pod.spec.get("serviceAccountName") for pod in pods() if pod.namespace == "airflow"}
     assert used == there
-    assert not of_kind("ServiceAccount", "chart", "git-sync")
+    assert not objects_of_kind("ServiceAccount", "chart", "git-sync")
 
 
 def test_a_pod_without_an_account_has_no_token() -> None:
@@ -466,52 +469,54 @@ def test_a_pod_without_an_account_has_no_token() -> None:
 
 def test_only_who_hears_of_pushes_knows_their_secret() -> None:
     knowing = {
-        short(pod)
+        short_name(pod)
         for pod in pods("overlay", "chart")
-        if ("push-secret", "secret") in references(pod.spec)
+        if ("push-secret", "secret") in find_secret_keys(pod.spec)
     }
     assert knowing == {"api-server"}
 
 
 def test_only_what_clones_the_other_teams_repository_has_its_key() -> None:
     having = {
-        short(pod)
+        short_name(pod)
         for pod in pods("overlay", "chart")
         for volume in pod.spec.get("volumes", ())
         if volume.get("secret", {}).get("secretName") == "team-a-ssh"
     }
     assert having == set(CLONING)
-    with site_on_kind() as site:
-        secret = kind.team_a_ssh(site.config)
+    with temporary_site() as site:
+        secret = stores.team_a_ssh(site.config)
     extra = json.loads(secret["connection"])["extra"]
-    named = [extra["key_file"], extra["ssh_config_file"], f"{kind.SSH_FOLDER}/known-hosts"]
-    assert named == [f"{kind.SSH_FOLDER}/{name}" for name in ("key", "config", "known-hosts")]
+    named = [extra["key_file"], extra["ssh_config_file"], f"{stores.SSH_FOLDER}/known-hosts"]
+    assert named == [f"{stores.SSH_FOLDER}/{name}" for name in ("key", "config", "known-hosts")]
     assert named[2] in secret["config"]
     assert "PRIVATE" not in secret["connection"]
 
 
 def test_gitea_may_call_whom_the_lab_tells_it_to_and_nobody_else() -> None:
-    called = urlsplit(kind.RECEIVER)
-    allowed = the("ConfigMap", "gitea", "overlay")["data"]["GITEA__webhook__ALLOWED_HOST_LIST"]
+    called = urlsplit(stores.RECEIVER)
+    allowed = find_object("ConfigMap", "gitea", "overlay")["data"][
+        "GITEA__webhook__ALLOWED_HOST_LIST"
+    ]
     assert allowed == called.hostname
     name, namespace, *_ = allowed.split(".")
-    (port,) = the("Service", name, "chart")["spec"]["ports"]
+    (port,) = find_object("Service", name, "chart")["spec"]["ports"]
     assert (namespace, port["port"]) == ("airflow", called.port)
 
 
 def test_every_secret_that_a_pod_asks_for_is_one_that_the_lab_writes() -> None:
-    with site_on_kind() as site:
+    with temporary_site() as site:
         written = {
             (namespace, name): set(values)
-            for (namespace, name), values in kind.random_secrets(site).items()
+            for (namespace, name), values in stores.lab_secrets(site).items()
         }
-    tokens = set(git.sync_keys("user", "password"))
+    tokens = set(git.git_sync_keys("user", "password"))
     written["airflow", "git-credentials"] = tokens
     written["airflow", "pipelines-credentials"] = {*tokens, "connection"}
     asked = {
         (namespace_of(entry), name, key)
         for entry in objects("overlay", "git-sync")
-        for name, key in references(entry)
+        for name, key in find_secret_keys(entry)
     }
     assert ("airflow", "team-a-ssh", "connection") in asked
     assert len(asked) > 10

@@ -17,11 +17,12 @@ from minio.error import MinioAdminException
 
 from lab.backends.kind import minio
 from lab.client import s3
+from lab.cluster.forward import check_answer
 from lab.errors import AccessError, ServiceError
 from lab.layout import BUCKET
 from lab.model import Access
-from lab.wait import NotYet, until
-from tests.support.needs import built_image
+from lab.wait import wait_until
+from tests.support.needs import ensure_image
 
 pytestmark = pytest.mark.kind
 
@@ -55,7 +56,7 @@ class Server:
         given = dict.fromkeys((one.name for one in fields(Access)), "")
         given |= {"s3_endpoint": self.url, "s3_access_key": key, "s3_secret_key": secret}
         given["s3_region"] = s3.REGION
-        return s3.client(Access(**given))
+        return s3.create_client(Access(**given))
 
     @property
     def root(self) -> Any:
@@ -67,7 +68,7 @@ class Server:
 
     @property
     def administration(self) -> Any:
-        return minio.administration(self.url, ROOT, self.password)
+        return minio.admin_client(self.url, ROOT, self.password)
 
     def versions(self, key: str) -> list[bytes]:
         """The contents of all versions of an object, the newest first."""
@@ -82,7 +83,7 @@ class Server:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
     """A fresh MinIO, nothing prepared."""
-    name, password = built_image("minio"), secrets.token_urlsafe(24)
+    name, password = ensure_image("minio"), secrets.token_urlsafe(24)
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 
@@ -96,7 +97,7 @@ def running() -> Iterator[Server]:
     cast("dict[str, Any]", container.ports)[f"{PORT}/tcp"] = ("127.0.0.1", None)
     with container:
         url = f"http://127.0.0.1:{container.get_exposed_port(PORT)}"
-        until(lambda: minio.healthy(url), what="MinIO", timeout=60)
+        wait_until(lambda: check_answer(f"{url}/minio/health/live"), what="MinIO", timeout=60)
         yield Server(url, password)
 
 
@@ -106,7 +107,7 @@ def new(running: Server) -> Server:
     root = running.administration
     for user in json.loads(root.user_list()):
         root.user_remove(user)
-    if minio.known(root.policy_info, minio.POLICY):
+    if minio.find_by_name(root.policy_info, minio.POLICY):
         root.policy_remove(minio.POLICY)
     number = next(serial)
     return replace(running, bucket=f"bucket-{number}", key=f"steps-{number}")
@@ -170,10 +171,12 @@ def test_a_call_that_was_killed_is_completed(
 def prove_prepared(server: Server) -> None:
     versioning = server.root.get_bucket_versioning(Bucket=server.bucket)
     assert versioning["Status"] == "Enabled"
-    user = minio.known(server.administration.user_info, server.key)
+    user = minio.find_by_name(server.administration.user_info, server.key)
     assert user and (user["policyName"], user["status"]) == (minio.POLICY, "enabled")
-    policy = minio.known(server.administration.policy_info, minio.POLICY)
-    assert policy and minio.canonical(policy) == minio.canonical(minio.policy(server.bucket))
+    policy = minio.find_by_name(server.administration.policy_info, minio.POLICY)
+    assert policy and minio.canonical_statements(policy) == minio.canonical_statements(
+        minio.step_policy(server.bucket)
+    )
     assert server.steps.list_objects_v2(Bucket=server.bucket)["KeyCount"] == 0
 
 
@@ -267,7 +270,7 @@ def test_a_step_changes_nothing_about_the_bucket(server: Server) -> None:
     suspended = {"Status": "Suspended"}
     steps = server.steps
     refused(steps.put_bucket_versioning, Bucket=BUCKET, VersioningConfiguration=suspended)
-    refused(steps.put_bucket_policy, Bucket=BUCKET, Policy=json.dumps(minio.policy(BUCKET)))
+    refused(steps.put_bucket_policy, Bucket=BUCKET, Policy=json.dumps(minio.step_policy(BUCKET)))
     refused(steps.create_bucket, Bucket="a-bucket-of-its-own")
 
 
@@ -282,7 +285,7 @@ def test_a_step_reaches_no_other_bucket(server: Server) -> None:
 
 
 def test_a_step_administers_nothing_not_even_its_own_key(server: Server) -> None:
-    steps = minio.administration(server.url, server.key, server.secret)
+    steps = minio.admin_client(server.url, server.key, server.secret)
     for call in (
         steps.info,
         steps.user_list,
@@ -306,8 +309,8 @@ def test_a_wrong_password_is_an_access_error(server: Server, bucket: str) -> Non
 
 
 def test_a_key_that_is_not_the_owners_is_an_access_error(server: Server) -> None:
-    with pytest.raises(AccessError), minio.answers_known():
-        minio.administration(server.url, server.key, server.secret).info()
+    with pytest.raises(AccessError), minio.translating_errors():
+        minio.admin_client(server.url, server.key, server.secret).info()
 
 
 def test_an_impossible_key_is_a_service_error(server: Server) -> None:
@@ -318,8 +321,6 @@ def test_an_impossible_key_is_a_service_error(server: Server) -> None:
 
 def test_a_server_that_is_not_there() -> None:
     nobody = Server("http://127.0.0.1:9", "some-password")
-    with pytest.raises(NotYet):
-        minio.healthy(nobody.url)
     with pytest.raises(ServiceError, match="does not answer") as caught:
         nobody.prepare()
     assert nobody.password not in caught.value.what

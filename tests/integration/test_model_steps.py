@@ -21,7 +21,7 @@ from lab.dataset.employees import write_employees
 from model_steps import publish, records, schema
 from model_steps.request import Request
 from model_steps.schema import Schema
-from tests.support.steps import MEASURE, dvc
+from tests.support.steps import MEASURE, run_dvc
 from tests.support.stores import DAG_VERSION, PATH, md5_of, new_project
 from tests.support.training import (
     CONF,
@@ -31,10 +31,10 @@ from tests.support.training import (
     RECORDS,
     SCHEMA,
     STEPS,
-    first,
-    made_by,
-    published,
-    training,
+    first_records,
+    list_training_runs,
+    new_training,
+    read_published,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def employees(whole: bytes) -> bytes:
     """The first records of it: enough to learn something from."""
-    return first(whole, RECORDS)
+    return first_records(whole, RECORDS)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def first_model(
     """A repository with a model, which a run has just published. Nothing may be pushed to it."""
     project = copied(template, tmp_path_factory.mktemp("first"))
     project.replace_dataset(employees)
-    training(project).must(*STEPS)
+    new_training(project).run_steps(*STEPS)
     return project
 
 
@@ -91,18 +91,18 @@ def copied(other: Project, folder: Path) -> Project:
 
 
 def dataset_commit(project: Project) -> str:
-    return versions.history(project.lab, "main")[0].commit
+    return versions.read_history(project.lab, "main")[0].commit
 
 
 # --- A run ----------------------------------------------------------------------------------------
 
 
 def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
-    before = project.commits()[-1]
-    run = replace(training(project), fresh=True)
-    run.must(*STEPS)
-    after = project.commits()[-1]
-    found = published(project)
+    before = project.list_commits()[-1]
+    run = replace(new_training(project), fresh=True)
+    run.run_steps(*STEPS)
+    after = project.list_commits()[-1]
+    found = read_published(project)
     assert (after.parents, found.commit) == ((before.hash,), after.hash)
     assert found.trailers == {
         "Run-Id": run.id,
@@ -117,7 +117,7 @@ def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
     changed = project.git("show", "--name-status", "--format=%an", after.hash).split()
     names = ("dvc.yaml", "models/.gitignore", f"{MODEL}.dvc", METRICS, SCHEMA)
     assert changed == [DAG, *(word for name in names for word in ("A", name))]
-    assert project.left() == []
+    assert project.list_leftovers() == []
     body = project.stores.client.get_object(Bucket=layout.BUCKET, Key=RESULT)["Body"]
     assert json.loads(body.read()) == {
         "run_id": run.id,
@@ -131,7 +131,7 @@ def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
 def test_the_metrics_say_how_good_the_model_is_on_records_it_never_saw(
     first_model: Project, employees: bytes
 ) -> None:
-    found = published(first_model)
+    found = read_published(first_model)
     rows = [line.split(",") for line in employees.decode().splitlines()]
     header, held_out = rows[0], [row for row in rows[1:] if row[-1] == "test"]
     columns = found.schema["features"]
@@ -158,65 +158,71 @@ def loaded(content: bytes) -> Any:
 def test_anybody_can_pull_a_model_and_see_its_metrics(first_model: Project, tmp_path: Path) -> None:
     project, clone = first_model, tmp_path / "clone"
     project.git("clone", "--quiet", project.lab.git_url, clone, cwd=tmp_path)
-    dvc(clone, project, "pull")
-    found = published(project)
+    run_dvc(clone, project, "pull")
+    found = read_published(project)
     assert (clone / MODEL).read_bytes() == found.content
-    shown = json.loads(dvc(clone, project, "metrics", "show", "--json"))
+    shown = json.loads(run_dvc(clone, project, "metrics", "show", "--json"))
     (files,) = (part["data"] for part in shown.values())
     assert files[METRICS]["data"]["roc_auc"] == found.metrics["roc_auc"]
-    assert "up to date" in dvc(clone, project, "status")
+    assert "up to date" in run_dvc(clone, project, "status")
     assert project.git("status", "--porcelain", cwd=clone) == ""
 
 
 def test_the_same_data_and_seed_make_the_same_model(modelled: Project) -> None:
-    found = [published(modelled)]
+    found = [read_published(modelled)]
     for seed in (CONF["SEED"], "8"):
-        training(modelled, SEED=seed).must(*STEPS)
-        found.append(published(modelled))
+        new_training(modelled, SEED=seed).run_steps(*STEPS)
+        found.append(read_published(modelled))
     same, again, other = found
     assert (same.content, same.metrics) == (again.content, again.metrics)
     assert same.commit != again.commit
     assert same.content != other.content
-    assert len(made_by(modelled)) == 3
+    assert len(list_training_runs(modelled)) == 3
 
 
 def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employees: bytes) -> None:
     older = dataset_commit(project)
-    project.replace_dataset(first(whole, RECORDS + 500))
-    project.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
-    newer = project.commits()[-2].hash
+    project.replace_dataset(first_records(whole, RECORDS + 500))
+    project.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+    newer = project.list_commits()[-2].hash
     for asked, made, content in (
         (older, older, employees),
         (older[:7], older, employees),
-        ("main", newer, first(whole, RECORDS + 500)),  # and not the commit that changed the README
+        (
+            "main",
+            newer,
+            first_records(whole, RECORDS + 500),
+        ),  # and not the commit that changed the README
     ):
-        training(project, DATA_COMMIT=asked).must(*STEPS)
-        trailers = published(project).trailers
+        new_training(project, DATA_COMMIT=asked).run_steps(*STEPS)
+        trailers = read_published(project).trailers
         assert (trailers["Data-Commit"], trailers["Data-Md5"]) == (made, md5_of(content))
-    assert project.commits()[-1].md5 == md5_of(first(whole, RECORDS + 500)), "the newest data stays"
+    assert project.list_commits()[-1].md5 == md5_of(first_records(whole, RECORDS + 500)), (
+        "the newest data stays"
+    )
 
 
 def test_models_change_nothing_of_the_dataset_s_line(modelled: Project) -> None:
-    before = versions.history(modelled.lab, "main~1")
-    assert versions.history(modelled.lab, "main") == before
-    modelled.run().must("pull", "modify", "push")
-    training(modelled).must(*STEPS)
-    after = versions.history(modelled.lab, "main")
+    before = versions.read_history(modelled.lab, "main~1")
+    assert versions.read_history(modelled.lab, "main") == before
+    modelled.run().run_steps("pull", "modify", "push")
+    new_training(modelled).run_steps(*STEPS)
+    after = versions.read_history(modelled.lab, "main")
     assert after[1:] == before
-    assert published(modelled).trailers["Data-Commit"] == after[0].commit
+    assert read_published(modelled).trailers["Data-Commit"] == after[0].commit
 
 
 def test_the_lab_reads_the_newest_model(modelled: Project) -> None:
-    found = published(modelled)
-    modelled.run().must("pull", "modify", "push")
-    model = versions.model(modelled.lab, "main")
+    found = read_published(modelled)
+    modelled.run().run_steps("pull", "modify", "push")
+    model = versions.read_model(modelled.lab, "main")
     assert (model.commit, model.md5) == (found.commit, md5_of(found.content))
     assert model.size == len(found.content)
     assert (model.metrics, model.trailers) == (found.metrics, found.trailers)
     assert model.data_commit == found.trailers["Data-Commit"]
-    with versions.checkout(modelled.lab, "main", MODEL, PATH) as checkout:
+    with versions.temporary_checkout(modelled.lab, "main", MODEL, PATH) as checkout:
         assert checkout.read(MODEL) == found.content
-        assert md5_of(checkout.read(PATH)) == modelled.commits()[-1].md5
+        assert md5_of(checkout.read(PATH)) == modelled.list_commits()[-1].md5
 
 
 def put(path: Path, text: str) -> None:
@@ -231,7 +237,7 @@ PLACES = [
     ("prepare", "after", "model_steps.records:split"),
     ("prepare", "before", "dataset_steps.workspace:Workspace.record"),
     ("prepare", "after", "dataset_steps.workspace:Workspace.record"),
-    ("train", "after", "model_steps.train:fitted"),
+    ("train", "after", "model_steps.train:fit_pipeline"),
     ("train", "after", "model_steps.model:dump"),
     ("train", "after", "dataset_steps.workspace:Workspace.record"),
     ("validate", "before", "dataset_steps.workspace:Workspace.record"),
@@ -241,100 +247,108 @@ PLACES = [
     ("publish", "after", "dataset_steps.pointer:write"),
     ("publish", "after", "dataset_steps.repository:commit"),
     ("publish", "after", "dataset_steps.repository:push"),
-    ("publish", "after", "model_steps.publish:tell"),
+    ("publish", "after", "model_steps.publish:write_result"),
     ("publish", "before", "dataset_steps.workspace:Workspace.remove"),
     ("publish", "after", "dataset_steps.workspace:Workspace.clear"),
 ]
 
 
 def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project) -> None:
-    run = training(project, SEED="11")  # of which no other test has stored the model
+    run = new_training(project, SEED="11")  # of which no other test has stored the model
     for step in STEPS:
         for _, when, place in (p for p in PLACES if p[0] == step):
-            run.killed(step, when, place)
-            assert len(made_by(project)) <= 1
-            if made_by(project):
-                published(project)
-        run.must(step)
-    assert made_by(project) == [run.id]
-    published(project)
+            run.kill_step(step, when, place)
+            assert len(list_training_runs(project)) <= 1
+            if list_training_runs(project):
+                read_published(project)
+        run.run_steps(step)
+    assert list_training_runs(project) == [run.id]
+    read_published(project)
     assert not run.folder.exists()
 
 
 def test_every_step_can_be_repeated(project: Project) -> None:
-    run = training(project)
-    run.must("prepare")
-    assert "already prepared" in run.must("prepare")
-    run.must("train")
-    assert "already trained" in run.must("train")
-    said = run.must("validate")
-    assert run.must("validate") == said
-    run.must("publish")
+    run = new_training(project)
+    run.run_steps("prepare")
+    assert "already prepared" in run.run_steps("prepare")
+    run.run_steps("train")
+    assert "already trained" in run.run_steps("train")
+    said = run.run_steps("validate")
+    assert run.run_steps("validate") == said
+    run.run_steps("publish")
     tip = project.tip()
-    assert tip in run.must("publish")
-    run.must(*STEPS)  # as when somebody clears a finished run
-    assert (project.tip(), made_by(project), project.left()) == (tip, [run.id], [])
+    assert tip in run.run_steps("publish")
+    run.run_steps(*STEPS)  # as when somebody clears a finished run
+    assert (project.tip(), list_training_runs(project), project.list_leftovers()) == (
+        tip,
+        [run.id],
+        [],
+    )
 
 
 def test_no_commit_names_a_model_that_is_not_stored(project: Project) -> None:
-    run = training(project)
-    run.must("prepare", "train", "validate")
+    run = new_training(project)
+    run.run_steps("prepare", "train", "validate")
     tip, content = project.tip(), (run.folder / "model.joblib").read_bytes()
-    run.killed("publish", "after", "dataset_steps.remote:Remote.store")
-    assert project.stores.object(md5_of(content)) == content
+    run.kill_step("publish", "after", "dataset_steps.remote:Remote.store")
+    assert project.stores.read_object(md5_of(content)) == content
     assert project.tip() == tip
-    run.must("publish")
-    assert published(project).content == content
+    run.run_steps("publish")
+    assert read_published(project).content == content
 
 
 def test_a_branch_that_moves_during_the_push(project: Project) -> None:
-    run, other = training(project), project.elsewhere().run()
-    run.must("prepare", "train", "validate")
+    run, other = new_training(project), project.with_own_folder().run()
+    run.run_steps("prepare", "train", "validate")
     data = project.tip()
-    with run.held("publish", "dataset_steps.repository:push"):
-        project.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
-        other.must("pull", "modify", "push")
-    *_, readme, record, mine = project.commits()
+    with run.holding_step("publish", "dataset_steps.repository:push"):
+        project.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+        other.run_steps("pull", "modify", "push")
+    *_, readme, record, mine = project.list_commits()
     assert (record.parents, mine.parents) == ((readme.hash,), (record.hash,))
-    assert (record.trailers["Run-Id"], made_by(project)) == (other.id, [run.id])
-    assert published(project).trailers["Data-Commit"] == data
+    assert (record.trailers["Run-Id"], list_training_runs(project)) == (other.id, [run.id])
+    assert read_published(project).trailers["Data-Commit"] == data
     assert project.git("show", "main:README.md") == "# Data\n"
 
 
 def test_a_dataset_run_that_is_overtaken_by_a_model(project: Project) -> None:
-    run, other = training(project), project.elsewhere().run()
-    run.must("prepare", "train", "validate")
-    other.must("pull", "modify")
-    with other.held("push", "repository:push"):
-        run.must("publish")
-    *_, model, record = project.commits()
+    run, other = new_training(project), project.with_own_folder().run()
+    run.run_steps("prepare", "train", "validate")
+    other.run_steps("pull", "modify")
+    with other.holding_step("push", "repository:push"):
+        run.run_steps("publish")
+    *_, model, record = project.list_commits()
     assert (record.parents, model.trailers["Run-Id"]) == ((model.hash,), run.id)
-    assert published(project).content
+    assert read_published(project).content
 
 
 def test_two_runs_at_once_make_two_commits(project: Project) -> None:
-    run, other = training(project, SEED="1"), training(project.elsewhere(), SEED="2")
+    run, other = new_training(project, SEED="1"), new_training(project.with_own_folder(), SEED="2")
     for one in (run, other):
-        one.must("prepare", "train", "validate")
-    with run.held("publish", "dataset_steps.repository:push"):
-        other.must("publish")
-        first = published(project)
-    assert made_by(project) == [other.id, run.id]
-    assert published(project).content != first.content == published(project, "main~1").content
+        one.run_steps("prepare", "train", "validate")
+    with run.holding_step("publish", "dataset_steps.repository:push"):
+        other.run_steps("publish")
+        first = read_published(project)
+    assert list_training_runs(project) == [other.id, run.id]
+    assert (
+        read_published(project).content
+        != first.content
+        == read_published(project, "main~1").content
+    )
 
 
 def test_steps_out_of_order(project: Project) -> None:
-    tip, run = project.tip(), training(project)
+    tip, run = project.tip(), new_training(project)
     for step, task in (
         ("publish", "train_model"),
         ("validate", "prepare_features"),
         ("train", "prepare_features"),
     ):
-        assert f"nothing of {task}" in run.refused(step)
-    run.must("prepare")
-    assert "nothing of train_model" in run.refused("validate")
-    run.must("train")
-    assert "nothing of validate_model" in run.refused("publish")
+        assert f"nothing of {task}" in run.expect_refusal(step)
+    run.run_steps("prepare")
+    assert "nothing of train_model" in run.expect_refusal("validate")
+    run.run_steps("train")
+    assert "nothing of validate_model" in run.expect_refusal("publish")
     assert project.tip() == tip
 
 
@@ -342,28 +356,28 @@ def test_steps_out_of_order(project: Project) -> None:
 
 
 def test_a_model_below_the_threshold_is_not_published(modelled: Project) -> None:
-    kept = published(modelled)
-    run = training(modelled, THRESHOLD="0.95")
-    run.must("prepare", "train")
-    said = run.refused("validate")
+    kept = read_published(modelled)
+    run = new_training(modelled, THRESHOLD="0.95")
+    run.run_steps("prepare", "train")
+    said = run.expect_refusal("validate")
     assert f"roc_auc is {kept.metrics['roc_auc']} on" in said
     assert "below the threshold of 0.95" in said
-    assert "nothing of validate_model" in run.refused("publish")
-    assert published(modelled) == kept
+    assert "nothing of validate_model" in run.expect_refusal("publish")
+    assert read_published(modelled) == kept
 
 
 def test_a_model_that_was_changed_or_lost_is_not_read(project: Project) -> None:
-    run = training(project)
-    run.must("prepare", "train", "validate")
+    run = new_training(project)
+    run.run_steps("prepare", "train", "validate")
     tip, path = project.tip(), run.folder / "model.joblib"
     content = path.read_bytes()
     for wrong in (content[:-9], content[:-9] + bytes(9), b"", None):
         path.unlink() if wrong is None else path.write_bytes(wrong)
         for step in ("validate", "publish"):
-            assert "is not the one that was trained" in run.refused(step)
+            assert "is not the one that was trained" in run.expect_refusal(step)
     assert project.tip() == tip
-    run.must("train", "validate", "publish")
-    assert published(project).content == content
+    run.run_steps("train", "validate", "publish")
+    assert read_published(project).content == content
 
 
 @pytest.mark.parametrize("wrong", ["text", "version"])
@@ -371,46 +385,46 @@ def test_a_model_that_can_not_be_loaded(project: Project, wrong: str) -> None:
     """Its hash is right, but this scikit-learn can't read it."""
     import sklearn
 
-    run = training(project)
-    run.must("prepare", "train")
+    run = new_training(project)
+    run.run_steps("prepare", "train")
     path = run.folder / "model.joblib"
     version = sklearn.__version__.encode()
     content = b"no pickle" if wrong == "text" else path.read_bytes().replace(version, b"0.9.9")
     path.write_bytes(content)
     record = {"md5": md5_of(content), "size": len(content)}
     (run.folder / "trained.json").write_text(json.dumps(record))
-    said = run.refused("validate")
+    said = run.expect_refusal("validate")
     assert "can't be read" in said
     assert "clear train_model" in said
-    assert made_by(project) == []
+    assert list_training_runs(project) == []
 
 
 def test_a_data_commit_that_does_not_exist(project: Project) -> None:
     tip = project.tip()
     for asked in ("0123456789", "0" * 40, project.git("rev-parse", f"main:{PATH}.dvc").strip()):
-        run = training(project, DATA_COMMIT=asked)
-        assert f"has no commit {asked} on any branch" in run.refused("prepare")
+        run = new_training(project, DATA_COMMIT=asked)
+        assert f"has no commit {asked} on any branch" in run.expect_refusal("prepare")
     assert project.tip() == tip
 
 
 def test_a_data_commit_without_a_dataset(empty: Project) -> None:
-    empty.by_somebody_else(lambda clone: put(clone / "README.md", "# Data\n"))
-    assert f"has no {PATH}.dvc" in training(empty).refused("prepare")
+    empty.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+    assert f"has no {PATH}.dvc" in new_training(empty).expect_refusal("prepare")
 
 
 def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
-    key = project.replace_dataset(first(whole, RECORDS + 1))
+    key = project.replace_dataset(first_records(whole, RECORDS + 1))
     project.stores.client.delete_object(Bucket=layout.BUCKET, Key=key)
-    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in training(project).refused(
-        "prepare"
-    )
+    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in new_training(
+        project
+    ).expect_refusal("prepare")
 
 
 def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
     put(path, "# theirs\nmetrics:\n  - other.json\nplots: []\n")
     for _ in range(2):
-        publish.name_metrics(path)
+        publish.register_metrics(path)
         now = path.read_text()
         assert "# theirs" in now
         assert yaml.safe_load(now) == {"metrics": ["other.json", METRICS], "plots": []}
@@ -421,7 +435,7 @@ def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
     put(path, text)
     with pytest.raises(StepError, match=r"dvc\.yaml"):
-        publish.name_metrics(path)
+        publish.register_metrics(path)
 
 
 # --- Schemas --------------------------------------------------------------------------------------
@@ -442,41 +456,41 @@ def other_schema(content: bytes) -> bytes:
 def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
     modelled: Project, employees: bytes
 ) -> None:
-    project, kept = modelled, published(modelled)
+    project, kept = modelled, read_published(modelled)
     project.replace_dataset(other_schema(employees))
-    said = training(project).refused("prepare")
+    said = new_training(project).expect_refusal("prepare")
     for part in ("'Age' is missing", "'Birthday' is new", "'Years at Company' is text and was int"):
         assert part in said
     assert "Job Role" not in said
     assert "accept_schema_change" in said
-    assert versions.model(project.lab, "main").commit == kept.commit
-    accepted = training(project, ACCEPT_SCHEMA_CHANGE="true")
-    accepted.must(*STEPS)
-    assert published(project).schema["columns"]["Birthday"] == "text"
-    older = training(project, DATA_COMMIT=kept.trailers["Data-Commit"])
-    assert "'Birthday' is missing" in older.refused("prepare")
-    assert made_by(project)[1:] == [accepted.id]
+    assert versions.read_model(project.lab, "main").commit == kept.commit
+    accepted = new_training(project, ACCEPT_SCHEMA_CHANGE="true")
+    accepted.run_steps(*STEPS)
+    assert read_published(project).schema["columns"]["Birthday"] == "text"
+    older = new_training(project, DATA_COMMIT=kept.trailers["Data-Commit"])
+    assert "'Birthday' is missing" in older.expect_refusal("prepare")
+    assert list_training_runs(project)[1:] == [accepted.id]
 
 
 def test_a_schema_that_another_run_published_meanwhile(project: Project, employees: bytes) -> None:
-    run = training(project)
-    run.must("prepare", "train", "validate")
+    run = new_training(project)
+    run.run_steps("prepare", "train", "validate")
     project.replace_dataset(other_schema(employees))
-    training(project).must(*STEPS)
+    new_training(project).run_steps(*STEPS)
     tip = project.tip()
-    assert "'Birthday' is missing" in run.refused("publish")
+    assert "'Birthday' is missing" in run.expect_refusal("publish")
     assert project.tip() == tip
 
 
 def test_a_schema_in_the_repository_that_is_none(modelled: Project) -> None:
-    modelled.by_somebody_else(lambda clone: put(clone / SCHEMA, "{}"))
-    assert "is not a schema" in training(modelled).refused("prepare")
+    modelled.push_change(lambda clone: put(clone / SCHEMA, "{}"))
+    assert "is not a schema" in new_training(modelled).expect_refusal("prepare")
 
 
 def test_what_is_a_drift_and_what_is_not() -> None:
     old = Schema({"a": "integer", "b": "text", "c": "number"})
-    assert schema.drift(old, Schema({"c": "number", "a": "integer", "b": "text"})) == []
-    assert schema.drift(old, Schema({"a": "number", "b": "text", "d": "text"})) == [
+    assert schema.find_changes(old, Schema({"c": "number", "a": "integer", "b": "text"})) == []
+    assert schema.find_changes(old, Schema({"a": "number", "b": "text", "d": "text"})) == [
         "'c' is missing",
         "'d' is new",
         "'a' is number and was integer",
@@ -503,10 +517,10 @@ def test_what_is_a_drift_and_what_is_not() -> None:
 def test_what_a_column_holds(values: list[str], kind: str | None) -> None:
     found = None
     for value in values:
-        found = schema.widened(found, value)
+        found = schema.widen(found, value)
     assert found == kind
     if kind in ("integer", "number"):
-        assert all(np.isfinite(records.number(value)) for value in values if value)
+        assert all(np.isfinite(records.parse_number(value)) for value in values if value)
 
 
 # --- Datasets on which no model can be trained ----------------------------------------------------
@@ -565,14 +579,14 @@ def test_a_dataset_that_is_just_large_enough(tmp_path: Path) -> None:
         "Attrition": "text",
         "dataset_type": "text",
     }
-    part = records.read(test, found.schema())
+    part = records.read_part(test, found.schema())
     assert (part.features[0].tolist(), part.answers[0]) == ([20.0], "Stayed")
 
 
 def test_a_broken_dataset_changes_nothing(project: Project) -> None:
     project.replace_dataset((HEADER.replace("Attrition", "Left") + lines()).encode())
     tip = project.tip()
-    assert "no column Attrition" in training(project).refused("prepare")
+    assert "no column Attrition" in new_training(project).expect_refusal("prepare")
     assert project.tip() == tip
 
 
@@ -615,12 +629,12 @@ def test_the_lab_s_own_dataset_is_trained_on_in_the_memory_of_the_pod(
     project: Project, whole: bytes
 ) -> None:
     project.replace_dataset(whole)
-    run, peaks = replace(training(project), fresh=True), {}
+    run, peaks = replace(new_training(project), fresh=True), {}
     for step in STEPS:
         argv = (sys.executable, "-c", MEASURE, "model-steps", step)
-        done = run.run.end(run.run.start(*argv, **run.env))
+        done = run.run.finish(run.run.start(*argv, **run.env))
         code, peaks[step] = json.loads(done.output.splitlines()[-1])
         assert code == 0, done.output
     print({step: peak >> 20 for step, peak in peaks.items()}, "MB")
     assert max(peaks.values()) < 700 << 20
-    assert published(project).metrics["roc_auc"] > 0.75, "the DAG's own threshold"
+    assert read_published(project).metrics["roc_auc"] > 0.75, "the DAG's own threshold"

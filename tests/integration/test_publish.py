@@ -30,14 +30,14 @@ class Published:
 
     @property
     def url(self) -> str:
-        return gitserver.url(self.stores.site.ports, self.name)
+        return gitserver.repository_url(self.stores.site.ports, self.name)
 
     def publish(self) -> str | None:
-        return publish.dags(self.stores.lab, self.url, self.source)
+        return publish.publish_dags(self.stores.lab, self.url, self.source)
 
     def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
         bare = self.stores.folder(self.name)
-        return owner_git.git(self.stores.lab, *arguments, cwd=cwd or bare).strip()
+        return owner_git.run_git(self.stores.lab, *arguments, cwd=cwd or bare).strip()
 
     def branches(self) -> dict[str, str]:
         shown = self.git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads")
@@ -73,7 +73,7 @@ def pipelines(stores: Stores, tmp_path: Path) -> Published:
     """An empty repository, and a checkout of one DAG."""
     name = f"lab/published-{next(stores.serial)}"
     stores.grant(name)
-    repositories.create(stores.config.data / gitserver.NAME, name)
+    repositories.create_repository(stores.config.data / gitserver.NAME, name)
     source = tmp_path / "dags"
     (source / "__pycache__").mkdir(parents=True)
     (source / "__pycache__" / "one.pyc").write_bytes(b"")
@@ -164,18 +164,18 @@ def test_every_repository_begins_with_the_same_commit(
     pipelines.publish()
     name = f"lab/published-{next(stores.serial)}"
     stores.grant(name)
-    repositories.create(stores.config.data / gitserver.NAME, name)
+    repositories.create_repository(stores.config.data / gitserver.NAME, name)
     other = Published(stores, name, pipelines.source)
     other.publish()
     assert other.branches()[PRODUCTION] == pipelines.branches()[PRODUCTION]
 
 
 def test_a_repository_that_is_begun_can_be_followed(pipelines: Published, tmp_path: Path) -> None:
-    publish.empty(pipelines.stores.lab, pipelines.url)
+    publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
     before = pipelines.branches()
     assert before.keys() == {STAGING}
     assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore"]
-    publish.empty(pipelines.stores.lab, pipelines.url)
+    publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
     assert pipelines.branches() == before
 
 
@@ -183,7 +183,7 @@ def test_a_repository_that_somebody_began_is_left_alone(
     pipelines: Published, tmp_path: Path
 ) -> None:
     theirs = pipelines.by_somebody(tmp_path, STAGING)
-    publish.empty(pipelines.stores.lab, pipelines.url)
+    publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
     assert pipelines.branches() == {STAGING: theirs}
 
 
@@ -193,7 +193,7 @@ def test_calls_that_are_killed_complete_each_other(
 ) -> None:
     """Each gets one command of git further than the one before; the last one is let through."""
     old = pipelines.by_somebody(tmp_path, STAGING, email="lab@localhost") if earlier else None
-    real, left = owner_git.git, 0
+    real, left = owner_git.run_git, 0
 
     def limited(*arguments: object, **options: object) -> str:
         nonlocal left
@@ -202,7 +202,7 @@ def test_calls_that_are_killed_complete_each_other(
             raise Killed
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publish, "git", limited)
+    monkeypatch.setattr(publish, "run_git", limited)
     for allowed in range(1, 100):
         left = allowed
         try:
@@ -226,13 +226,13 @@ def test_what_was_pushed_meanwhile_is_not_overwritten(
 ) -> None:
     pipelines.publish()
     (pipelines.source / "two.py").write_text("# two\n")
-    real = publish.mirror
+    real = publish.mirror_dag_folder
 
     def slow(source: Path, target: Path) -> None:
         real(source, target)
         pipelines.by_somebody(tmp_path, STAGING)
 
-    monkeypatch.setattr(publish, "mirror", slow)
+    monkeypatch.setattr(publish, "mirror_dag_folder", slow)
     with pytest.raises(LabError, match=r"rejected|fetch first"):
         pipelines.publish()
     assert "theirs.txt" in pipelines.files(STAGING)
@@ -244,4 +244,4 @@ def test_the_files_that_declare_dags_are_found_wherever_they_are(tmp_path: Path)
     (tmp_path / "team" / "two.py").write_text("@dag\ndef two() -> None: ...\n")
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\nwith DAG('latin'): pass\n")
     (tmp_path / "assets.py").write_text("from airflow.sdk import Asset\n")
-    assert publish.dag_files(tmp_path) == ["latin.py", "one.py", "team/two.py"]
+    assert publish.find_dag_files(tmp_path) == ["latin.py", "one.py", "team/two.py"]

@@ -29,7 +29,7 @@ from lab.config import PLUGINS, TREE
 from lab.delivery import pushes
 from lab.home.processes import STOP_SECONDS
 from lab.shell import run
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.stores import Project, Stores
 
 SECRET = "ten-thousand-monkeys"
@@ -84,17 +84,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     (home / "dags" / "waiting.py").write_text(WAITING)
     env = settings(home)
     for command in (["db", "migrate"], ["dags", "reserialize"]):
-        run([*airflow.airflow(), *command], timeout=120, env=env)
+        run([*airflow.airflow_command(), *command], timeout=120, env=env)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = [*airflow.airflow(), "api-server", "--apps", "core", "--port", str(port)]
-    env |= {f"AIRFLOW__{name}": value for name, value in airflow.delivery(TREE).items()}
+    server = [*airflow.airflow_command(), "api-server", "--apps", "core", "--port", str(port)]
+    env |= {f"AIRFLOW__{name}": value for name, value in airflow.read_shared_settings(TREE).items()}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(server, env=env, stdout=log, stderr=log)
     found = Airflow(f"http://127.0.0.1:{port}", home / "airflow.db")
     try:
-        until(lambda: answers(found, process), what="the api-server", timeout=60)
+        wait_until(lambda: answers(found, process), what="the api-server", timeout=60)
         yield found
     finally:
         process.terminate()
@@ -381,7 +381,7 @@ class Person:
 
     @property
     def untold(self) -> Path:
-        return self.project.bare / announce.UNTOLD
+        return self.project.bare / announce.PENDING
 
     def kept(self) -> list[str]:
         """The commits of which Airflow has not been told."""
@@ -402,14 +402,14 @@ class Person:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert not self.project.stores.leaked(done.stdout + done.stderr)
+        assert not self.project.stores.find_leaks(done.stdout + done.stderr)
         return done.stderr
 
 
 @pytest.fixture
 def person(project: Project, tmp_path: Path) -> Person:
     site = project.stores.site
-    gitserver.provide_hooks(site.config, site.secrets, site.ports)
+    gitserver.ensure_hooks(site.config, site.secrets, site.ports)
     project.git("clone", "--quiet", project.lab.git_url, tmp_path / "clone", cwd=tmp_path)
     return Person(project, tmp_path / "clone")
 
@@ -427,7 +427,7 @@ def test_airflow_is_told_of_a_persons_push(person: Person) -> None:
             "pusher": {"login": layout.OWNER},
         }
     ]
-    secret = pushes.secret(person.project.stores.site.secrets)
+    secret = pushes.push_secret(person.project.stores.site.secrets)
     assert airflow.tokens == {f"Bearer {secret}"}
     assert "remote: Airflow was told: an event" in said
     assert not person.kept()
@@ -448,7 +448,7 @@ def test_airflow_is_told_of_each_reference(person: Person) -> None:
 def test_airflow_hears_nothing_of_what_a_run_pushes(person: Person) -> None:
     before = person.project.tip()
     with receiving(person.project.stores) as airflow:
-        person.project.run().must("pull", "modify", "push")
+        person.project.run().run_steps("pull", "modify", "push")
     assert person.project.tip() != before
     assert not airflow.heard
     assert not person.kept()
@@ -473,7 +473,7 @@ def test_what_airflow_misses_it_hears_at_the_next_start(person: Person) -> None:
     site = person.project.stores.site
     with receiving(person.project.stores) as airflow:
         for _ in range(2):
-            gitserver.tell_the_untold(site.config, site.secrets, site.ports)
+            gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
     mine = [one for one in airflow.heard if one["after"] == tip]
     assert [one["pusher"]["login"] for one in mine] == [layout.OWNER]
     assert not person.kept()
@@ -487,7 +487,7 @@ def test_a_start_says_what_airflow_still_does_not_know(
     site = person.project.stores.site
     with receiving(person.project.stores) as airflow:
         airflow.status, airflow.detail = 401, "wrong secret, or none"
-        gitserver.tell_the_untold(site.config, site.secrets, site.ports)
+        gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
     assert f"{person.project.name}: Airflow was not told" in capsys.readouterr().out
     assert person.kept() == [tip]
 
@@ -535,7 +535,7 @@ def test_the_hook_and_the_notes_hold_no_secret(person: Person) -> None:
     hook = person.project.bare / "hooks" / "post-receive"
     (note,) = person.untold.iterdir()
     text = hook.read_text() + note.read_text()
-    assert not person.project.stores.leaked(text)
+    assert not person.project.stores.find_leaks(text)
     assert hook.stat().st_mode & 0o777 == 0o700
     assert person.untold.stat().st_mode & 0o777 == 0o700
     secret = person.project.stores.config.secrets / "push-secret"
@@ -543,14 +543,14 @@ def test_the_hook_and_the_notes_hold_no_secret(person: Person) -> None:
 
 
 def test_a_hook_changes_whole_and_only_when_it_must(tmp_path: Path) -> None:
-    bare = repositories.create(tmp_path, "lab/some")
+    bare = repositories.create_repository(tmp_path, "lab/some")
     hook = bare / "hooks" / "post-receive"
-    repositories.provide_hook(bare, "#!/bin/sh\nexit 0\n")
+    repositories.ensure_hook(bare, "#!/bin/sh\nexit 0\n")
     first = hook.stat()
     (hook.parent / "post-receive.part").write_text("#!/bin/s")  # left by a kill
-    repositories.provide_hook(bare, "#!/bin/sh\nexit 0\n")
+    repositories.ensure_hook(bare, "#!/bin/sh\nexit 0\n")
     assert hook.stat().st_mtime_ns == first.st_mtime_ns
-    repositories.provide_hook(bare, "#!/bin/sh\nexit 1\n")
+    repositories.ensure_hook(bare, "#!/bin/sh\nexit 1\n")
     assert hook.read_text() == "#!/bin/sh\nexit 1\n"
     assert hook.stat().st_ino != first.st_ino
     assert hook.stat().st_mode & 0o777 == 0o700
@@ -561,7 +561,7 @@ def test_another_address_of_airflow_makes_other_hooks(person: Person) -> None:
     site = person.project.stores.site
     hook = person.project.bare / "hooks" / "post-receive"
     before = hook.read_text()
-    gitserver.provide_hooks(site.config, site.secrets, {**site.ports, pushes.RECEIVER: 9})
+    gitserver.ensure_hooks(site.config, site.secrets, {**site.ports, pushes.RECEIVER: 9})
     assert ":9/lab/push" in hook.read_text() != before
-    gitserver.provide_hooks(site.config, site.secrets, site.ports)
+    gitserver.ensure_hooks(site.config, site.secrets, site.ports)
     assert hook.read_text() == before

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lab import layout
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 from tests.support.stores import Stores
 
 TREE = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def await_another_second(sales: ModuleType, stores: Stores) -> None:
         if written() == first:
             raise NotYet("it is the same second")
 
-    until(newer, what="another second", timeout=30)
+    wait_until(newer, what="another second", timeout=30)
 
 
 def left(stores: Stores) -> list[str]:
@@ -73,7 +73,7 @@ def test_the_newest_runs_are_kept_whole_and_the_others_are_gone(
     await_another_second(sales, stores)
     newest = write(sales, *range(sales.KEPT_RUNS))
     sales.lab_bucket.write(f"{PREFIX.removesuffix('runs/')}warehouse.csv", b"id\n")
-    sales.sweep(PREFIX)
+    sales.delete_old_runs(PREFIX)
     assert sorted(left(stores)) == sorted(f"{run}/{name}" for run in newest for name in NAMES)
     assert sales.lab_bucket.read("results/sales_pipeline/warehouse.csv") == b"id\n"
 
@@ -89,7 +89,7 @@ def test_where_nothing_may_be_deleted_the_run_goes_on(
     client = sales.lab_bucket.client()
     client.meta.events.register("before-call.s3.DeleteObject", refuse)
     monkeypatch.setattr(sales.lab_bucket, "client", lambda: client)
-    sales.sweep(PREFIX)
+    sales.delete_old_runs(PREFIX)
     assert {key.rpartition("/")[0] for key in left(stores)} == before
     assert "AccessDenied" in capsys.readouterr().out
 

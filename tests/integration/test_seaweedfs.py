@@ -26,7 +26,7 @@ from lab.backends.embedded.services import seaweedfs
 from lab.backends.embedded.services.seaweedfs import GRPC_OFFSET, NAME
 from lab.client.s3 import REGION
 from lab.layout import BUCKET, OWNER, STEPS
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 if TYPE_CHECKING:
     from tests.support.stores import Stores
@@ -190,7 +190,7 @@ def test_bytes_other_than_their_checksum_are_refused(stores: Stores) -> None:
 
 def inner(stores: Stores) -> dict[str, int]:
     """The ports that are for SeaweedFS alone, by name."""
-    ports = {port.name: port.number for port in seaweedfs.listening(stores.site.ports)}
+    ports = {port.name: port.number for port in seaweedfs.listening_ports(stores.site.ports)}
     assert ports.pop(NAME) == stores.site.ports[NAME]
     return ports
 
@@ -282,7 +282,7 @@ def first_frame(port: int, tls: ssl.SSLContext | None) -> int | None:
 
 
 def test_it_listens_on_its_declared_ports_of_this_machine_only(stores: Stores) -> None:
-    process = stores.process(NAME)
+    process = stores.find_process(NAME)
     found = [
         connection
         for each in (process, *process.children(recursive=True))
@@ -290,7 +290,7 @@ def test_it_listens_on_its_declared_ports_of_this_machine_only(stores: Stores) -
         if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
     ]
     assert {connection.laddr.ip for connection in found} == {"127.0.0.1"}
-    declared = [port.number for port in seaweedfs.listening(stores.site.ports)]
+    declared = [port.number for port in seaweedfs.listening_ports(stores.site.ports)]
     assert sorted(connection.laddr.port for connection in found) == sorted(declared)
 
 
@@ -322,10 +322,10 @@ def test_its_secrets_are_for_their_owner_only(stores: Stores) -> None:
 
 
 def test_its_secrets_are_in_no_argument_variable_or_log(stores: Stores) -> None:
-    process = stores.process(NAME)
-    assert not stores.leaked("\0".join(process.cmdline()))
-    assert not stores.leaked("\0".join(process.environ().values()))
-    assert not stores.leaked((stores.config.logs / f"{NAME}.log").read_text("utf-8"))
+    process = stores.find_process(NAME)
+    assert not stores.find_leaks("\0".join(process.cmdline()))
+    assert not stores.find_leaks("\0".join(process.environ().values()))
+    assert not stores.find_leaks((stores.config.logs / f"{NAME}.log").read_text("utf-8"))
 
 
 # --- What a crash leaves
@@ -342,7 +342,7 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
     stored: dict[str, bytes] = {}
     writer = threading.Thread(target=put_until_it_fails, args=(stores, stored))
     writer.start()
-    until(partial(several, stored), what="objects", timeout=60)
+    wait_until(partial(several, stored), what="objects", timeout=60)
     stores.kill(NAME)
     writer.join(60)
     left = sockets(stores)

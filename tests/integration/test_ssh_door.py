@@ -19,11 +19,11 @@ from lab.backends.embedded.gitserver.accounts import Accounts
 from lab.backends.embedded.services import gitserver
 from lab.client import git as owner_git
 from lab.delivery import publish, ssh, ssh_door
-from lab.files import write_private
-from lab.wait import NotYet, until
+from lab.files import write_private_file
+from lab.wait import NotYet, wait_until
 from tests.support.stores import Stores
 
-pytestmark = pytest.mark.skipif(not ssh.available(), reason="there is no ssh here")
+pytestmark = pytest.mark.skipif(not ssh.has_ssh_client(), reason="there is no ssh here")
 OTHERS = [layout.PIPELINES, layout.DATASETS, "lab/none", "../secrets", "lab/team-a.git/.."]
 REFUSED = "this key opens no such repository"
 
@@ -82,10 +82,14 @@ def airflow(stores: Stores, tmp_path: Path) -> Iterator[Guest]:
     """Airflow at the door; the repository holds a commit, and afterwards the same key opens it."""
     config = stores.config
     stores.grant(layout.TEAM_A)
-    publish.empty(stores.lab, gitserver.url(stores.site.ports, layout.TEAM_A))
-    before = ssh_door.deploy_keys(config).read_text("utf-8")
-    yield Guest(stores, tmp_path, ssh_door.deploy_key(config), ssh_door.client_config(config))
-    write_private(ssh_door.deploy_keys(config), before)
+    publish.ensure_first_commit(
+        stores.lab, gitserver.repository_url(stores.site.ports, layout.TEAM_A)
+    )
+    before = ssh_door.deploy_keys_file(config).read_text("utf-8")
+    yield Guest(
+        stores, tmp_path, ssh_door.deploy_key_file(config), ssh_door.client_config_file(config)
+    )
+    write_private_file(ssh_door.deploy_keys_file(config), before)
     log = (config.logs / f"{gitserver.NAME}.log").read_text("utf-8")
     assert not [line for line in log.splitlines() if "Traceback" in line or "Warning" in line]
     assert not [part for key in config.secrets.rglob("*.key") for part in own(key) if part in log]
@@ -97,7 +101,7 @@ def own(key: Path) -> list[str]:
 
 
 def other_key(folder: Path) -> Path:
-    ssh.private(folder / "other.key")
+    ssh.ensure_private_key(folder / "other.key")
     return folder / "other.key"
 
 
@@ -114,13 +118,13 @@ def test_the_key_reads_its_repository(airflow: Guest) -> None:
 def test_what_was_pushed_by_http_arrives_whole(airflow: Guest) -> None:
     content = os.urandom(3_000_000)
     clone = airflow.folder / "owner"
-    url = gitserver.url(airflow.stores.site.ports, layout.TEAM_A)
+    url = gitserver.repository_url(airflow.stores.site.ports, layout.TEAM_A)
     lab = airflow.stores.lab
-    owner_git.git(lab, "clone", "--quiet", url, clone, cwd=airflow.folder)
+    owner_git.run_git(lab, "clone", "--quiet", url, clone, cwd=airflow.folder)
     (clone / "big").write_bytes(content)
-    owner_git.git(lab, "add", "big", cwd=clone)
-    owner_git.git(lab, "commit", "--quiet", "--message", "big", cwd=clone)
-    owner_git.git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
+    owner_git.run_git(lab, "add", "big", cwd=clone)
+    owner_git.run_git(lab, "commit", "--quiet", "--message", "big", cwd=clone)
+    owner_git.run_git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
     with ThreadPoolExecutor(6) as pool:
         names = [f"clone-{n}" for n in range(6)]
         said = list(pool.map(lambda name: airflow.git("clone", layout.TEAM_A, name), names))
@@ -182,7 +186,7 @@ def test_another_key_is_refused(airflow: Guest) -> None:
 def test_a_key_that_only_claims_to_be_the_right_one_is_refused(airflow: Guest) -> None:
     """Its public half is known to everybody; the server asks for a proof."""
     key = other_key(airflow.folder)
-    known = ssh.public(airflow.key.read_text("ascii"))
+    known = ssh.public_key(airflow.key.read_text("ascii"))
     key.with_name("other.key.pub").write_text(known)
     stranger = Guest(airflow.stores, airflow.folder, key, airflow.config)
     assert "Permission denied (publickey)" in stranger.git("ls-remote", layout.TEAM_A)
@@ -204,11 +208,11 @@ def test_a_password_opens_nothing(airflow: Guest) -> None:
 
 
 def test_a_key_that_was_taken_out_opens_nothing_from_then_on(airflow: Guest) -> None:
-    file = ssh_door.deploy_keys(airflow.stores.config)
-    stays = json.dumps({layout.DATASETS: [ssh.public(airflow.key.read_text("ascii"))]})
-    write_private(file, stays)
+    file = ssh_door.deploy_keys_file(airflow.stores.config)
+    stays = json.dumps({layout.DATASETS: [ssh.public_key(airflow.key.read_text("ascii"))]})
+    write_private_file(file, stays)
     assert REFUSED in airflow.git("ls-remote", layout.TEAM_A)
-    write_private(file, "{}")
+    write_private_file(file, "{}")
     assert "Permission denied (publickey)" in airflow.git("ls-remote", layout.TEAM_A)
     airflow.stores.kill(gitserver.NAME)
     airflow.stores.start()
@@ -217,9 +221,9 @@ def test_a_key_that_was_taken_out_opens_nothing_from_then_on(airflow: Guest) -> 
 
 def test_another_server_on_the_port_is_not_believed(airflow: Guest) -> None:
     known_hosts = airflow.folder / "known-hosts"
-    known_hosts.write_text(ssh.known_hosts(other_key(airflow.folder).read_text("ascii")))
+    known_hosts.write_text(ssh.known_hosts_line(other_key(airflow.folder).read_text("ascii")))
     config = airflow.folder / "config"
-    config.write_text(ssh.config(known_hosts))
+    config.write_text(ssh.client_config(known_hosts))
     guest = Guest(airflow.stores, airflow.folder, airflow.key, config)
     assert "Host key verification failed" in guest.git("ls-remote", layout.TEAM_A)
 
@@ -236,13 +240,13 @@ def test_a_killed_server_comes_back_with_the_same_keys(airflow: Guest) -> None:
 
 
 def test_a_client_that_goes_away_leaves_nothing_running(airflow: Guest) -> None:
-    server = airflow.stores.process(gitserver.NAME)
+    server = airflow.stores.find_process(gitserver.NAME)
     command = [*airflow.words, "git@127.0.0.1", "git-upload-pack '/lab/team-a.git'"]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    until(lambda: expect(bool(gits(server))), what="git", timeout=20)
+    wait_until(lambda: expect(bool(gits(server))), what="git", timeout=20)
     client.kill()
     client.communicate()
-    until(lambda: expect(not gits(server)), what="the end of git", timeout=20)
+    wait_until(lambda: expect(not gits(server)), what="the end of git", timeout=20)
 
 
 def gits(server: Any) -> list[Any]:
@@ -256,7 +260,11 @@ def expect(condition: bool) -> None:
 
 def test_the_keys_are_for_their_owner_only(airflow: Guest) -> None:
     config = airflow.stores.config
-    files = (ssh_door.host_key(config), ssh_door.deploy_key(config), ssh_door.deploy_keys(config))
+    files = (
+        ssh_door.host_key_file(config),
+        ssh_door.deploy_key_file(config),
+        ssh_door.deploy_keys_file(config),
+    )
     assert [path.stat().st_mode & 0o777 for path in files] == [0o600] * 3
 
 
@@ -268,31 +276,31 @@ def test_where_there_is_no_ssh_airflow_comes_by_http(
 ) -> None:
     site = airflow.stores.site
     wanted = site.config, site.secrets, site.ports, layout.TEAM_A
-    by_key = gitserver.connection(*wanted)
+    by_key = gitserver.airflow_connection(*wanted)
     assert str(by_key["host"]).startswith("ssh://git@127.0.0.1:")
     assert "password" not in by_key
-    assert gitserver.account(site.secrets, layout.READER).read == layout.READ["airflow"]
-    monkeypatch.setattr(ssh, "available", lambda: False)
-    by_http = gitserver.connection(*wanted)
+    assert gitserver.build_account(site.secrets, layout.READER).read == layout.READ["airflow"]
+    monkeypatch.setattr(ssh, "has_ssh_client", lambda: False)
+    by_http = gitserver.airflow_connection(*wanted)
     assert str(by_http["host"]).startswith("http://127.0.0.1:")
-    assert layout.TEAM_A in gitserver.account(site.secrets, layout.READER).read
+    assert layout.TEAM_A in gitserver.build_account(site.secrets, layout.READER).read
 
 
 def test_a_lab_of_an_earlier_version_gets_the_rights_to_the_new_repository(
     airflow: Guest, tmp_path: Path
 ) -> None:
     secrets, path = airflow.stores.site.secrets, tmp_path / "accounts.json"
-    gitserver.provide_accounts(path, secrets)
+    gitserver.ensure_accounts(path, secrets)
     whole = json.loads(path.read_text("utf-8"))
     old = json.loads(path.read_text("utf-8"))
     del old["steps"]  # revoked
     old["lab"]["read"] = old["lab"]["write"] = ["lab/own", "lab/pipelines"]
     path.write_text(json.dumps(old))
-    gitserver.provide_accounts(path, secrets)
-    known = Accounts(path).known()
+    gitserver.ensure_accounts(path, secrets)
+    known = Accounts(path).read_accounts()
     assert known.keys() == {"lab", "airflow"}
     assert known["lab"].sha256 == whole["lab"]["sha256"]
     assert known["lab"].read == ("lab/own", *layout.REPOSITORIES)
     path.write_text("{")
-    gitserver.provide_accounts(path, secrets)
-    assert Accounts(path).known() == {}
+    gitserver.ensure_accounts(path, secrets)
+    assert Accounts(path).read_accounts() == {}

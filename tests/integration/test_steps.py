@@ -29,7 +29,7 @@ from dataset_steps.workspace import try_lock
 from lab import layout
 from lab.backends.embedded.services import gitserver, seaweedfs
 from tests.support.serving import Silent, serving
-from tests.support.steps import HASTY, MEASURE, STEPS, dvc, reproduced
+from tests.support.steps import HASTY, MEASURE, STEPS, reproduce_dataset, run_dvc
 from tests.support.stores import DAG_ID, DAG_VERSION, PATH, employees, md5_of
 
 if TYPE_CHECKING:
@@ -43,16 +43,16 @@ def test_an_import_can_be_reproduced(empty: Project, tmp_path: Path) -> None:
     content = employees(50, "imported")
     source = tmp_path / "some file.csv"
     source.write_bytes(content)
-    done = empty.run().step("import", source)
+    done = empty.run().run_step("import", source)
     assert done.code == 0, done.output
-    (commit,) = empty.proved()
+    (commit,) = empty.prove_commits()
     assert commit.parents == ()
     assert commit.trailers == {
         "Data-Path": PATH,
         "Data-Md5": md5_of(content),
         "Data-Size": str(len(content)),
     }
-    assert reproduced(empty, commit.hash, tmp_path / "clone") == content
+    assert reproduce_dataset(empty, commit.hash, tmp_path / "clone") == content
     assert source.read_bytes() == content
 
 
@@ -60,17 +60,17 @@ def test_an_import_leaves_git_and_dvc_nothing_to_complain_about(
     template: Project, tmp_path: Path
 ) -> None:
     clone = tmp_path / "clone"
-    reproduced(template, "main", clone)
+    reproduce_dataset(template, "main", clone)
     status = template.git("status", "--porcelain", "--ignored", cwd=clone).splitlines()
     assert status == ["!! .dvc/cache/", "!! .dvc/tmp/", f"!! {PATH}"]
-    assert "up to date" in dvc(clone, template, "status")
+    assert "up to date" in run_dvc(clone, template, "status")
 
 
 def test_importing_twice_changes_nothing(project: Project, tmp_path: Path) -> None:
     source = tmp_path / "other.csv"
     source.write_bytes(employees(9, "other"))
     before = project.tip()
-    done = project.run().step("import", source)
+    done = project.run().run_step("import", source)
     assert (done.code, project.tip()) == (0, before)
     assert "already versioned" in done.output
 
@@ -81,18 +81,18 @@ def test_two_imports_at_once_make_one_version(empty: Project, tmp_path: Path) ->
         source.write_bytes(employees(9, f"import {n}"))
     runs = [empty.run() for _ in sources]
     started = [r.start("dataset-steps", "import", s) for r, s in zip(runs, sources, strict=True)]
-    assert [r.end(p).code for r, p in zip(runs, started, strict=True)] == [0, 0]
-    assert len(empty.proved()) == 1
+    assert [r.finish(p).code for r, p in zip(runs, started, strict=True)] == [0, 0]
+    assert len(empty.prove_commits()) == 1
 
 
 # --- A run
 
 
 def test_a_run_makes_one_commit(project: Project) -> None:
-    before = project.commits()[-1]
+    before = project.list_commits()[-1]
     run = replace(project.run(), fresh=True)
-    run.must(*STEPS)
-    _, after = project.proved()
+    run.run_steps(*STEPS)
+    _, after = project.prove_commits()
     assert after.parents == (before.hash,)
     assert after.trailers == {
         "Run-Id": run.id,
@@ -108,15 +108,15 @@ def test_a_run_makes_one_commit(project: Project) -> None:
     assert " ".join(changed.split()) == (
         f"{PATH}.dvc | 4 ++-- 1 file changed, 2 insertions(+), 2 deletions(-)"
     )
-    assert project.left() == []
+    assert project.list_leftovers() == []
 
 
 def test_a_run_can_be_reproduced(project: Project, tmp_path: Path) -> None:
     run = project.run()
-    run.must(*STEPS)
-    first, second = project.proved()
-    old = reproduced(project, first.hash, tmp_path / "old")
-    new = reproduced(project, second.hash, tmp_path / "new")
+    run.run_steps(*STEPS)
+    first, second = project.prove_commits()
+    old = reproduce_dataset(project, first.hash, tmp_path / "old")
+    new = reproduce_dataset(project, second.hash, tmp_path / "new")
     assert new.startswith(old)
     assert new[len(old) :].startswith(b"301,")
     assert new.count(b"\n") == old.count(b"\n") + 1
@@ -125,49 +125,52 @@ def test_a_run_can_be_reproduced(project: Project, tmp_path: Path) -> None:
 def test_runs_one_after_another(project: Project) -> None:
     runs = [project.run() for _ in range(3)]
     for run in runs:
-        run.must("push")  # it does what the steps before it did not
-    assert project.runs() == [run.id for run in runs]
-    keys = [project.stores.object(c.md5).splitlines()[-1].split(b",")[0] for c in project.proved()]
+        run.run_steps("push")  # it does what the steps before it did not
+    assert project.list_run_ids() == [run.id for run in runs]
+    keys = [
+        project.stores.read_object(c.md5).splitlines()[-1].split(b",")[0]
+        for c in project.prove_commits()
+    ]
     assert keys == [b"300", b"301", b"302", b"303"]
 
 
 def test_every_step_can_be_repeated(project: Project) -> None:
     run = project.run()
-    first = run.must("pull")
+    first = run.run_steps("pull")
     pulled = run.dataset.read_bytes()
-    assert "already pulled" in run.must("pull")
+    assert "already pulled" in run.run_steps("pull")
     assert run.dataset.read_bytes() == pulled
-    said = run.must("modify")
+    said = run.run_steps("modify")
     modified = run.dataset.read_bytes()
-    assert run.must("modify") == said
+    assert run.run_steps("modify") == said
     assert run.dataset.read_bytes() == modified
-    assert "already pulled" in run.must("pull")
+    assert "already pulled" in run.run_steps("pull")
     assert run.dataset.read_bytes() == modified
-    published = run.must("push")
+    published = run.run_steps("push")
     tip = project.tip()
     assert tip in published
     assert "pulled" in first
-    assert tip in run.must("push")
+    assert tip in run.run_steps("push")
     assert project.tip() == tip
-    assert len(project.proved()) == 2
+    assert len(project.prove_commits()) == 2
 
 
 def test_a_run_that_starts_over_after_its_end_adds_nothing(project: Project) -> None:
     """As when somebody clears a finished run: its commit is found again."""
     run = project.run()
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     tip = project.tip()
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     assert project.tip() == tip
     assert not run.folder.exists()
 
 
 def test_another_dag_s_run_of_the_same_name_is_another_run(project: Project) -> None:
     run = project.run("manual__same")
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     for step in STEPS:
-        assert run.step(step, DAG_ID="other_pipeline").code == 0
-    _, first, second = project.commits()
+        assert run.run_step(step, DAG_ID="other_pipeline").code == 0
+    _, first, second = project.list_commits()
     assert first.trailers["Run-Id"] == second.trailers["Run-Id"]
     assert (first.trailers["Dag-Id"], second.trailers["Dag-Id"]) == (DAG_ID, "other_pipeline")
 
@@ -175,17 +178,17 @@ def test_another_dag_s_run_of_the_same_name_is_another_run(project: Project) -> 
 @pytest.mark.parametrize("run_id", ["größe, 王\u2028\x85", "a: b <c> 100%s $(id) `id` \\n 'x'\""])
 def test_odd_names_of_runs(project: Project, run_id: str) -> None:
     run = project.run(run_id)
-    run.must(*STEPS)
+    run.run_steps(*STEPS)
     tip = project.tip()
-    run.must("push")
-    assert (project.tip(), project.runs()) == (tip, [run_id])
+    run.run_steps("push")
+    assert (project.tip(), project.list_run_ids()) == (tip, [run_id])
 
 
 def test_an_unversioned_bundle(project: Project) -> None:
     run = project.run()
-    run.must("pull", "modify")
-    assert run.step("push", DAG_VERSION=None).code == 0
-    assert project.commits()[-1].trailers["Dag-Version"] == "unversioned"
+    run.run_steps("pull", "modify")
+    assert run.run_step("push", DAG_VERSION=None).code == 0
+    assert project.list_commits()[-1].trailers["Dag-Version"] == "unversioned"
 
 
 # --- Runs that overlap
@@ -195,64 +198,70 @@ def test_two_runs_from_one_base_make_two_commits(project: Project) -> None:
     runs = [project.run(), project.run()]
     for step in STEPS:
         for run in runs:
-            run.must(step)
-    assert project.runs() == [run.id for run in runs]
-    _, _, last = project.proved()
-    assert project.stores.object(last.md5).count(b"\n") == 303
+            run.run_steps(step)
+    assert project.list_run_ids() == [run.id for run in runs]
+    _, _, last = project.prove_commits()
+    assert project.stores.read_object(last.md5).count(b"\n") == 303
 
 
 def test_eight_runs_at_once(project: Project) -> None:
     """Four take turns in one folder; each of the others knows of nobody."""
-    runs = [project.run() for _ in range(4)] + [project.elsewhere().run() for _ in range(4)]
+    runs = [project.run() for _ in range(4)] + [project.with_own_folder().run() for _ in range(4)]
     pushes = [run.start("dataset-steps", "push") for run in runs]
-    done = [run.end(push) for run, push in zip(runs, pushes, strict=True)]
+    done = [run.finish(push) for run, push in zip(runs, pushes, strict=True)]
     assert [d.code for d in done] == [0] * 8, done
-    assert len(project.proved()) == 9
-    assert sorted(project.runs()) == sorted(run.id for run in runs)
+    assert len(project.prove_commits()) == 9
+    assert sorted(project.list_run_ids()) == sorted(run.id for run in runs)
 
 
 def test_somebody_else_s_files_are_kept_and_the_dataset_is_not_pulled_again(
     project: Project,
 ) -> None:
     run = project.run()
-    run.must("pull", "modify")
-    other = project.by_somebody_else(lambda clone: put(clone / "README.md", b"# Data\n"))
-    said = run.must("push")
+    run.run_steps("pull", "modify")
+    other = project.push_change(lambda clone: put(clone / "README.md", b"# Data\n"))
+    said = run.run_steps("push")
     assert "pulled" not in said
     assert "appended" not in said
-    _, readme, mine = project.commits()
+    _, readme, mine = project.list_commits()
     assert (readme.hash, mine.parents) == (other, (other,))
     assert project.git("show", f"{mine.hash}:README.md") == "# Data\n"
-    project.prove_one_record(project.stores.object(readme.md5), project.stores.object(mine.md5))
+    project.prove_one_record(
+        project.stores.read_object(readme.md5), project.stores.read_object(mine.md5)
+    )
 
 
 def test_a_branch_that_moves_during_the_push(project: Project) -> None:
     """The server refuses the push; the run's commit is made anew on top of the other one."""
     run = project.run()
-    run.must("pull", "modify")
-    with run.held("push", "repository:push"):
-        project.by_somebody_else(lambda clone: put(clone / "README.md", b"# Data\n"))
-    _, readme, mine = project.commits()
+    run.run_steps("pull", "modify")
+    with run.holding_step("push", "repository:push"):
+        project.push_change(lambda clone: put(clone / "README.md", b"# Data\n"))
+    _, readme, mine = project.list_commits()
     assert mine.parents == (readme.hash,)
-    assert project.runs() == [run.id]
+    assert project.list_run_ids() == [run.id]
 
 
 def test_a_dataset_that_moves_during_the_push(project: Project) -> None:
-    run, other = project.run(), project.elsewhere().run()
-    run.must("pull", "modify")
-    with run.held("push", "repository:push"):
-        other.must("push")
-    assert project.runs() == [other.id, run.id]
-    project.proved()
+    run, other = project.run(), project.with_own_folder().run()
+    run.run_steps("pull", "modify")
+    with run.holding_step("push", "repository:push"):
+        other.run_steps("push")
+    assert project.list_run_ids() == [other.id, run.id]
+    project.prove_commits()
 
 
 def test_a_dataset_that_somebody_replaced(project: Project) -> None:
     """The run's record goes to the newest version, whatever the pulled one was."""
     run = project.run()
-    run.must("pull", "modify")
+    run.run_steps("pull", "modify")
     project.replace_dataset(employees(7, f"shorter {project.name}"))
-    assert "pulled" in run.must("push")
-    assert project.stores.object(project.proved()[-1].md5).splitlines()[-1].startswith(b"8,")
+    assert "pulled" in run.run_steps("push")
+    assert (
+        project.stores.read_object(project.prove_commits()[-1].md5)
+        .splitlines()[-1]
+        .startswith(b"8,")
+    )
 
 
 def put(path: Path, content: bytes) -> None:
@@ -283,23 +292,23 @@ def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project)
     run = project.run()
     for step in STEPS:
         for _, when, place in (p for p in PLACES if p[0] == step):
-            run.killed(step, when, place)
-            assert len(project.proved()) <= 2
-        run.must(step)
-    assert project.runs() == [run.id]
-    project.proved()
+            run.kill_step(step, when, place)
+            assert len(project.prove_commits()) <= 2
+        run.run_steps(step)
+    assert project.list_run_ids() == [run.id]
+    project.prove_commits()
     assert not run.folder.exists()
 
 
 def test_a_push_killed_while_it_follows_a_dataset_that_moved(project: Project) -> None:
     run = project.run()
-    run.must("pull", "modify")
+    run.run_steps("pull", "modify")
     for place in ("remote:Remote.download", "push:fetch_dataset", "modify:append", "push:modify"):
-        project.run().must("push")
-        run.killed("push", "after", place)
-    run.must("push")
-    assert project.runs()[-1] == run.id
-    assert len(project.proved()) == 6
+        project.run().run_steps("push")
+        run.kill_step("push", "after", place)
+    run.run_steps("push")
+    assert project.list_run_ids()[-1] == run.id
+    assert len(project.prove_commits()) == 6
 
 
 KILLS = {"pull": 2, "modify": 1, "push": 2}  # how often a run's step is killed
@@ -318,16 +327,16 @@ def test_kills_at_random_moments(project: Project, pytestconfig: pytest.Config) 
             for _ in range(times):
                 moment = chance.uniform(0, seconds[step])
                 kill_after(run, step, moment, group=chance.random() < 0.5)
-            run.must(step)
-        assert project.left() == []
-    assert project.runs() == [undisturbed.id, *(run.id for run in runs)]
-    project.proved()
+            run.run_steps(step)
+        assert project.list_leftovers() == []
+    assert project.list_run_ids() == [undisturbed.id, *(run.id for run in runs)]
+    project.prove_commits()
 
 
 def seconds_of(run: Run, step: str) -> float:
     """Return how long a step takes that nobody disturbs."""
     began = time.monotonic()
-    run.must(step)
+    run.run_steps(step)
     return time.monotonic() - began
 
 
@@ -340,7 +349,7 @@ def kill_after(run: Run, step: str, seconds: float, *, group: bool) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    run.end(process)
+    run.finish(process)
 
 
 def test_the_git_of_a_killed_step_keeps_a_retry_out(project: Project, tmp_path: Path) -> None:
@@ -356,74 +365,74 @@ def test_the_git_of_a_killed_step_keeps_a_retry_out(project: Project, tmp_path: 
     while not mark.exists():
         time.sleep(0.02)
     process.kill()
-    run.end(process)
+    run.finish(process)
     try:
         assert try_lock(run.folder.with_name(f"{run.folder.name}.lock")) is None
     finally:
         os.kill(int(mark.read_text()), signal.SIGKILL)
-    run.must(*STEPS)
-    project.proved()
+    run.run_steps(*STEPS)
+    project.prove_commits()
 
 
 def test_a_lock_file_of_a_killed_git_does_not_block(project: Project) -> None:
     run = project.run()
-    run.must("pull", "modify")
+    run.run_steps("pull", "modify")
     folder = run.folder / "repository" / ".git"
     locks = ["index.lock", "HEAD.lock", "config.lock", "packed-refs.lock"]
     locks += ["refs/heads/main.lock", "refs/remotes/origin/main.lock"]
     for name in locks:
         (folder / name).touch()
-    run.must("push")
-    assert project.runs() == [run.id]
+    run.run_steps("push")
+    assert project.list_run_ids() == [run.id]
 
 
 def test_what_a_killed_modification_appended_is_cut_off(project: Project) -> None:
     run = project.run()
-    run.must("pull")
+    run.run_steps("pull")
     with run.dataset.open("ab") as file:
         file.write(b'301,"M\xc3')
-    run.must("modify", "push")
-    project.proved()
+    run.run_steps("modify", "push")
+    project.prove_commits()
 
 
 def test_a_half_emptied_workspace_is_pulled_anew(project: Project) -> None:
     run = project.run()
-    run.must("pull")
+    run.run_steps("pull")
     (run.folder / "base.json").unlink()
     run.dataset.unlink()
-    run.must(*STEPS)
-    project.proved()
+    run.run_steps(*STEPS)
+    project.prove_commits()
 
 
 def test_a_dataset_that_somebody_changed_is_refused(project: Project) -> None:
     run = project.run()
-    run.must("pull", "modify")
+    run.run_steps("pull", "modify")
     content = run.dataset.read_bytes()
     before = project.tip()
     for other in (content.replace(b"note 3", b"note 4", 1), content + b"302,a,b,c\n", content[:-9]):
         run.dataset.write_bytes(other)
-        assert "was changed by somebody else" in run.refused("push")
+        assert "was changed by somebody else" in run.expect_refusal("push")
     assert project.tip() == before
     run.dataset.write_bytes(content)
-    run.must("push")
+    run.run_steps("push")
 
 
 def test_a_base_that_somebody_changed_is_refused(project: Project) -> None:
     run = project.run()
-    run.must("pull")
+    run.run_steps("pull")
     content = run.dataset.read_bytes()
     run.dataset.write_bytes(content.replace(b"note 3", b"note 4", 1))
-    run.must("modify")
-    assert "was changed by somebody else" in run.refused("push")
-    assert len(project.commits()) == 1
+    run.run_steps("modify")
+    assert "was changed by somebody else" in run.expect_refusal("push")
+    assert len(project.list_commits()) == 1
 
 
 def test_steps_out_of_order(project: Project) -> None:
     run = project.run()
-    assert "run the pull step first" in run.refused("modify")
-    run.must("push")
-    project.proved()
-    assert project.runs() == [run.id]
+    assert "run the pull step first" in run.expect_refusal("modify")
+    run.run_steps("push")
+    project.prove_commits()
+    assert project.list_run_ids() == [run.id]
 
 
 # --- What no retry can help
@@ -432,7 +441,9 @@ def test_steps_out_of_order(project: Project) -> None:
 def test_a_missing_object_is_named(project: Project) -> None:
     key = project.replace_dataset(employees(5, project.name))
     project.stores.client.delete_object(Bucket=layout.BUCKET, Key=key)
-    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in project.run().refused("pull")
+    assert f"the remote has no object s3://{layout.BUCKET}/{key}" in project.run().expect_refusal(
+        "pull"
+    )
 
 
 def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
@@ -441,7 +452,7 @@ def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
     for other in (content.replace(b"note 3", b"note 4"), content + b"6,a,1,b\n", content[:-9], b""):
         project.stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=other)
         run = project.run()
-        said = run.refused("pull")
+        said = run.expect_refusal("pull")
         assert f"the object s3://{layout.BUCKET}/{key} is not what its pointer names" in said
         assert not (run.folder / "base.json").exists()
 
@@ -465,22 +476,22 @@ def pointer(md5: object, size: object = 8) -> str:
 )
 def test_a_pointer_that_is_wrong(project: Project, text: str, why: str) -> None:
     project.replace_pointer(text)
-    assert why in project.run().refused("pull")
+    assert why in project.run().expect_refusal("pull")
 
 
 def test_a_repository_without_a_dataset(empty: Project) -> None:
-    assert "import the dataset first" in empty.run().refused("pull")
+    assert "import the dataset first" in empty.run().expect_refusal("pull")
 
 
 def test_a_repository_without_dvc(project: Project) -> None:
-    project.by_somebody_else(lambda clone: (clone / ".dvc" / "config").unlink())
-    assert "DVC" in project.run().refused("pull")
+    project.push_change(lambda clone: (clone / ".dvc" / "config").unlink())
+    assert "DVC" in project.run().expect_refusal("pull")
 
 
 def about_to(step: str, project: Project) -> Run:
     """A new run, everything before `step` done."""
     run = project.run()
-    run.must(*STEPS[: STEPS.index(step)])
+    run.run_steps(*STEPS[: STEPS.index(step)])
     return run
 
 
@@ -495,7 +506,7 @@ def about_to(step: str, project: Project) -> Run:
 def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: str) -> None:
     run = about_to(step, project)
     began = time.monotonic()
-    said = run.refused(step, **{name: "c4nary-s3-key"})
+    said = run.expect_refusal(step, **{name: "c4nary-s3-key"})
     assert time.monotonic() - began < 15
     assert "the S3 server refused the step's key" in said
 
@@ -504,19 +515,19 @@ def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: st
 def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) -> None:
     run = about_to(step, project)
     began = time.monotonic()
-    said = run.refused(step, GIT_SYNC_PASSWORD="c4nary-git-password")
+    said = run.expect_refusal(step, GIT_SYNC_PASSWORD="c4nary-git-password")
     assert time.monotonic() - began < 15
     assert "the git server refused the step's credentials" in said
 
 
 def test_a_repository_of_somebody_else(project: Project) -> None:
-    url = gitserver.url(project.stores.site.ports, layout.PIPELINES)
-    assert "the git server refused" in project.run().refused("pull", GIT_URL=url)
+    url = gitserver.repository_url(project.stores.site.ports, layout.PIPELINES)
+    assert "the git server refused" in project.run().expect_refusal("pull", GIT_URL=url)
 
 
 @pytest.mark.parametrize("name", ["GIT_URL", "S3_BUCKET", "RUN_ID", "GIT_SYNC_PASSWORD"])
 def test_a_missing_variable(project: Project, name: str) -> None:
-    assert f"lacks {name}\n" in project.run().refused("pull", **{name: None})
+    assert f"lacks {name}\n" in project.run().expect_refusal("pull", **{name: None})
 
 
 @pytest.mark.parametrize(
@@ -530,7 +541,7 @@ def test_a_missing_variable(project: Project, name: str) -> None:
     ],
 )
 def test_a_variable_that_makes_no_sense(project: Project, name: str, value: str) -> None:
-    assert name in project.run().refused("pull", **{name: value})
+    assert name in project.run().expect_refusal("pull", **{name: value})
     assert list(project.shared.iterdir()) == []
 
 
@@ -541,14 +552,14 @@ def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
     """A full disk, or a volume that is not there yet."""
     place = project.shared / "file"
     place.touch()
-    done = project.run().step("pull", SHARED_DIR=str(place))
+    done = project.run().run_step("pull", SHARED_DIR=str(place))
     assert done.code == 75
     assert done.output.startswith("error: ")
     assert str(place) in done.output
 
 
 def hasty(run: Run, step: str, **env: str) -> str:
-    done = run.end(run.start(sys.executable, "-c", HASTY, step, **env))
+    done = run.finish(run.start(sys.executable, "-c", HASTY, step, **env))
     assert done.code == 75, done
     assert done.output.startswith("error: ")
     return done.output
@@ -562,8 +573,8 @@ def test_a_git_server_that_is_down(project: Project, step: str) -> None:
         assert "git fetch failed" in hasty(run, step)
     finally:
         project.stores.start()
-    run.must(*STEPS)
-    project.proved()
+    run.run_steps(*STEPS)
+    project.prove_commits()
 
 
 @pytest.mark.parametrize("step", ["pull", "push"])
@@ -576,8 +587,8 @@ def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
         assert time.monotonic() - began < 60
     finally:
         project.stores.start()
-    run.must(*STEPS)
-    project.proved()
+    run.run_steps(*STEPS)
+    project.prove_commits()
 
 
 def test_servers_that_come_back_in_time(project: Project) -> None:
@@ -589,11 +600,11 @@ def test_servers_that_come_back_in_time(project: Project) -> None:
         process = run.start("dataset-steps", step)
         time.sleep(1.5)
         project.stores.start()
-        done = run.end(process)
+        done = run.finish(process)
         assert done.code == 0, done
-        run.must("modify") if step == "pull" else None
-    assert project.runs() == [run.id]
-    project.proved()
+        run.run_steps("modify") if step == "pull" else None
+    assert project.list_run_ids() == [run.id]
+    project.prove_commits()
 
 
 class Stranger(Silent, BaseHTTPRequestHandler):
@@ -638,8 +649,8 @@ def test_what_a_stranger_says_of_the_data_is_not_believed(
     stranger = type("Stranger", (Stranger,), {"status": status, "body": body})
     with serving(stranger) as url:
         assert why in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
-    run.must(*STEPS)
-    project.proved()
+    run.run_steps(*STEPS)
+    project.prove_commits()
 
 
 class NoGet(Stranger):
@@ -656,7 +667,7 @@ class NoGet(Stranger):
 
 def test_bytes_that_are_refused_where_their_head_is_not(project: Project) -> None:
     with serving(NoGet) as url:
-        said = project.run().refused("pull", AWS_ENDPOINT_URL_S3=url)
+        said = project.run().expect_refusal("pull", AWS_ENDPOINT_URL_S3=url)
     assert "refused the step's key" in said
     assert "no kms:Decrypt" in said
 
@@ -667,7 +678,7 @@ def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
     run = about_to(step, project)
     body = b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>"
     with serving(type("Stranger", (Stranger,), {"body": body})) as url:
-        said = run.refused(step, AWS_ENDPOINT_URL_S3=url)
+        said = run.expect_refusal(step, AWS_ENDPOINT_URL_S3=url)
     assert "the S3 server can't serve s3://" in said
     assert "NoSuchBucket" in said
 
@@ -678,15 +689,15 @@ def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
 def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
     run = replace(project.run(), fresh=True)
     with arguments() as seen:
-        run.must("pull", "modify")
+        run.run_steps("pull", "modify")
         left = b"\0".join(p.read_bytes() for p in project.shared.rglob("*") if p.is_file())
-        run.must("push")
+        run.run_steps("push")
     assert b"[remote" in left, "the clone's configuration is among what was looked at"
     assert any("dataset-steps" in text for text in seen)
     assert any("git" in text and "push" in text for text in seen)
-    assert not project.stores.leaked(left.decode("utf-8", "replace"))
-    assert not project.stores.leaked("\n".join(seen))
-    assert not project.stores.leaked(project.git("log", "--format=raw", "--patch", "--all"))
+    assert not project.stores.find_leaks(left.decode("utf-8", "replace"))
+    assert not project.stores.find_leaks("\n".join(seen))
+    assert not project.stores.find_leaks(project.git("log", "--format=raw", "--patch", "--all"))
 
 
 @contextmanager
@@ -719,7 +730,7 @@ def watch(seen: set[str], ended: threading.Event) -> None:
 def workspace_remote(project: Project, monkeypatch: pytest.MonkeyPatch) -> Remote:
     """The remote as a step of a run has it, in this process."""
     run = project.run()
-    run.must("pull")
+    run.run_steps("pull")
     for name, value in project.environment(run.id).items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
@@ -746,12 +757,12 @@ def test_bytes_that_arrive_changed_are_refused(
     path.write_bytes(content.replace(b"note 3", b"note 4"))
     with pytest.raises(TemporaryError, match="BadDigest"):
         workspace_remote.store(named, path)
-    assert not workspace_remote.proves(named)
+    assert not workspace_remote.is_stored(named)
     with pytest.raises(ClientError, match="NoSuchKey"):
-        stores.object(named.md5)
+        stores.read_object(named.md5)
     path.write_bytes(content)
     workspace_remote.store(named, path)
-    assert stores.object(named.md5) == content
+    assert stores.read_object(named.md5) == content
 
 
 def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
@@ -760,18 +771,18 @@ def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
     content = employees(20, "right")
     named, path = version(content), tmp_path / "right"
     path.write_bytes(content)
-    key = stores.put(content)
+    key = stores.put_object(content)
     stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content[::-1])
-    assert not workspace_remote.proves(named)
+    assert not workspace_remote.is_stored(named)
     workspace_remote.store(named, path)
-    assert stores.object(named.md5) == content
+    assert stores.read_object(named.md5) == content
 
 
 def test_an_object_that_is_there_is_not_sent_again(
     workspace_remote: Remote, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     content = employees(20, "there already")
-    stores.put(content)
+    stores.put_object(content)
     monkeypatch.setattr(Remote, "send", lambda *_: pytest.fail("it was sent again"))
     workspace_remote.store(version(content), tmp_path / "absent")
 
@@ -781,7 +792,7 @@ def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
 ) -> None:
     """DVC takes the end of a connection for the end of the file."""
     content = employees(20, "cut off")
-    stores.put(content)
+    stores.put_object(content)
     part = content[:-9]
     monkeypatch.setattr(DVCFileSystem, "get_file", lambda _, __, to, **___: put(Path(to), part))
     with pytest.raises(TemporaryError, match=f"arrived as {len(part)} bytes"):
@@ -798,12 +809,12 @@ def test_an_object_of_several_parts_is_proved_by_reading_it_back(
     named, path = version(content), tmp_path / "large"
     path.write_bytes(content)
     workspace_remote.store(named, path)
-    tag = workspace_remote.s3.head_object(**workspace_remote.place(named))["ETag"]
+    tag = workspace_remote.s3.head_object(**workspace_remote.location(named))["ETag"]
     assert named.md5 not in tag
-    assert stores.object(named.md5) == content
+    assert stores.read_object(named.md5) == content
     path.write_bytes(content[::-1])
     workspace_remote.send(named, path)
-    assert not workspace_remote.proves(named)
+    assert not workspace_remote.is_stored(named)
 
 
 # --- Size
@@ -815,7 +826,7 @@ def test_memory_does_not_grow_with_the_dataset(project: Project) -> None:
     for step in STEPS:
         assert large[step] < 250 << 20
         assert large[step] - small[step] < 40 << 20
-    project.proved()
+    project.prove_commits()
 
 
 def peaks(project: Project, megabytes: int) -> dict[str, int]:
@@ -829,7 +840,7 @@ def peaks(project: Project, megabytes: int) -> dict[str, int]:
 
 def peak(run: Run, step: str) -> int:
     """Measured by a small process: a child's peak begins at its parent's."""
-    done = run.end(run.start(sys.executable, "-c", MEASURE, "dataset-steps", step))
+    done = run.finish(run.start(sys.executable, "-c", MEASURE, "dataset-steps", step))
     code, most = json.loads(done.output.splitlines()[-1])
     assert code == 0, done.output
     assert isinstance(most, int)

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError, CredentialRetrievalError
 from lab import layout
 from lab.config import TREE
 from tests.support.serving import Silent, serving
-from tests.support.stores import PREFIX, employees, md5_of, write
+from tests.support.stores import PREFIX, employees, md5_of, write_text
 
 if TYPE_CHECKING:
     from tests.support.stores import Done, Project, Run, Stores
@@ -61,7 +61,7 @@ class Agent:
     def variables(self, folder: Path, token: str = TOKEN) -> dict[str, str]:
         """What EKS adds to the environment of a pod that has an identity."""
         file = folder / "eks-pod-identity-token"
-        write(file, token)
+        write_text(file, token)
         return {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}{PATH}",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
@@ -93,7 +93,7 @@ def agent(stores: Stores) -> Iterator[Agent]:
 
 def by_identity(run: Run, step: str, variables: dict[str, str]) -> Done:
     """One step, without a key in its variables."""
-    return run.step(step, **{**dict.fromkeys(KEYS), **variables})
+    return run.run_step(step, **{**dict.fromkeys(KEYS), **variables})
 
 
 def test_a_run_needs_no_key_but_that_of_its_pods_identity(
@@ -108,7 +108,7 @@ def test_a_run_needs_no_key_but_that_of_its_pods_identity(
         assert agent.secret not in done.output
         # `modify` has no business with S3.
         assert (len(agent.asked) > before) == (step != "modify")
-    _, after = project.proved()
+    _, after = project.prove_commits()
     assert after.trailers["Run-Id"] == run.id
     assert set(agent.asked) == {(PATH, TOKEN)}
 
@@ -120,9 +120,9 @@ def test_a_first_version_is_imported_by_identity(
     source = tmp_path / "employees.csv"
     source.write_bytes(content)
     variables = {**dict.fromkeys(KEYS), **agent.variables(tmp_path)}
-    done = empty.run().step("import", source, **variables)
+    done = empty.run().run_step("import", source, **variables)
     assert done.code == 0, done.output
-    (commit,) = empty.proved()
+    (commit,) = empty.prove_commits()
     assert commit.md5 == md5_of(content)
 
 

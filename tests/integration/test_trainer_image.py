@@ -13,9 +13,17 @@ import yaml
 from lab.cluster import images
 from lab.config import TREE
 from lab.dataset import employees
-from tests.support.containers import LOOPBACK, Worker, inspected, looked_for
-from tests.support.needs import built_image
-from tests.support.training import CONF, DAG, RECORDS, STEPS, first, made_by, published
+from tests.support.containers import LOOPBACK, Worker, find_files, inspect_container
+from tests.support.needs import ensure_image
+from tests.support.training import (
+    CONF,
+    DAG,
+    RECORDS,
+    STEPS,
+    first_records,
+    list_training_runs,
+    read_published,
+)
 
 if TYPE_CHECKING:
     from tests.support.stores import Project
@@ -29,7 +37,7 @@ TEMPLATES = ("model", "training")
 @pytest.fixture(scope="module")
 def image() -> str:
     """The lock's image, built of this checkout where what it is built from is here."""
-    return built_image("trainer")
+    return ensure_image("trainer")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     folder = tmp_path_factory.mktemp("volume")
     folder.chmod(0o777)
     yield folder
-    Worker(image, folder).ends("/shared", "-mindepth", "2", "-delete", entrypoint="find")
+    Worker(image, folder).run_to_end("/shared", "-mindepth", "2", "-delete", entrypoint="find")
 
 
 def test_a_run_in_containers_publishes_a_model(
@@ -46,19 +54,19 @@ def test_a_run_in_containers_publishes_a_model(
 ) -> None:
     """Each step in the memory that the smaller of the two templates gives it."""
     employees.write_employees(tmp_path / "all.csv")
-    project.replace_dataset(first((tmp_path / "all.csv").read_bytes(), RECORDS))
+    project.replace_dataset(first_records((tmp_path / "all.csv").read_bytes(), RECORDS))
     project = replace(project, shared=volume)
     env = {**project.environment("in-containers"), **CONF, "DAG_ID": DAG, "SHARED_DIR": "/shared"}
     given = {
         k: v.replace("127.0.0.1", LOOPBACK) for k, v in env.items() if k not in {"PATH", "HOME"}
     }
     for step in STEPS:
-        done = Worker(image, volume).ends(step, env=given)
+        done = Worker(image, volume).run_to_end(step, env=given)
         assert done.code == 0, done
-        assert not project.stores.leaked(done.output)
-    assert made_by(project) == ["in-containers"]
-    assert published(project).metrics["roc_auc"] > 0.7
-    assert project.left() == []
+        assert not project.stores.find_leaks(done.output)
+    assert list_training_runs(project) == ["in-containers"]
+    assert read_published(project).metrics["roc_auc"] > 0.7
+    assert project.list_leftovers() == []
 
 
 def test_the_templates_are_the_step_s_with_this_image_and_their_own_memory() -> None:
@@ -70,13 +78,15 @@ def test_the_templates_are_the_step_s_with_this_image_and_their_own_memory() -> 
         assert found["metadata"] == {"name": name}
         (container,) = found["template"]["spec"]["containers"]
         (mine,) = step["template"]["spec"]["containers"]
-        assert container["image"] == images.locked()["trainer"].repository
+        assert container["image"] == images.read_lock()["trainer"].repository
         container |= {"image": mine["image"], "resources": mine["resources"]}
         assert found["template"] == step["template"]
 
 
 def test_it_is_the_worker_s_image_with_another_command(image: str) -> None:
-    worker, trainer = (inspected(name) for name in (images.locked()["worker"].name, image))
+    worker, trainer = (
+        inspect_container(name) for name in (images.read_lock()["worker"].name, image)
+    )
     assert trainer["Config"]["Entrypoint"] == ["model-steps"]
     assert trainer["Config"]["User"] == worker["Config"]["User"] == f"{USER}:{USER}"
     layers = worker["RootFS"]["Layers"]
@@ -84,7 +94,7 @@ def test_it_is_the_worker_s_image_with_another_command(image: str) -> None:
 
 
 def test_what_the_worker_has_is_not_there_a_second_time(image: str) -> None:
-    found = looked_for(image, 0, "-path '/opt/*.dist-info'")
+    found = find_files(image, 0, "-path '/opt/*.dist-info'")
     worker, trainer = (
         {Path(path).name.partition("-")[0] for path in found if path.startswith(f"/opt/{folder}/")}
         for folder in ("worker", "trainer")
@@ -95,6 +105,6 @@ def test_what_the_worker_has_is_not_there_a_second_time(image: str) -> None:
 
 
 def test_the_user_may_write_nowhere_and_nothing_of_the_build_is_left(image: str) -> None:
-    writable = looked_for(image, USER, "-writable", "-not", "-type", "l")
+    writable = find_files(image, USER, "-writable", "-not", "-type", "l")
     assert writable <= {"/tmp", "/var/tmp", "/run/lock"}
-    assert looked_for(image, 0, "-path /src -o -path /wheels -o -path /opt/build") == set()
+    assert find_files(image, 0, "-path /src -o -path /wheels -o -path /opt/build") == set()

@@ -15,6 +15,7 @@ import yaml
 
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import airflow
+from lab.backends.embedded.site import Site
 from lab.cluster import images, manifests
 from lab.config import PLUGINS as PLUGINS_FOLDER
 from lab.config import TREE
@@ -24,21 +25,21 @@ from tests.support.renderings import (
     NAMES,
     VALUES,
     Object,
-    home_of_a_lab,
+    airflow_cfg,
+    find_object,
     objects,
-    of_kind,
-    packed,
+    objects_of_kind,
     pods,
-    settings,
-    the,
+    read_chart_file,
+    temporary_home,
 )
 from tests.support.values import (
     KEYS,
     Place,
-    check,
-    exposed,
-    scalars,
-    variables,
+    check_values,
+    find_exposed,
+    find_scalars,
+    step_variables,
 )
 
 FILES = (
@@ -72,11 +73,11 @@ def written() -> list[Path]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_values_are_what_the_chart_takes(name: str) -> None:
-    check(values(name))
+    check_values(values(name))
 
 
 def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
-    check(manifests.values(TREE, images.locked()))
+    check_values(manifests.chart_values(TREE, images.read_lock()))
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,13 @@ def test_a_key_that_the_chart_does_not_know_is_refused(place: Place) -> None:
         inner = inner[key]
     inner[place[-1]] = {}
     with pytest.raises(jsonschema.ValidationError, match=place[-1]):
-        check(wrong)
+        check_values(wrong)
 
 
 def test_a_value_of_the_wrong_type_is_refused() -> None:
     wrong = {**values("values.yaml"), "enableServiceLinks": "no"}
     with pytest.raises(jsonschema.ValidationError, match="enableServiceLinks"):
-        check(wrong)
+        check_values(wrong)
 
 
 # --- Secrets --------------------------------------------------------------------------------------
@@ -116,22 +117,22 @@ def documents(path: Path) -> list[object]:
 
 @pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_file_holds_a_secret(path: Path) -> None:
-    assert not exposed(documents(path))
+    assert not find_exposed(documents(path))
 
 
 @pytest.mark.kind
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rendering_holds_a_secret(name: str) -> None:
     """Neither the chart nor the overlay makes one up."""
-    assert not exposed(list(objects(name)))
-    assert not of_kind("Secret", name)
+    assert not find_exposed(list(objects(name)))
+    assert not objects_of_kind("Secret", name)
 
 
 @pytest.mark.kind
 def test_airflows_settings_hold_no_secret() -> None:
     parser = configparser.RawConfigParser()
-    parser.read_string(settings())
-    assert not exposed({name: dict(parser[name]) for name in parser.sections()})
+    parser.read_string(airflow_cfg())
+    assert not find_exposed({name: dict(parser[name]) for name in parser.sections()})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_airflows_settings_hold_no_secret() -> None:
     ids=str,
 )
 def test_a_secret_that_is_written_out_is_found(part: object) -> None:
-    assert exposed(part)
+    assert find_exposed(part)
 
 
 # --- The lock -------------------------------------------------------------------------------------
@@ -165,13 +166,13 @@ def pin(package: str) -> str:
 
 
 def test_the_cluster_runs_the_airflow_that_the_kit_is_made_for() -> None:
-    assert images.locked()["airflow"].tag == pin("apache-airflow")
+    assert images.read_lock()["airflow"].tag == pin("apache-airflow")
 
 
 @pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_file_but_the_lock_names_a_version(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert not [image.name for image in images.locked().values() if image.tag in text]
+    assert not [image.name for image in images.read_lock().values() if image.tag in text]
     assert not versions(documents(path))
 
 
@@ -179,7 +180,7 @@ def versions(part: object) -> list[Place]:
     """Where something names an image's version. kustomize would replace it without a word."""
     return [
         place
-        for place, value in scalars(part)
+        for place, value in find_scalars(part)
         if value
         and place
         and (place[-1] in VERSIONS or (place[-1] == "image" and ":" in str(value)))
@@ -195,7 +196,7 @@ def test_a_version_beside_the_lock_is_found() -> None:
 
 @pytest.mark.kind
 def test_the_overlay_runs_the_locked_images() -> None:
-    known = images.locked()
+    known = images.read_lock()
     found = {container["image"] for pod in pods("overlay") for container in pod.containers}
     assert found == {known[key].name for key in (*images.STORES, "worker", "trainer")}
 
@@ -203,22 +204,22 @@ def test_the_overlay_runs_the_locked_images() -> None:
 @pytest.mark.kind
 def test_the_chart_runs_the_locked_image() -> None:
     found = {container["image"] for pod in pods("chart") for container in pod.containers}
-    assert found == {images.locked()["airflow"].name}
+    assert found == {images.read_lock()["airflow"].name}
 
 
 @pytest.mark.kind
 def test_git_sync_is_the_charts_own() -> None:
-    its = yaml.safe_load(packed("values.yaml"))["images"]["gitSync"]
+    its = yaml.safe_load(read_chart_file("values.yaml"))["images"]["gitSync"]
     found = {container["image"] for pod in pods("git-sync") for container in pod.containers}
-    assert found == {images.locked()["airflow"].name, f"{its['repository']}:{its['tag']}"}
+    assert found == {images.read_lock()["airflow"].name, f"{its['repository']}:{its['tag']}"}
 
 
 @pytest.mark.kind
 def test_airflow_starts_workers_of_the_locked_image() -> None:
     parser = configparser.RawConfigParser()
-    parser.read_string(settings())
+    parser.read_string(airflow_cfg())
     found = parser["kubernetes_executor"]
-    airflow_image = images.locked()["airflow"]
+    airflow_image = images.read_lock()["airflow"]
     assert found["worker_container_repository"] == airflow_image.repository
     assert found["worker_container_tag"] == airflow_image.tag
 
@@ -228,17 +229,17 @@ def test_airflow_starts_workers_of_the_locked_image() -> None:
 
 def contract_on_kind() -> set[str]:
     """The names that a step's pod has in its environment, its run's aside."""
-    return variables("overlay")
+    return step_variables("overlay")
 
 
 def contract_embedded() -> set[str]:
     """The names that a step's process has in its environment, as they are written for Airflow."""
-    with home_of_a_lab() as config:
+    with temporary_home() as config:
         ports = dict.fromkeys(embedded.PORTS, 11_000)
         state = State(embedded.NAME, "sqlite", "datasets/employees.csv", None, ports)
-        site = embedded.Site(config, state, Secrets(config))
+        site = Site(config, state, Secrets(config))
         airflow.write_steps_environment(config, site.step_environment)
-        return set(airflow.steps_environment(config))
+        return set(airflow.read_steps_environment(config))
 
 
 @pytest.mark.kind
@@ -250,7 +251,7 @@ def test_a_step_sees_the_same_variables_on_every_backend() -> None:
 def test_nothing_of_the_base_is_off_aws_only() -> None:
     """On AWS there is no endpoint, and no key: Pod Identity gives a step its access."""
     extra = {"AWS_ENDPOINT_URL_S3", *KEYS}
-    assert extra <= variables("overlay")
+    assert extra <= step_variables("overlay")
     texts = [str(each) for each in objects("base") if each["metadata"]["name"] != PLUGINS]
     assert len(texts) > 10
     assert not [name for name in (*extra, "s3-credentials") for text in texts if name in text]
@@ -258,31 +259,31 @@ def test_nothing_of_the_base_is_off_aws_only() -> None:
 
 @pytest.mark.kind
 def test_a_step_has_its_credentials_from_secrets() -> None:
-    container = the("PodTemplate", "step", "overlay")["template"]["spec"]["containers"][0]
+    container = find_object("PodTemplate", "step", "overlay")["template"]["spec"]["containers"][0]
     plain = {variable["name"] for variable in container["env"] if "valueFrom" not in variable}
     assert not plain
     assert {*KEYS, "GIT_SYNC_PASSWORD"} <= {variable["name"] for variable in container["env"]}
 
 
 @pytest.mark.kind
-def test_dags_are_delivered_the_same_on_every_backend() -> None:
-    """From the same branches, as soon, and each repository by a connection that is there."""
-    told = {f"AIRFLOW__{name}": value for name, value in airflow.delivery(TREE).items()}
+def test_airflow_is_set_up_the_same_on_every_backend() -> None:
+    """DAGs come from the same branches, as soon, and by connections that are there; what was killed
+    is noticed after the same seconds."""
+    shared = airflow.read_shared_settings(TREE)
     parser = configparser.RawConfigParser()
-    parser.read_string(settings())
-    section = "dag_processor"
-    bundles = json.loads(parser[section]["dag_bundle_config_list"])
-    assert json.loads(told.pop("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST")) == bundles
-    assert len(told) >= 4
-    for name, value in told.items():
-        option = name.removeprefix("AIRFLOW__DAG_PROCESSOR__").lower()
+    parser.read_string(airflow_cfg())
+    bundles = json.loads(parser["dag_processor"]["dag_bundle_config_list"])
+    assert json.loads(shared.pop("DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST")) == bundles
+    assert len(shared) >= 15
+    for name, value in shared.items():
+        section, option = name.lower().split("__")
         assert parser[section][option] == value
     tracked = {each["name"]: each["kwargs"]["tracking_ref"] for each in bundles}
     assert tracked == {"pipelines": "main", "production": "release", "team-a": "main"}
     wanted = {f"AIRFLOW_CONN_{each['kwargs']['git_conn_id'].upper()}" for each in bundles}
-    with home_of_a_lab() as config:
+    with temporary_home() as config:
         ports = dict.fromkeys(embedded.PORTS, 11_000)
-        assert airflow.connections(config, Secrets(config), ports).keys() == wanted
+        assert airflow.connection_variables(config, Secrets(config), ports).keys() == wanted
     assert wanted <= {each["envName"] for each in values("values.yaml")["secret"]}
 
 
@@ -291,14 +292,14 @@ def test_every_plugin_reaches_the_cluster() -> None:
     """The cluster's Airflow loads the very files that the embedded one does."""
     files = {path.name for path in (TREE / PLUGINS_FOLDER).iterdir() if path.is_file()}
     assert "lab_bucket.py" in files
-    assert set(the("ConfigMap", PLUGINS, "base")["data"]) == files
+    assert set(find_object("ConfigMap", PLUGINS, "base")["data"]) == files
 
 
 def test_other_plugins_make_other_pods(tmp_path: Path) -> None:
     folder = tmp_path / PLUGINS_FOLDER
     folder.mkdir(parents=True)
     (folder / "lab_bucket.py").write_text("one = 1\n")
-    before = manifests.values(tmp_path, images.locked())
-    assert manifests.values(tmp_path, images.locked()) == before
+    before = manifests.chart_values(tmp_path, images.read_lock())
+    assert manifests.chart_values(tmp_path, images.read_lock()) == before
     (folder / "lab_bucket.py").write_text("one = 2\n")
-    assert manifests.values(tmp_path, images.locked()) != before
+    assert manifests.chart_values(tmp_path, images.read_lock()) != before

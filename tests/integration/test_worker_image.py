@@ -1,7 +1,7 @@
 """The worker image as the step's pod runs it, against the lab's real S3 server and git server.
 
-A container here is what manifests/base/step-template.yaml describes: an unprivileged user, a root
-file system that is read-only, no capabilities; it writes to /shared and to /tmp alone.
+A container here is what manifests/base/templates/step describes: an unprivileged user, a
+read-only root file system, no capabilities; it writes to /shared and to /tmp alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ import yaml
 
 from lab.cluster import docker
 from lab.config import TREE
-from lab.wait import NotYet, until
-from tests.support.containers import LOOPBACK, USER, Worker, inspected, looked_for, outcome, said
-from tests.support.needs import built_image
-from tests.support.steps import HASTY, STEPS, reproduced
+from lab.wait import NotYet, wait_until
+from tests.support.containers import (
+    LOOPBACK,
+    USER,
+    Worker,
+    find_files,
+    inspect_container,
+    read_logs,
+    wait_for_end,
+)
+from tests.support.needs import ensure_image
+from tests.support.steps import HASTY, STEPS, reproduce_dataset
 from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kind
 
-TEMPLATE = Path("manifests", "base", "step-template.yaml")
+TEMPLATE = Path("manifests", "base", "templates", "step", "template.yaml")
 KILLED = 137
 
 
@@ -41,7 +49,7 @@ KILLED = 137
 @pytest.fixture(scope="module")
 def image() -> str:
     """The lock's image, built of this checkout where what it is built from is here."""
-    return built_image("worker")
+    return ensure_image("worker")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     folder.chmod(0o777)
     yield folder
     find = ["/shared", "-mindepth", "2", "-delete"]
-    Worker(image, folder).ends(*find, entrypoint="find")
+    Worker(image, folder).run_to_end(*find, entrypoint="find")
 
 
 @dataclass(frozen=True)
@@ -69,38 +77,38 @@ class Pods:
         both = {**given, "SHARED_DIR": "/shared", **changes}
         return {k: v.replace("127.0.0.1", LOOPBACK) for k, v in both.items() if v is not None}
 
-    def step(self, *argv: str, entrypoint: str | None = None, **changes: str | None) -> Done:
+    def run_step(self, *argv: str, entrypoint: str | None = None, **changes: str | None) -> Done:
         """A step that has ended. No step's output may ever hold a secret."""
         env = self.environment(**changes)
         options = {"entrypoint": entrypoint} if entrypoint else {}
-        done = self.worker.ends(*argv, env=env, **options)
+        done = self.worker.run_to_end(*argv, env=env, **options)
         own = [value for name, value in changes.items() if value and name in CREDENTIALS]
-        assert not self.project.stores.leaked(done.output, *own)
+        assert not self.project.stores.find_leaks(done.output, *own)
         return done
 
-    def must(self, *steps: str) -> str:
+    def run_steps(self, *steps: str) -> str:
         """What the steps printed, all of which succeeded."""
-        done = [self.step(step) for step in steps]
+        done = [self.run_step(step) for step in steps]
         assert [d.code for d in done] == [0] * len(steps), done
         return "".join(d.output for d in done)
 
-    def killed(self, step: str, place: str) -> None:
+    def kill_step(self, step: str, place: str) -> None:
         """The step's container is killed as it comes to that function."""
         argv = ("-c", STOPPER, place, "hold", step)
         options: dict[str, Any] = {"entrypoint": "python", "stdin_open": True}
         with self.worker.container(*argv, env=self.environment(), **options) as container:
-            until(lambda: held(container), what=place, timeout=DEADLINE)
+            wait_until(lambda: held(container), what=place, timeout=DEADLINE)
             container.get_wrapped_container().kill("SIGKILL")
-            done = outcome(container)
+            done = wait_for_end(container)
         assert done.code == KILLED
-        assert not self.project.stores.leaked(done.output)
+        assert not self.project.stores.find_leaks(done.output)
 
 
 def held(container: DockerContainer) -> None:
     """Raises NotYet until the step waits."""
     container.reload()
-    if "held\n" not in said(container):
-        assert container.status in {"created", "running"}, said(container)
+    if "held\n" not in read_logs(container):
+        assert container.status in {"created", "running"}, read_logs(container)
         raise NotYet(container.status)
 
 
@@ -145,7 +153,7 @@ def test_the_containers_here_are_what_the_template_describes(idle: DockerContain
     }
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/shared", "/tmp"}
     assert "command" not in container
-    host = inspected(idle.get_container_id())["HostConfig"]
+    host = inspect_container(idle.get_container_id())["HostConfig"]
     assert host["ReadonlyRootfs"]
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
@@ -155,22 +163,22 @@ def test_the_containers_here_are_what_the_template_describes(idle: DockerContain
 
 
 def test_a_run_makes_one_commit_that_can_be_reproduced(pods: Pods, tmp_path: Path) -> None:
-    pods.must(*STEPS)
-    first, second = pods.project.proved()
-    assert pods.project.runs() == [pods.run_id]
-    old = reproduced(pods.project, first.hash, tmp_path / "old")
-    new = reproduced(pods.project, second.hash, tmp_path / "new")
+    pods.run_steps(*STEPS)
+    first, second = pods.project.prove_commits()
+    assert pods.project.list_run_ids() == [pods.run_id]
+    old = reproduce_dataset(pods.project, first.hash, tmp_path / "old")
+    new = reproduce_dataset(pods.project, second.hash, tmp_path / "new")
     assert new.startswith(old) and new[len(old) :].startswith(b"301,")
-    assert new == pods.project.stores.object(second.md5)
-    assert pods.project.left() == []
+    assert new == pods.project.stores.read_object(second.md5)
+    assert pods.project.list_leftovers() == []
 
 
 def test_a_second_push_changes_nothing(pods: Pods) -> None:
-    pods.must(*STEPS)
+    pods.run_steps(*STEPS)
     tip = pods.project.tip()
-    assert tip in pods.must("push")
+    assert tip in pods.run_steps("push")
     assert pods.project.tip() == tip
-    assert len(pods.project.proved()) == 2
+    assert len(pods.project.prove_commits()) == 2
 
 
 def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
@@ -181,49 +189,49 @@ def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
         ("push", "remote:Remote.send", "repository:push", "workspace:Workspace.remove"),
     ):
         for place in places:
-            pods.killed(step, place)
-        pods.must(step)
-    assert pods.project.runs() == [pods.run_id]
-    assert len(pods.project.proved()) == 2
-    assert pods.project.left() == []
+            pods.kill_step(step, place)
+        pods.run_steps(step)
+    assert pods.project.list_run_ids() == [pods.run_id]
+    assert len(pods.project.prove_commits()) == 2
+    assert pods.project.list_leftovers() == []
 
 
 # --- Failures -----------------------------------------------------------------------------------
 
 
 def test_a_wrong_git_password_is_final_and_never_shown(pods: Pods) -> None:
-    done = pods.step("pull", GIT_SYNC_PASSWORD="wrong-password-of-a-person")
+    done = pods.run_step("pull", GIT_SYNC_PASSWORD="wrong-password-of-a-person")
     assert done.code == 65, done
     assert done.output.startswith("error: the git server refused the step's credentials")
 
 
 def test_a_wrong_s3_key_is_final_and_never_shown(pods: Pods) -> None:
-    done = pods.step("pull", AWS_SECRET_ACCESS_KEY="wrong-secret-key-of-a-person")
+    done = pods.run_step("pull", AWS_SECRET_ACCESS_KEY="wrong-secret-key-of-a-person")
     assert done.code == 65, done
     assert done.output.startswith("error: the S3 server refused the step's key")
 
 
 @pytest.mark.parametrize("name", ["RUN_ID", "GIT_URL", "S3_BUCKET", "GIT_SYNC_PASSWORD"])
 def test_a_missing_variable_is_final(pods: Pods, name: str) -> None:
-    done = pods.step("pull", **{name: None})
+    done = pods.run_step("pull", **{name: None})
     assert done == Done(65, f"error: the step's environment lacks {name}\n")
     assert list(pods.project.shared.iterdir()) == []
 
 
 def test_an_s3_server_that_can_not_be_reached_may_come_back(pods: Pods) -> None:
     unreachable = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
-    pods.must("pull", "modify")
-    done = pods.step("-c", HASTY, "push", entrypoint="python", **unreachable)
+    pods.run_steps("pull", "modify")
+    done = pods.run_step("-c", HASTY, "push", entrypoint="python", **unreachable)
     assert done.code == 75, done
     assert done.output.startswith("error: no answer from S3 for s3:")
-    assert len(pods.project.commits()) == 1
-    pods.must("push")
-    assert pods.project.runs() == [pods.run_id]
+    assert len(pods.project.list_commits()) == 1
+    pods.run_steps("push")
+    assert pods.project.list_run_ids() == [pods.run_id]
 
 
 def test_a_volume_that_can_not_be_written_may_come_back(pods: Pods) -> None:
     """As one whose owner is not set yet."""
-    done = pods.step("pull", SHARED_DIR="/var/shared")
+    done = pods.run_step("pull", SHARED_DIR="/var/shared")
     assert done.code == 75, done
     assert done.output.startswith("error: ") and "/var/shared" in done.output
 
@@ -232,7 +240,7 @@ def test_a_volume_that_can_not_be_written_may_come_back(pods: Pods) -> None:
 
 
 def test_it_runs_the_steps_as_a_user_without_rights(image: str, run: Callable[..., Done]) -> None:
-    config = inspected(image)["Config"]
+    config = inspect_container(image)["Config"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["Entrypoint"] == ["dataset-steps"]
     assert not config["Cmd"]
@@ -246,7 +254,7 @@ def test_it_runs_the_steps_as_a_user_without_rights(image: str, run: Callable[..
 
 
 def test_the_user_may_write_nowhere_even_without_a_read_only_root(image: str) -> None:
-    found = looked_for(image, USER, "-writable", "-not", "-type", "l")
+    found = find_files(image, USER, "-writable", "-not", "-type", "l")
     assert found <= {"/tmp", "/var/tmp", "/run/lock"}
 
 
@@ -265,15 +273,15 @@ def test_nothing_is_there_that_a_build_leaves(image: str, run: Callable[..., Don
     names = (".git", ".gitconfig", ".netrc", ".aws", ".docker", "build-requirements.txt")
     paths = ("*/.cache/pip", "/src", "/wheels", "/opt/build", "/var/lib/apt/lists/*")
     expressions = [f"-name '{name}'" for name in names] + [f"-path '{path}'" for path in paths]
-    assert looked_for(image, 0, " -o ".join(expressions)) == set()
+    assert find_files(image, 0, " -o ".join(expressions)) == set()
     assert run("python", "-m", "pip", "--version").code == 1
 
 
 def test_no_secret_is_in_what_docker_knows_of_it(image: str, pods: Pods) -> None:
-    config = inspected(image)["Config"]
+    config = inspect_container(image)["Config"]
     history = docker.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
     shown = json.dumps(config) + history
-    assert not pods.project.stores.leaked(shown)
+    assert not pods.project.stores.find_leaks(shown)
     assert not re.search(r"://[^/\s\"]*@", shown)  # an address that holds a password
     assert not re.search(r"(?i)password|secret|token|credential", json.dumps(config))
     names = {entry.partition("=")[0] for entry in config["Env"]}

@@ -1,8 +1,8 @@
-"""Which seeded faults the tests catch: `python -m tests.mutants [REVISION] [--only WORD]`.
+"""Mutation tests: `python -m tests.mutants [REVISION] [--only WORD]`.
 
-Each fault of mutants.toml is put alone into a checkout of the revision (HEAD by default), in a
-folder and an environment of its own, where the tests that are named with it must fail. Ends with 1
-when a fault goes uncaught. About 20 minutes on two cores.
+Each fault of mutants.toml is put alone into a checkout of the revision (HEAD by default), with an
+environment of its own, where the tests that its entry names must fail. Exits with 1 if a fault is
+not caught. About 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS = 900  # for the tests of one fault
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: in which file which text becomes which, and the files of tests that catch it."""
+    """One fault: `old` becomes `new` in a file, and the test files that must catch it."""
 
     file: str
     old: str
@@ -43,30 +43,30 @@ def main() -> int:
     entries = tomllib.loads(LIST.read_text("utf-8"))["mutant"]
     mutants = [m for m in (Mutant(**e) for e in entries) if asked.only in f"{m.file} {m.what}"]
     with checkout(asked.revision) as tree:
-        caught = [tell(tree, mutant) for mutant in mutants]
+        caught = [try_mutant(tree, mutant) for mutant in mutants]
     print(f"{sum(caught)} of {len(caught)} faults are caught at {asked.revision}")
     return 0 if all(caught) else 1
 
 
 @contextmanager
 def checkout(revision: str) -> Iterator[Path]:
-    """Yield a checkout of the revision with an environment; both are gone afterwards."""
+    """Yield a checkout of the revision with an environment; delete both afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        run("git", "-C", TREE, "worktree", "add", "--quiet", "--detach", tree, revision)
+        run_command("git", "-C", TREE, "worktree", "add", "--quiet", "--detach", tree, revision)
         try:
-            run(sys.executable, "-m", "nox", "-s", "lint", cwd=tree)
+            run_command(sys.executable, "-m", "nox", "-s", "lint", cwd=tree)
             yield tree
         finally:
-            run("git", "-C", TREE, "worktree", "remove", "--force", tree)
+            run_command("git", "-C", TREE, "worktree", "remove", "--force", tree)
 
 
-def run(*command: str | Path, cwd: Path = TREE) -> None:
+def run_command(*command: str | Path, cwd: Path = TREE) -> None:
     subprocess.run([str(word) for word in command], cwd=cwd, check=True, stdout=subprocess.DEVNULL)
 
 
-def tell(tree: Path, mutant: Mutant) -> bool:
-    """Print and return whether the fault is caught, and by which test."""
+def try_mutant(tree: Path, mutant: Mutant) -> bool:
+    """Return whether the tests catch the fault; print the test that does."""
     began = time.monotonic()
     file = tree / mutant.file
     text = file.read_text("utf-8")
@@ -74,16 +74,16 @@ def tell(tree: Path, mutant: Mutant) -> bool:
         raise SystemExit(f"{mutant.file} does not hold this once:\n{mutant.old}")
     file.write_text(text.replace(mutant.old, mutant.new), "utf-8")
     try:
-        by = failing(tree, mutant)
+        test = find_failing_test(tree, mutant)
     finally:
         file.write_text(text, "utf-8")
     seconds = time.monotonic() - began
-    print(f"{seconds:4.0f} s  {mutant.file}: {mutant.what}: {by or 'NOT CAUGHT'}", flush=True)
-    return by is not None
+    print(f"{seconds:4.0f} s  {mutant.file}: {mutant.what}: {test or 'NOT CAUGHT'}", flush=True)
+    return test is not None
 
 
-def failing(tree: Path, mutant: Mutant) -> str | None:
-    """Return the first test that fails, None where all pass. Exits where none has run."""
+def find_failing_test(tree: Path, mutant: Mutant) -> str | None:
+    """Return the first test that fails, or None if all pass. Exits if none has run."""
     programs = tree / ".nox" / "lint" / "bin"
     env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     command = [

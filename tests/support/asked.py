@@ -1,4 +1,4 @@
-"""Which versions the tests' own runs made: the nightly run may fall into a test, too."""
+"""The runs that made versions, without scheduled ones: the nightly run may fall into a test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from lab.model import Version
 
 
 def run_ids(versions: Iterable[Version]) -> list[str]:
-    """The runs that made these versions, but for those of a schedule, sorted."""
+    """List the ids of the runs that made these versions, sorted, without scheduled runs."""
     found = [version.trailers["Run-Id"] for version in versions]
     return sorted(name for name in found if not name.startswith("scheduled__"))

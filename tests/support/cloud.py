@@ -1,11 +1,11 @@
-"""AWS, as moto's server plays it; and an eksctl that does there what the real one does in AWS.
+"""AWS, as moto's server emulates it, with an eksctl that does there what the real one does in AWS.
 
-Four things are added to moto, each by AWS's API reference. EKS has neither Pod Identity
-associations nor add-ons there: `ASSOCIATIONS` and `ADDONS` keep them, `Answers` answers for them,
-with the errors that AWS documents. A cluster there says nothing of its network and its nodes'
-security group, and has no log group. And moto counts every condition of a bucket's policy as
-fulfilled, so that "deny what comes without TLS" would deny all: here a call has TLS unless
-`Cloud.plain` says otherwise.
+Four things are added to moto, each by AWS's API reference. Its EKS has neither Pod Identity
+associations nor add-ons: `ASSOCIATIONS` and `ADDONS` keep them, `Answers` serves them, with the
+errors that AWS documents. Its clusters report neither their network nor their nodes' security
+group, and have no log group. And moto takes every condition of a bucket's policy as fulfilled, so
+that "deny what comes without TLS" would deny everything: here a call has TLS unless `Cloud.plain`
+is true.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ PAIR = tuple[str, str, str]  # account, region, cluster
 
 ASSOCIATIONS: dict[PAIR, dict[str, dict[str, Any]]] = {}
 ADDONS: dict[PAIR, dict[str, dict[str, Any]]] = {}
-AGENT_STATES: list[str] = []  # what the next looks at an add-on see; ACTIVE after that
+AGENT_STATES: list[str] = []  # the add-on's states in the next calls; ACTIVE after them
 
 
 class Answers:
-    """EKS's answers about associations and add-ons: methods for moto's EKSResponse."""
+    """EKS's calls about associations and add-ons: methods for moto's EKSResponse."""
 
     eks_backend: EKSBackend
     current_account: str
@@ -74,8 +74,8 @@ class Answers:
     partition: str
     _get_param: Callable[..., Any]
 
-    def cluster(self) -> PAIR:
-        """The cluster that the call is about. Raises ResourceNotFoundException."""
+    def find_cluster(self) -> PAIR:
+        """Return the cluster that the call names. Raises ResourceNotFoundException."""
         name = self._get_param("name") or self._get_param("clusterName")
         if name not in self.eks_backend.clusters:
             raise ResourceNotFoundException(message=f"No cluster found for name: {name}.")
@@ -85,11 +85,11 @@ class Answers:
         return f"arn:aws:eks:{self.region}:{self.current_account}:{kind}/{'/'.join(parts)}"
 
     def create_pod_identity_association(self) -> ActionResult:
-        cluster = self.cluster()
+        cluster = self.find_cluster()
         known = ASSOCIATIONS.setdefault(cluster, {})
         wanted = {key: self._get_param(key) for key in ("namespace", "serviceAccount", "roleArn")}
         for other in known.values():
-            if whose(other) == whose(wanted):
+            if association_key(other) == association_key(wanted):
                 raise ResourceInUseException(
                     message=f"Association already exists: {other['associationId']}"
                 )
@@ -110,18 +110,18 @@ class Answers:
         if role not in {entry.arn for entry in known}:
             raise InvalidParameterException(message=f"Role {role} does not exist.")
 
-    def association(self) -> dict[str, Any]:
+    def find_association(self) -> dict[str, Any]:
         name = self._get_param("associationId")
-        found = ASSOCIATIONS.get(self.cluster(), {}).get(name)
+        found = ASSOCIATIONS.get(self.find_cluster(), {}).get(name)
         if found is None:
             raise ResourceNotFoundException(message=f"No association found for id: {name}.")
         return found
 
     def describe_pod_identity_association(self) -> ActionResult:
-        return ActionResult({"association": self.association()})
+        return ActionResult({"association": self.find_association()})
 
     def list_pod_identity_associations(self) -> ActionResult:
-        found = list(ASSOCIATIONS.get(self.cluster(), {}).values())
+        found = list(ASSOCIATIONS.get(self.find_cluster(), {}).values())
         for key in ("namespace", "serviceAccount"):
             if wanted := self._get_param(key):
                 found = [entry for entry in found if entry[key] == wanted]
@@ -129,18 +129,18 @@ class Answers:
         return ActionResult({"associations": [{key: e[key] for key in shown} for e in found]})
 
     def update_pod_identity_association(self) -> ActionResult:
-        found = self.association()
+        found = self.find_association()
         self.refuse_unknown_role(role := self._get_param("roleArn"))
         found["roleArn"] = role
         return ActionResult({"association": found})
 
     def delete_pod_identity_association(self) -> ActionResult:
-        found = self.association()
-        del ASSOCIATIONS[self.cluster()][found["associationId"]]
+        found = self.find_association()
+        del ASSOCIATIONS[self.find_cluster()][found["associationId"]]
         return ActionResult({"association": found})
 
     def create_addon(self) -> ActionResult:
-        cluster = self.cluster()
+        cluster = self.find_cluster()
         name = self._get_param("addonName")
         if name in ADDONS.setdefault(cluster, {}):
             raise ResourceInUseException(message="Addon already exists.")
@@ -153,52 +153,52 @@ class Answers:
         }
         return ActionResult({"addon": {**ADDONS[cluster][name], "status": "CREATING"}})
 
-    def addon(self) -> dict[str, Any]:
+    def find_addon(self) -> dict[str, Any]:
         name = self._get_param("addonName")
-        found = ADDONS.get(self.cluster(), {}).get(name)
+        found = ADDONS.get(self.find_cluster(), {}).get(name)
         if found is None:
             raise ResourceNotFoundException(message=f"No addon: {name} found in cluster.")
         return found
 
     def describe_addon(self) -> ActionResult:
         state = AGENT_STATES.pop(0) if AGENT_STATES else "ACTIVE"
-        return ActionResult({"addon": {**self.addon(), "status": state}})
+        return ActionResult({"addon": {**self.find_addon(), "status": state}})
 
     def list_addons(self) -> ActionResult:
-        return ActionResult({"addons": sorted(ADDONS.get(self.cluster(), {}))})
+        return ActionResult({"addons": sorted(ADDONS.get(self.find_cluster(), {}))})
 
     def delete_addon(self) -> ActionResult:
-        found = self.addon()
-        del ADDONS[self.cluster()][found["addonName"]]
+        found = self.find_addon()
+        del ADDONS[self.find_cluster()][found["addonName"]]
         return ActionResult({"addon": {**found, "status": "DELETING"}})
 
 
-def whose(association: dict[str, Any]) -> tuple[str, str]:
+def association_key(association: dict[str, Any]) -> tuple[str, str]:
     return association["namespace"], association["serviceAccount"]
 
 
 def extend_moto() -> None:
-    """moto answers for what it lacks, and knows TLS."""
+    """Add to moto what it lacks, and conditions on TLS."""
     for path in ("pod-identity-associations", "addons"):
         for end in ("$", "/(?P<id>[^/]+)$"):
             urls.url_paths[f"{{0}}/clusters/(?P<name>[^/]+)/{path}{end}"] = EKSResponse.dispatch
     for name, method in vars(Answers).items():
         if callable(method) and not hasattr(EKSResponse, name):
             setattr(EKSResponse, name, method)
-    EKSBackend.create_cluster = with_its_logs(in_its_network(EKSBackend.create_cluster))
-    as_it_is = FakeBucket.get_permission
+    EKSBackend.create_cluster = with_log_group(with_network(EKSBackend.create_cluster))
+    original = FakeBucket.get_permission
 
-    def by_tls(bucket: Any, action: str, resource: str) -> Any:
+    def get_permission(bucket: Any, action: str, resource: str) -> Any:
         plain = b"aws:SecureTransport" in (bucket.policy or b"") and not Cloud.plain
-        return as_it_is(replaced(bucket) if plain else bucket, action, resource)
+        return original(without_policy(bucket) if plain else bucket, action, resource)
 
-    FakeBucket.get_permission = by_tls
+    FakeBucket.get_permission = get_permission
 
 
-def in_its_network(create: Callable[..., Any]) -> Callable[..., Any]:
-    """A cluster says in which network it is, and of which security group its nodes are."""
+def with_network(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `create_cluster`: a cluster reports its network and its nodes' security group."""
 
-    def made(backend: EKSBackend, *given: Any, **named: Any) -> Any:
+    def create_cluster(backend: EKSBackend, *given: Any, **named: Any) -> Any:
         cluster = create(backend, *given, **named)
         ec2 = ec2_backends[backend.account_id][backend.region_name]
         subnet = ec2.get_subnet(cluster.resources_vpc_config["subnetIds"][0])
@@ -207,13 +207,13 @@ def in_its_network(create: Callable[..., Any]) -> Callable[..., Any]:
         cluster.resources_vpc_config |= {"vpcId": subnet.vpc_id, "clusterSecurityGroupId": group.id}
         return cluster
 
-    return made
+    return create_cluster
 
 
-def with_its_logs(create: Callable[..., Any]) -> Callable[..., Any]:
-    """A cluster that logs has a group for that, which is kept for ever and outlives it."""
+def with_log_group(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `create_cluster`: a cluster that logs has a log group, which never expires."""
 
-    def made(backend: EKSBackend, *given: Any, **named: Any) -> Any:
+    def create_cluster(backend: EKSBackend, *given: Any, **named: Any) -> Any:
         cluster = create(backend, *given, **named)
         found = logs_backends[backend.account_id][backend.region_name]
         group = f"/aws/eks/{cluster.name}/cluster"
@@ -222,11 +222,11 @@ def with_its_logs(create: Callable[..., Any]) -> Callable[..., Any]:
             found.create_log_group(group, {})
         return cluster
 
-    return made
+    return create_cluster
 
 
-def replaced(bucket: Any) -> Any:
-    """The bucket without its policy, which denies nothing that comes by TLS."""
+def without_policy(bucket: Any) -> Any:
+    """Return the bucket without its policy, which denies nothing that comes by TLS."""
 
     class Without:
         policy = None
@@ -239,58 +239,58 @@ def replaced(bucket: Any) -> Any:
 
 @dataclass(frozen=True)
 class Cloud:
-    """AWS for one test: empty at first, reached by the environment's variables as AWS would be."""
+    """AWS for one test: empty at first, reached by environment variables as AWS itself."""
 
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     plain: ClassVar[bool] = False  # whether calls come without TLS
-    every: bool = False  # whether sweeps are over every call
+    every: bool = False  # whether sweeps cover every call
     aws: Aws = field(default_factory=lambda: Aws(REGION))
 
     def client(self, service: str) -> Any:
-        """The administrator's."""
+        """Return the administrator's client of a service."""
         return self.aws.client(service)
 
     def site(self, **chosen: Any) -> Site:
-        """Staging in this account, with a ledger and a folder of its own."""
+        """Return the site of staging in this account, with its own ledger and folder."""
         known = replace(staging(), **chosen)
         folder = self.folder / known.name
         folder.mkdir(mode=0o700, exist_ok=True)
         aws = Aws(known.region)
-        if known.region == REGION:  # boto3's clients take a while to make
+        if known.region == REGION:  # boto3's clients take a while to create
             vars(aws).update(session=self.aws.session, clients=self.aws.clients)
         return Site(known, aws, Ledger(folder / "ledger.json"), folder)
 
     def empty(self) -> Cloud:
-        """There is nothing in AWS, and nothing written about it here."""
-        reset()
+        """Remove everything from AWS, and what is written about it here."""
+        reset_moto()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         return self
 
     def make_cluster(self, site: Site, *addons: str, **changed: Any) -> None:
-        """A cluster of the environment's name, with add-ons: as somebody else would make it."""
+        """Create a cluster of the environment's name, with add-ons, as somebody else would."""
         name, version = site.environment.cluster, site.environment.kubernetes
         eksctl.make_cluster(self.client, name, **{"version": version, "tags": {}, **changed})
         for addon in addons:
             self.client("eks").create_addon(clusterName=name, addonName=addon)
 
-    def only(self, role: str) -> Callable[[str], Any]:
-        """Clients of who has this role, and may do what its policies allow: moto looks from now on.
+    def clients_as(self, role: str) -> Callable[[str], Any]:
+        """Assume a role and return a factory of its clients.
 
-        The end of the test ends that.
+        moto enforces policies from now on, until the end of the test.
         """
         arn = self.client("iam").get_role(RoleName=role)["Role"]["Arn"]
         said = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="pod")["Credentials"]
-        enforce()
+        enforce_policies()
         self.monkeypatch.setenv("AWS_ACCESS_KEY_ID", said["AccessKeyId"])
         self.monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", said["SecretAccessKey"])
         self.monkeypatch.setenv("AWS_SESSION_TOKEN", said["SessionToken"])
         return Aws(REGION).client
 
     @contextmanager
-    def somebody(self, statements: list[dict[str, Any]]) -> Iterator[Aws]:
-        """AWS as a user with this policy; in the block moto looks what anybody may do."""
+    def acting_as_user(self, statements: list[dict[str, Any]]) -> Iterator[Aws]:
+        """Yield AWS as a user with this policy; moto enforces policies while the block runs."""
         iam, name = self.client("iam"), f"user-{uuid.uuid4().hex[:8]}"
         iam.create_user(UserName=name)
         policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
@@ -300,14 +300,14 @@ class Cloud:
         vars(found)["session"] = boto3.Session(
             key["AccessKeyId"], key["SecretAccessKey"], region_name=REGION
         )
-        enforce()
+        enforce_policies()
         try:
             yield found
         finally:
-            enforce(after=float("inf"))
+            enforce_policies(after=float("inf"))
 
-    def as_another_account(self, service: str = "s3") -> Any:
-        """A client of somebody who has nothing to do with us."""
+    def client_of_stranger(self, service: str = "s3") -> Any:
+        """Return a client of another account."""
         arn = "arn:aws:iam::999999999999:role/somebody"
         said = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="somebody")[
             "Credentials"
@@ -318,7 +318,7 @@ class Cloud:
         return session.client(service)
 
     def install_eksctl(self, version: str = "0.230.0") -> Path:
-        """A folder on PATH with an eksctl; a file `stop` there tells it where to fail."""
+        """Put an eksctl on PATH; return its folder, in which a file `stop` names where it fails."""
         folder = self.folder / "bin"
         folder.mkdir()
         program = folder / "eksctl"
@@ -330,14 +330,14 @@ class Cloud:
 
 
 def staging() -> Environment:
-    """The environment `staging`, in moto's account."""
+    """Return the environment `staging`, in moto's account."""
     found = environment.load("staging", TREE)
     return replace(found, account=ACCOUNT, region=REGION, bucket="lab-staging", options=())
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """moto's server, at this address."""
+def running_moto() -> Iterator[str]:
+    """Run moto's server while the block runs; yield its address."""
     extend_moto()
     found = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     found.start()
@@ -348,27 +348,27 @@ def server() -> Iterator[str]:
         found.stop()
 
 
-def reset() -> None:
-    """moto has forgotten everything, and lets everybody do everything."""
+def reset_moto() -> None:
+    """Delete everything in moto, and let everybody do everything."""
     moto_api_backend.reset()
-    enforce(after=float("inf"))
+    enforce_policies(after=float("inf"))
     for known in (ASSOCIATIONS, ADDONS):
         known.clear()
     AGENT_STATES.clear()
 
 
-def enforce(after: float = 0) -> None:
-    """moto looks who may do what, after so many calls."""
+def enforce_policies(after: float = 0) -> None:
+    """Have moto enforce policies after this many calls."""
     settings.INITIAL_NO_AUTH_ACTION_COUNT = after
     ActionAuthenticatorMixin.request_count = 0
 
 
-# A session reads the descriptions of AWS's services anew, which is most of a client's making.
+# A session reads the descriptions of AWS's services anew: most of the time to create a client.
 shared_loader = functools.cache(botocore.loaders.create_loader)
 
 
 def sign_in(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
-    """Whoever asks AWS asks `url`, with keys of nobody; what the person has set up is not seen."""
+    """Direct all calls to AWS to `url`, with example keys; hide the user's own configuration."""
     monkeypatch.setattr(botocore.loaders, "create_loader", shared_loader)
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
@@ -383,29 +383,29 @@ def sign_in(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
 # --- Killing ------------------------------------------------------------------------------------
 
 
-LOOKS = ("Describe", "Get", "Head", "List")  # after one of them nothing is other than before it
+READ_ONLY = ("Describe", "Get", "Head", "List")  # operations that change nothing
 
 
 class Killed(BaseException):
-    """As by `kill -9`: nothing catches it."""
+    """The end of a process, as by `kill -9`: no `except Exception` catches it."""
 
 
 @contextmanager
-def watched(at: str, called: Callable[[str], None]) -> Iterator[None]:
+def watching_calls(at: str, called: Callable[[str], None]) -> Iterator[None]:
     """Call `called` with the name of each operation that changes something in AWS.
 
     `at` is botocore's event: `before-call`, when the call is not sent yet, or `after-call`, when
-    the answer has come and nothing was made of it.
+    the answer has come and is not used yet.
     """
     armed: dict[int, Any] = {}
-    as_it_is = Aws.client
+    original = Aws.client
 
     def look(model: Any, **_: object) -> None:
-        if not model.name.startswith(LOOKS):
+        if not model.name.startswith(READ_ONLY):
             called(model.name)
 
     def client(aws: Aws, service: str) -> Any:
-        found = as_it_is(aws, service)
+        found = original(aws, service)
         if id(found) not in armed:
             armed[id(found)] = found
             found.meta.events.register_first(at, look)
@@ -421,48 +421,48 @@ def watched(at: str, called: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
-def killed_at(number: int, at: str) -> Iterator[None]:
-    """In the block, the process dies at its n-th call that changes something in AWS."""
+def killing_at_call(number: int, at: str) -> Iterator[None]:
+    """Raise Killed in the block, at its n-th call that changes something in AWS."""
     seen = itertools.count(1)
 
     def count(_: str) -> None:
         if next(seen) == number:
             raise Killed
 
-    with watched(at, count):
+    with watching_calls(at, count):
         yield
 
 
-def every_death(
+def kill_at_each_call(
     cloud: Cloud, do: Callable[[Site], object], between: Callable[[], object] = lambda: None
 ) -> Iterator[tuple[int, str]]:
-    """Yield the number of each call that `do` has died at, and when; each time from nothing.
+    """Kill `do` at one call after another; yield each call's number and event.
 
     The calls are the first of each operation that changes something, and with `cloud.every` all of
-    them. `between` comes before each `do`: what must be there. When the loop's body runs, `do` is
-    dead.
+    them. Each time begins with an empty cloud and with `between`, which creates what `do` needs.
+    When the loop's body runs, `do` is dead.
     """
 
-    def again() -> Site:
+    def start_over() -> Site:
         cloud.empty()
         between()
         return cloud.site()
 
     calls: list[str] = []
-    site = again()
-    with watched("before-call", calls.append):
+    site = start_over()
+    with watching_calls("before-call", calls.append):
         do(site)
     firsts = {name: number for number, name in reversed(list(enumerate(calls, 1)))}
     numbers = range(1, len(calls) + 1) if cloud.every else sorted(firsts.values())
     for at, number in itertools.product(("before-call", "after-call"), numbers):
-        site = again()
-        with pytest.raises(Killed), killed_at(number, at):
+        site = start_over()
+        with pytest.raises(Killed), killing_at_call(number, at):
             do(site)
         yield number, at
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own, which sees the same AWS."""
+    """Run code in a process of its own, which uses the same AWS."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )

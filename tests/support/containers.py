@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 USER = 10001
 LINUX = sys.platform == "linux"
-# What a server on this machine's loopback is called inside of a container.
+# The name by which a container reaches a server on this machine's loopback.
 LOOPBACK = "127.0.0.1" if LINUX else "host.docker.internal"
 
 
 @dataclass(frozen=True)
 class Worker:
-    """The image, and the volume that its containers share."""
+    """The image of a step, and the volume that its containers share."""
 
     image: str
     shared: Path
 
     @contextmanager
     def container(self, *argv: str, **options: Any) -> Iterator[DockerContainer]:
-        """A container as the PodTemplate has it; it is gone afterwards."""
+        """Start a container as restricted as the PodTemplate's; remove it afterwards."""
         from testcontainers.core.config import testcontainers_config
         from testcontainers.core.container import DockerContainer
 
@@ -52,29 +52,29 @@ class Worker:
         with container:
             yield container
 
-    def ends(self, *argv: str, **options: Any) -> Done:
-        """What a container that ran to its end has said."""
+    def run_to_end(self, *argv: str, **options: Any) -> Done:
+        """Run a container to its end; return its exit code and output."""
         with self.container(*argv, **options) as container:
-            return outcome(container)
+            return wait_for_end(container)
 
 
-def outcome(container: DockerContainer) -> Done:
+def wait_for_end(container: DockerContainer) -> Done:
     code = container.get_wrapped_container().wait(timeout=DEADLINE)["StatusCode"]
-    return Done(code, said(container))
+    return Done(code, read_logs(container))
 
 
-def said(container: DockerContainer) -> str:
+def read_logs(container: DockerContainer) -> str:
     return "".join(stream.decode() for stream in container.get_logs())
 
 
-def inspected(name: str) -> dict[str, Any]:
+def inspect_container(name: str) -> dict[str, Any]:
     (found,) = json.loads(docker.docker("inspect", name))
     assert isinstance(found, dict)
     return found
 
 
-def looked_for(image: str, user: int, *expression: str) -> set[str]:
-    """What `find` finds in the image, as a container has it that nothing restricts."""
+def find_files(image: str, user: int, *expression: str) -> set[str]:
+    """Return the paths that `find` finds in the image, in a container without restrictions."""
     command = ("run", "--rm", "--network", "none", "--user", str(user), "--entrypoint", "sh", image)
     kernel = "-not -path '/proc/*' -not -path '/dev/*' -not -path '/sys/*'"
     words = f"find / -xdev {kernel} \\( {' '.join(expression)} \\) 2>/dev/null; true"

@@ -1,7 +1,8 @@
-"""How long the tests of each file took: a table at the end of a session, and one at CI's end.
+"""Seconds of tests by file: a table at the end of a session, and one at the end of CI.
 
-The durations of parallel workers are summed: they are time of workers, not of the clock.
-`python tests/support/durations.py FOLDER` prints CI's, of what its sessions have left there.
+The durations of parallel workers are summed: they are workers' time, not wall time.
+`python tests/support/durations.py FOLDER` prints CI's table from the files that its sessions
+have written there.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     import pytest
 
 NAME = "durations-by-file"
-SHOWN = 12
-VARIABLE = "LAB_TEST_TIMES"  # the folder in which a session leaves its times
+SHOWN_FILES = 12
+VARIABLE = "LAB_TEST_TIMES"  # the folder into which a session writes its times
 
 
 class Durations:
-    """Seconds of a session's tests, by file. A plugin of pytest's."""
+    """Seconds of a session's tests, by file. A pytest plugin."""
 
     def __init__(self) -> None:
-        from tests.support.workers import room  # not where this file is a program
+        from tests.support.workers import room  # not at the top: this file is a program, too
 
         self.room = room
         self.began = time.monotonic()
@@ -45,7 +46,9 @@ class Durations:
         if sum(self.seconds.values()) < 60:
             return
         terminalreporter.section("seconds by file")
-        for file, seconds in sorted(self.seconds.items(), key=itemgetter(1))[: -SHOWN - 1 : -1]:
+        for file, seconds in sorted(self.seconds.items(), key=itemgetter(1))[
+            : -SHOWN_FILES - 1 : -1
+        ]:
             terminalreporter.write_line(f"{seconds:7.1f}  {file} ({self.tests[file]} tests)")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -57,8 +60,8 @@ class Durations:
             Path(folder, name).write_text(json.dumps(found), encoding="utf-8")
 
 
-def table(folder: Path) -> None:
-    """Print the phases of CI, and the files of tests that took most, in seconds."""
+def print_table(folder: Path) -> None:
+    """Print the seconds of CI's phases and of the test files that took most."""
     print("\nseconds  what")
     if (phases := folder / "phases").exists():
         for line in phases.read_text("utf-8").splitlines():
@@ -68,9 +71,11 @@ def table(folder: Path) -> None:
         found = json.loads(path.read_text("utf-8"))
         number = sum(found["tests"].values())
         print(f"{found['wall']:7.0f}  pytest: {number} tests; most by file, summed over workers:")
-        for file, seconds in sorted(found["seconds"].items(), key=itemgetter(1))[: -SHOWN - 1 : -1]:
+        for file, seconds in sorted(found["seconds"].items(), key=itemgetter(1))[
+            : -SHOWN_FILES - 1 : -1
+        ]:
             print(f"{seconds:15.0f}  {file} ({found['tests'][file]})")
 
 
 if __name__ == "__main__":
-    table(Path(sys.argv[1]))
+    print_table(Path(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""An eksctl for tests: what the real one leaves in AWS, without its twenty minutes.
+"""An eksctl for tests: creates what the real one creates in AWS, without its twenty minutes.
 
-It takes the real one's commands and files. Its stacks and clusters bear the tags that eksctl 0.230
-gives them. A file `stop` beside it names the moment at which it fails: after the `stack` of the
+It takes the real one's commands and files. Its stacks and clusters have the tags that eksctl 0.230
+gives them. A file `stop` beside it names the point at which it fails: after the `stack` of the
 network, after the `cluster`, or before the `groups`.
 """
 
@@ -37,7 +37,7 @@ NETWORK = {
 
 
 def make_cluster(clients: Clients, name: str, version: str, tags: Mapping[str, str]) -> None:
-    """The stack of the network and the cluster in it. It logs, which nobody has limited yet."""
+    """Create the network's stack and the cluster in it. Its logs have no retention yet."""
     make_stack(clients, f"eksctl-{name}-cluster", {OWNER: name, **tags}, NETWORK)
     make_control_plane(clients, name, version, tags)
 
@@ -69,7 +69,7 @@ def make_control_plane(clients: Clients, name: str, version: str, tags: Mapping[
 
 
 def limit_logs(clients: Clients, config: Mapping[str, Any]) -> None:
-    """eksctl does this itself, after the stack: CloudFormation can't."""
+    """Set the logs' retention: eksctl does so after the stack, as CloudFormation can't."""
     clients("logs").put_retention_policy(
         logGroupName=f"/aws/eks/{config['metadata']['name']}/cluster",
         retentionInDays=config["cloudWatch"]["clusterLogging"]["logRetentionInDays"],
@@ -77,7 +77,7 @@ def limit_logs(clients: Clients, config: Mapping[str, Any]) -> None:
 
 
 def make_groups(clients: Clients, config: Mapping[str, Any]) -> None:
-    """Each node group that is not there yet, in a stack of its own."""
+    """Create each missing node group, in a stack of its own."""
     name, tags = config["metadata"]["name"], config["metadata"]["tags"]
     eks = clients("eks")
     had = eks.list_nodegroups(clusterName=name)["nodegroups"]
@@ -86,7 +86,7 @@ def make_groups(clients: Clients, config: Mapping[str, Any]) -> None:
         if group["name"] in had:
             continue
         stack = f"eksctl-{name}-nodegroup-{group['name']}"
-        topic = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}  # something to be in it
+        topic = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}  # a stack must not be empty
         make_stack(clients, stack, {OWNER: name, **tags}, topic)
         eks.create_nodegroup(
             clusterName=name,
@@ -100,7 +100,7 @@ def make_groups(clients: Clients, config: Mapping[str, Any]) -> None:
 
 
 def make_addons(clients: Clients, config: Mapping[str, Any]) -> None:
-    """Each add-on that is not there yet."""
+    """Create each missing add-on."""
     name = config["metadata"]["name"]
     eks = clients("eks")
     had = eks.list_addons(clusterName=name)["addons"]
@@ -110,13 +110,15 @@ def make_addons(clients: Clients, config: Mapping[str, Any]) -> None:
 
 
 def stop_at(moment: str) -> None:
-    """Ends the process where the file `stop` says so."""
+    """Exit if the file `stop` names this point."""
     stop = Path(os.environ["PATH"].split(os.pathsep)[0], "stop")
     if stop.exists() and stop.read_text() == moment:
         sys.exit(f"Error: stopped at {moment}")
 
 
-def create(clients: Clients, config: Mapping[str, Any], stop: Callable[[str], None]) -> None:
+def create_cluster(
+    clients: Clients, config: Mapping[str, Any], stop: Callable[[str], None]
+) -> None:
     meta = config["metadata"]
     name, tags = meta["name"], meta["tags"]
     make_stack(clients, f"eksctl-{name}-cluster", {OWNER: name, **tags}, NETWORK)
@@ -129,7 +131,7 @@ def create(clients: Clients, config: Mapping[str, Any], stop: Callable[[str], No
     make_groups(clients, config)
 
 
-def upgrade(clients: Clients, config: Mapping[str, Any]) -> None:
+def upgrade_cluster(clients: Clients, config: Mapping[str, Any]) -> None:
     meta = config["metadata"]
     eks = clients("eks")
     eks.tag_resource(
@@ -138,7 +140,7 @@ def upgrade(clients: Clients, config: Mapping[str, Any]) -> None:
     )
 
 
-def delete(clients: Clients, config: Mapping[str, Any]) -> None:
+def delete_cluster(clients: Clients, config: Mapping[str, Any]) -> None:
     name = config["metadata"]["name"]
     eks, stacks = clients("eks"), clients("cloudformation")
     for group in eks.list_nodegroups(clusterName=name)["nodegroups"]:
@@ -150,24 +152,24 @@ def delete(clients: Clients, config: Mapping[str, Any]) -> None:
     stacks.delete_stack(StackName=f"eksctl-{name}-cluster")
 
 
-def run(
+def run_command(
     clients: Clients,
     verb: str,
     what: str,
     config: Mapping[str, Any],
     stop: Callable[[str], None] = stop_at,
 ) -> None:
-    """One command, as `eksctl VERB WHAT --config-file FILE` would do it."""
+    """Do what `eksctl VERB WHAT --config-file FILE` does. Exits for another command."""
     if (verb, what) == ("create", "cluster"):
-        create(clients, config, stop)
+        create_cluster(clients, config, stop)
     elif (verb, what) == ("create", "nodegroup"):
         make_groups(clients, config)
     elif (verb, what) == ("create", "addon"):
         make_addons(clients, config)
     elif (verb, what) == ("upgrade", "cluster"):
-        upgrade(clients, config)
+        upgrade_cluster(clients, config)
     elif (verb, what) == ("delete", "cluster"):
-        delete(clients, config)
+        delete_cluster(clients, config)
     else:
         sys.exit(f"Error: unknown command {verb} {what}")
 
@@ -183,7 +185,7 @@ def main(arguments: list[str]) -> None:
     config = yaml.safe_load(file.read_text())
     session: Any = boto3.Session(region_name=config["metadata"]["region"])
     print(f"[i]  eksctl {' '.join(arguments)}")
-    run(session.client, arguments[0], arguments[1], config)
+    run_command(session.client, arguments[0], arguments[1], config)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What has failed, told in a few lines before the tracebacks: of a long report CI may keep a part.
+"""A short list of failures before the tracebacks: CI may keep only a part of a long report.
 
-With each failure goes what was wrong with the lab at that moment, which is gone when the report is.
+Each failure comes with what was wrong with the lab at that moment, which no later look shows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from lab.backends import find_backend
 from lab.config import Config
 from lab.errors import LabError
-from tests.support.control import control_of
+from tests.support.control import make_control
 from tests.support.control.pods import Pods
 
 NAME = "failures"
@@ -21,11 +21,11 @@ WIDTH = 240  # characters of a line
 
 
 class Failures:
-    """The failures of a session. A plugin of pytest's."""
+    """The failures of a session. A pytest plugin."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.state: list[str] = []  # of the lab, when it was told last
+        self.state: list[str] = []  # of the lab, as last described
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -35,25 +35,25 @@ class Failures:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
-            lines = [f"{report.nodeid} ({report.when}): {ends(why)}"]
+            lines = [f"{report.nodeid} ({report.when}): {first_and_last_line(why)}"]
             if config := getattr(item, "funcargs", {}).get("lab_config"):
-                lines += self.told(state(config))
+                lines += self.describe_change(describe_lab(config))
             vars(report)["in_short"] = lines
         return report
 
-    def told(self, found: list[str]) -> list[str]:
-        """What is wrong with the lab, where it is not what was wrong before."""
+    def describe_change(self, found: list[str]) -> list[str]:
+        """Return lines on what is wrong with the lab; none if nothing changed since the last."""
         if found == self.state:
             return []
         self.state = found
         return [f"    {line[:WIDTH]}" for line in found or ["the lab is well again"]]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what this process or a worker of pytest-xdist's has found."""
+        """Collect the failures of this process and of pytest-xdist's workers."""
         self.lines += getattr(report, "in_short", [])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Before the reporter begins with the tracebacks."""
+        """Write the list before the reporter begins with the tracebacks."""
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if self.lines and reporter:
             reporter.section("failed, in short")
@@ -61,42 +61,42 @@ class Failures:
                 reporter.write_line(line)
 
 
-def say(config: pytest.Config, line: str) -> None:
-    """A line for whoever runs the tests: what a fixture prints, pytest would keep to itself."""
+def print_line(config: pytest.Config, line: str) -> None:
+    """Print a line past pytest's capture, which would keep what a fixture prints."""
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n{line}")
 
 
-def ends(text: str) -> str:
-    """The first line and the last: of a command that failed, the last one mostly says why."""
+def first_and_last_line(text: str) -> str:
+    """Return the first line and the last: a failed command's last line mostly says why."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " … ".join(line[:WIDTH] for line in dict.fromkeys(lines[:1] + lines[-1:]))
 
 
-def state(config: Config) -> list[str]:
-    """What does not serve, and on a cluster the end of what its pods have logged."""
+def describe_lab(config: Config) -> list[str]:
+    """List the services that do not serve and, on a cluster, the ends of their pods' logs."""
     try:
         found = find_backend(config.backend).list_services(config)
         down = [f"{service.name} does not serve" for service, serves in found if not serves]
-        control = control_of(config)
-        return down + (unready(control) if isinstance(control, Pods) else [])
+        control = make_control(config)
+        return down + (describe_unready_pods(control) if isinstance(control, Pods) else [])
     except Exception as error:
-        return [f"the lab can't be asked: {ends(str(error))}"]
+        return [f"the lab can't be asked: {first_and_last_line(str(error))}"]
 
 
-def unready(pods: Pods) -> list[str]:
-    """Each pod of which a container is not ready, and the last lines of its logs."""
+def describe_unready_pods(pods: Pods) -> list[str]:
+    """List each pod that has a container that is not ready, with the last lines of its logs."""
     kubectl, lines = pods.cluster.kubectl, []
     for row in kubectl("get", "pods", "--all-namespaces", "--no-headers").splitlines():
         namespace, name, ready, status, *_ = row.split()
         if len(set(ready.split("/"))) > 1 and status != "Completed":
             lines.append(" ".join(row.split()))
-            lines += tail(pods, namespace, name)
+            lines += tail_logs(pods, namespace, name)
     return lines
 
 
-def tail(pods: Pods, namespace: str, name: str) -> list[str]:
-    """The last lines of a pod's logs; what keeps a container from starting, where it has none."""
+def tail_logs(pods: Pods, namespace: str, name: str) -> list[str]:
+    """Return the last lines of a pod's logs or, without logs, what keeps it from starting."""
     try:
         words = ("logs", "--namespace", namespace, name, "--all-containers", f"--tail={LINES}")
         logged = pods.cluster.kubectl(*words, timeout=30).splitlines()

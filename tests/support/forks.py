@@ -37,10 +37,10 @@ START_SECONDS = 60
 
 
 @cache
-def server() -> None:
-    """Start the process that is forked; it sees nothing of the environment of whoever asks first.
+def start_server() -> None:
+    """Start the process that is forked, without the environment of the test that asks first.
 
-    boto3's default session keeps what the environment says when it is made.
+    boto3's default session keeps what the environment says when it is created.
     """
     get_context("forkserver").set_forkserver_preload(list(PRELOADED))
     passed_on = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -54,18 +54,18 @@ class Fork:
     """A forked process, with the part of `subprocess.Popen`'s interface that tests use."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
-        """Return when the process leads a session of its own and its output can be read."""
-        server()
+        """Start the process; return when it leads a session of its own."""
+        start_server()
         self.argv = list(argv)
         context = get_context("forkserver")
         (source, feed), (output, sink) = context.Pipe(duplex=False), context.Pipe(duplex=False)
         begun, begin = context.Pipe(duplex=False)
         given = (self.argv, dict(env), str(folder), source, sink, begin)
-        self.process = context.Process(target=become, args=given)
+        self.process = context.Process(target=run_and_exit, args=given)
         self.process.start()
         for end in (source, sink, begin):
             end.close()
-        self.stdin, self.stdout = opened(feed, "w"), opened(output, "r")
+        self.stdin, self.stdout = open_pipe(feed, "w"), open_pipe(output, "r")
         if not wait([begun], START_SECONDS):
             raise TimeoutError(f"{self.argv} did not start")
         begun.close()
@@ -80,7 +80,7 @@ class Fork:
         return self.process.exitcode
 
     def communicate(self, text: str = "", timeout: float | None = None) -> tuple[str, None]:
-        """Give the process this input, and return all that it prints until it has ended."""
+        """Send the process this input and return all that it prints until it ends."""
         chunks: list[str] = []
         reader = Thread(target=lambda: chunks.append(self.stdout.read()), daemon=True)
         reader.start()
@@ -103,8 +103,8 @@ class Fork:
         self.process.join()
 
 
-def opened(end: Connection, mode: str) -> io.TextIOWrapper:
-    """Return a text file of one end of a pipe, which it closes."""
+def open_pipe(end: Connection, mode: str) -> io.TextIOWrapper:
+    """Open one end of a pipe as a text file, and close the `Connection`."""
     number = os.dup(end.fileno())
     end.close()
     file = os.fdopen(number, mode, encoding="utf-8", errors="replace")
@@ -112,7 +112,7 @@ def opened(end: Connection, mode: str) -> io.TextIOWrapper:
     return file
 
 
-def become(
+def run_and_exit(
     argv: list[str],
     env: dict[str, str],
     folder: str,
@@ -138,7 +138,7 @@ def become(
         os.environ.clear()
         os.environ.update(env)
         os.chdir(folder)
-        main_of(argv)()
+        find_main(argv)()
         code = 0
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
@@ -150,8 +150,8 @@ def become(
         os._exit(code)
 
 
-def main_of(argv: list[str]) -> Callable[[], object]:
-    """Return what runs a console script, or the program of `python -c`, with these arguments."""
+def find_main(argv: list[str]) -> Callable[[], object]:
+    """Set `sys.argv` and return the main function of a console script or of `python -c`."""
     if argv[:2] == [sys.executable, "-c"]:
         sys.argv = argv[1:2] + argv[3:]
         return lambda: exec(argv[2], {"__name__": "__main__"})  # noqa: S102

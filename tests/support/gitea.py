@@ -1,4 +1,4 @@
-"""How the lab's manifest configures Gitea."""
+"""Gitea's configuration in the lab's manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRE
 
 
 def settings() -> dict[str, str]:
-    """Gitea's environment in the cluster."""
+    """Return Gitea's environment in the cluster, with fresh random secrets."""
     documents = yaml.safe_load_all(MANIFEST.read_text("utf-8"))
     (given,) = [one["data"] for one in documents if one["kind"] == "ConfigMap"]
     return {**given, **{f"GITEA__{name}": secrets.token_hex(32) for name in RANDOM}}

@@ -1,24 +1,23 @@
-"""Which runs are under way, and waiting until none is."""
+"""List a DAG's unfinished runs, and wait until there are none."""
 
 from __future__ import annotations
 
-from lab.client import runs
 from lab.lab import Lab
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 PATIENCE = 300  # seconds
 
 
-def active(lab: Lab, dag: str) -> list[str]:
-    """The ids of the DAG's runs that have not ended."""
-    return [run.id for run in lab.runs_of(dag) if run.state not in runs.ENDED]
+def list_active_runs(lab: Lab, dag: str) -> list[str]:
+    """List the ids of the DAG's runs that have not ended."""
+    return [run.id for run in lab.runs_of(dag) if not run.has_ended]
 
 
 def await_idle(lab: Lab, dag: str) -> None:
-    """No run of the DAG is under way."""
+    """Wait until no run of the DAG is under way."""
 
-    def idle() -> None:
-        if found := active(lab, dag):
+    def require_idle() -> None:
+        if found := list_active_runs(lab, dag):
             raise NotYet(f"{found} are under way")
 
-    until(idle, what=f"the end of the runs of {dag}", timeout=PATIENCE, interval=0.5)
+    wait_until(require_idle, what=f"the end of the runs of {dag}", timeout=PATIENCE, interval=0.5)

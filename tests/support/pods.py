@@ -1,4 +1,4 @@
-"""Rules that every pod of a rendering keeps, and who of them may talk to whom."""
+"""Rules that every pod of a rendering must keep, and which pods may connect to which."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from tests.support.renderings import POD_FILE, Object, Pod, namespace_of, of_kind
+from tests.support.renderings import POD_FILE, Object, Pod, namespace_of, objects_of_kind
 
 UNITS = {"m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-# The chart gives the triggerer no probe but of its liveness; its port only offers logs.
-NEVER_ASKED = {"triggerer"}
+# The chart gives the triggerer a liveness probe alone; its port only serves logs.
+UNPROBED = {"triggerer"}
 VOLUMES = {
     "configMap",
     "csi",
@@ -26,8 +26,8 @@ VOLUMES = {
 }
 
 
-def own(pod: Pod, container: Object, key: str) -> Any:
-    """A setting of the security context: the container's, or else its pod's."""
+def security_setting(pod: Pod, container: Object, key: str) -> Any:
+    """Return a setting of the container's security context, or else of its pod's."""
     for part in (container, pod.spec):
         if key in (part.get("securityContext") or {}):
             return part["securityContext"][key]
@@ -48,12 +48,12 @@ def has_a_pinned_image(_: Pod, container: Object) -> bool:
 
 
 def is_not_root(pod: Pod, container: Object) -> bool:
-    user = own(pod, container, "runAsUser")
-    return own(pod, container, "runAsNonRoot") is True and bool(user != 0)
+    user = security_setting(pod, container, "runAsUser")
+    return security_setting(pod, container, "runAsNonRoot") is True and bool(user != 0)
 
 
 def has_the_default_seccomp_profile(pod: Pod, container: Object) -> bool:
-    profile = own(pod, container, "seccompProfile") or {}
+    profile = security_setting(pod, container, "seccompProfile") or {}
     return bool(profile.get("type") == "RuntimeDefault")
 
 
@@ -69,7 +69,7 @@ def gains_no_privileges(_: Pod, container: Object) -> bool:
 
 
 def keeps_off_the_host(pod: Pod, container: Object) -> bool:
-    """No namespace, port, path or kernel setting of the node."""
+    """Return whether a pod has no namespace, port, path or kernel setting of the node."""
     shared = any(pod.spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
     kinds = {key for volume in pod.spec.get("volumes") or [] for key in volume} - {"name"}
     ports = any(port.get("hostPort") for port in container.get("ports") or [])
@@ -77,9 +77,9 @@ def keeps_off_the_host(pod: Pod, container: Object) -> bool:
 
 
 def is_confined(pod: Pod, container: Object) -> bool:
-    """What else Pod Security calls restricted: it leaves these settings alone."""
+    """Return whether a pod leaves alone what else Pod Security's level `restricted` forbids."""
     loose = ("procMount", "seLinuxOptions", "appArmorProfile", "windowsOptions", "sysctls")
-    return not any(own(pod, container, key) for key in loose)
+    return not any(security_setting(pod, container, key) for key in loose)
 
 
 def has_a_read_only_root(_: Pod, container: Object) -> bool:
@@ -87,7 +87,7 @@ def has_a_read_only_root(_: Pod, container: Object) -> bool:
 
 
 def can_write_temporary_files(pod: Pod, container: Object) -> bool:
-    """Nearly every program does, and dies where /tmp is part of a read-only root."""
+    """Return whether /tmp is a volume: nearly every program needs to write there."""
     volumes = {volume["name"]: volume for volume in pod.spec.get("volumes") or []}
     mounts = {m["mountPath"]: m for m in container.get("volumeMounts") or []}
     mount = mounts.get("/tmp", {})
@@ -95,14 +95,16 @@ def can_write_temporary_files(pod: Pod, container: Object) -> bool:
 
 
 def is_probed_while_it_lives(pod: Pod, container: Object) -> bool:
-    return pod.ends or container in pod.starting or "livenessProbe" in container
+    return (
+        pod.ends_by_itself or container in pod.starting_containers or "livenessProbe" in container
+    )
 
 
 def is_probed_before_it_serves(pod: Pod, container: Object) -> bool:
-    if pod.ends or container in pod.starting or not container.get("ports"):
+    if pod.ends_by_itself or container in pod.starting_containers or not container.get("ports"):
         return True
     asked = {"readinessProbe", "startupProbe"} & set(container)
-    return bool(asked) or container["name"] in NEVER_ASKED
+    return bool(asked) or container["name"] in UNPROBED
 
 
 Rule = Callable[[Pod, Object], bool]
@@ -120,8 +122,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def offenders(rule: Rule, found: Iterable[Pod]) -> list[str]:
-    """The containers that break a rule."""
+def find_offenders(rule: Rule, found: Iterable[Pod]) -> list[str]:
+    """List the containers that break a rule."""
     return [
         f"{pod.name}, container {container['name']}"
         for pod in found
@@ -130,8 +132,8 @@ def offenders(rule: Rule, found: Iterable[Pod]) -> list[str]:
     ]
 
 
-def change(found: Any, path: str, value: object) -> None:
-    """The value at a path of keys is another; `None` takes it away."""
+def set_value(found: Any, path: str, value: object) -> None:
+    """Set the value at a dotted path of keys; `None` deletes it."""
     *parents, last = path.split(".")
     for key in parents:
         found = found[int(key)] if key.isdigit() else found.setdefault(key, {})
@@ -140,18 +142,18 @@ def change(found: Any, path: str, value: object) -> None:
         found[last] = value
 
 
-def quantity(text: object) -> float:
-    """A quantity of Kubernetes: bytes or cores."""
+def parse_quantity(text: object) -> float:
+    """Parse a quantity of Kubernetes; return bytes or cores."""
     word = str(text)
     unit = word.lstrip("0123456789.")
     return float(word.removesuffix(unit)) * (UNITS[unit] if unit else 1)
 
 
-def takes(pod: Pod, side: str, what: str) -> float:
-    """What a pod may take or asks for: its containers together, or one that starts before them."""
+def compute_resource(pod: Pod, side: str, what: str) -> float:
+    """Compute a pod's limit or request: its containers' sum, or an init container's if larger."""
     amounts = [
-        [quantity(container["resources"][side][what]) for container in containers]
-        for containers in (pod.starting, pod.staying)
+        [parse_quantity(container["resources"][side][what]) for container in containers]
+        for containers in (pod.starting_containers, pod.staying_containers)
     ]
     return pod.count * max(*amounts[0], sum(amounts[1]), 0.0)
 
@@ -160,17 +162,17 @@ def is_task(pod: Pod) -> bool:
     return "PodTemplate" in pod.name or "ConfigMap" in pod.name
 
 
-def sum_of(found: Iterable[Pod], side: str, what: str) -> float:
-    return sum(takes(pod, side, what) for pod in found)
+def sum_resource(found: Iterable[Pod], side: str, what: str) -> float:
+    return sum(compute_resource(pod, side, what) for pod in found)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A pod as network policies see it; `outside` is anything that is no pod of these."""
+    """A pod as network policies see it; `outside` is anything else."""
 
     namespace: str
     labels: Mapping[str, str]
-    address: str | None = None  # of what is no pod
+    address: str | None = None  # of a peer that is no pod
 
 
 OUTSIDE = Peer("outside", {})
@@ -179,18 +181,18 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 AIRFLOW = (*COMPONENTS, "run-airflow-migrations")
 
 
-def short(pod: Pod) -> str:
+def short_name(pod: Pod) -> str:
     made_by = pod.name.split()[-1]
     return "worker" if made_by == "airflow-config" else made_by.removeprefix("airflow-")
 
 
 def selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects these labels; an empty one selects all."""
+    """Return whether a label selector selects these labels; an empty one selects all."""
     same = all(labels.get(k) == v for k, v in (selector.get("matchLabels") or {}).items())
-    return same and all(meets(labels, rule) for rule in selector.get("matchExpressions") or [])
+    return same and all(satisfies(labels, rule) for rule in selector.get("matchExpressions") or [])
 
 
-def meets(labels: Mapping[str, str], rule: Object) -> bool:
+def satisfies(labels: Mapping[str, str], rule: Object) -> bool:
     value, among = labels.get(rule["key"]), rule.get("values") or []
     answers = {
         "In": value in among,
@@ -202,20 +204,22 @@ def meets(labels: Mapping[str, str], rule: Object) -> bool:
 
 
 def namespace_labels(name: str) -> dict[str, str]:
-    """A namespace's labels, with the one that Kubernetes adds."""
+    """Return a namespace's labels, with the one that Kubernetes adds."""
     found = [
-        o["metadata"] for o in of_kind("Namespace", "overlay") if o["metadata"]["name"] == name
+        o["metadata"]
+        for o in objects_of_kind("Namespace", "overlay")
+        if o["metadata"]["name"] == name
     ]
     given: dict[str, str] = found[0].get("labels", {}) if found else {}
     return {**given, "kubernetes.io/metadata.name": name}
 
 
-def is_among(selectors: list[Object] | None, home: str, other: Peer) -> bool:
-    """Whether a rule of a policy in namespace `home` means this peer; no selectors mean all."""
-    return not selectors or any(means(one, home, other) for one in selectors)
+def is_allowed_peer(selectors: list[Object] | None, home: str, other: Peer) -> bool:
+    """Return whether a rule of a policy in namespace `home` names a peer; no selectors mean all."""
+    return not selectors or any(matches_peer(one, home, other) for one in selectors)
 
 
-def means(selector: Object, home: str, other: Peer) -> bool:
+def matches_peer(selector: Object, home: str, other: Peer) -> bool:
     if "ipBlock" in selector:
         return other.address is not None and is_within(other.address, selector["ipBlock"])
     return selects(selector.get("podSelector") or {}, other.labels) and (
@@ -226,13 +230,13 @@ def means(selector: Object, home: str, other: Peer) -> bool:
 
 
 def is_within(address: str, block: Object) -> bool:
-    """Whether an address is in a block, and not in a part of it that is left out."""
+    """Return whether an address is in an `ipBlock` and in none of its exceptions."""
     inside = ip_address(address) in ip_network(block["cidr"])
     return inside and not any(is_within(address, {"cidr": c}) for c in block.get("except") or [])
 
 
 def is_open(ports: list[Object] | None, protocol: str, number: int) -> bool:
-    """Whether a rule means this port; no ports mean all."""
+    """Return whether a rule allows this port; no ports mean all."""
     assert all(isinstance(one["port"], int) and "endPort" not in one for one in ports or [])
     return not ports or any(
         one.get("protocol", "TCP") == protocol and one["port"] == number for one in ports
@@ -240,34 +244,34 @@ def is_open(ports: list[Object] | None, protocol: str, number: int) -> bool:
 
 
 def permits(
-    policies: list[Object], way: str, of: Peer, other: Peer, protocol: str, number: int
+    policies: list[Object], way: str, peer: Peer, other: Peer, protocol: str, number: int
 ) -> bool:
-    """Whether the policies of a pod let it talk (`egress`) or be talked to (`ingress`)."""
-    if of in (OUTSIDE, NAME_SERVER) or of.address:
+    """Return whether a pod's policies let it connect (`egress`) or be connected to (`ingress`)."""
+    if peer in (OUTSIDE, NAME_SERVER) or peer.address:
         return True
     mine = [
         policy["spec"]
         for policy in policies
-        if namespace_of(policy) == of.namespace
+        if namespace_of(policy) == peer.namespace
         and way.title() in policy["spec"]["policyTypes"]
-        and selects(policy["spec"]["podSelector"], of.labels)
+        and selects(policy["spec"]["podSelector"], peer.labels)
     ]
     side = "to" if way == "egress" else "from"
     return not mine or any(
-        is_among(rule.get(side), of.namespace, other)
+        is_allowed_peer(rule.get(side), peer.namespace, other)
         and is_open(rule.get("ports"), protocol, number)
         for spec in mine
         for rule in spec.get(way) or []
     )
 
 
-def references(part: object) -> Iterator[tuple[str, str]]:
-    """The Secrets and their keys that something asks for."""
+def find_secret_keys(part: object) -> Iterator[tuple[str, str]]:
+    """Yield each Secret and key that a part of an object refers to."""
     if isinstance(part, list):
         for item in part:
-            yield from references(item)
+            yield from find_secret_keys(item)
     if isinstance(part, dict):
         if "secretKeyRef" in part:
             yield part["secretKeyRef"]["name"], part["secretKeyRef"]["key"]
         for key, value in part.items():
-            yield from references(yaml.safe_load(value) if key == POD_FILE else value)
+            yield from find_secret_keys(yaml.safe_load(value) if key == POD_FILE else value)

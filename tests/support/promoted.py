@@ -1,4 +1,4 @@
-"""A copy of what is promoted, to be changed by tests; and an attestation of it."""
+"""A copy of what is promoted, for tests to change, and an attestation of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.model import Proof
 PARTS = ("manifests", "dags", "images", "eks")
 PROOF = Proof(True, "c" * 40, "d" * 32, 10, "s3://lab/store/x", "manual__1", "v1", 2)
 TESTS = ["tests/e2e/test_dataset_pipeline.py"]
-TOLD = {
+PREDICATE = {
     "when": "2026-01-01T00:00:00+00:00",
     "commit": "e" * 40,
     "dirty": False,
@@ -24,14 +24,14 @@ TOLD = {
 }
 
 
-def copied(folder: Path) -> Config:
-    """The choices of a tree of its own, which holds what this one promotes."""
+def copy_tree(folder: Path) -> Config:
+    """Copy what this tree promotes into a tree of its own; return a configuration of that tree."""
     for part in PARTS:
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(TREE / part, folder / "tree" / part, ignore=ignored)
     return replace(Config.from_environment({}), home=folder / "home", tree=folder / "tree")
 
 
-def attested(config: Config) -> Statement:
-    """The statement that a green test on kind would have made of this tree."""
-    return Statement(attestation.digests(config), TOLD)
+def make_statement(config: Config) -> Statement:
+    """Return the statement that a green test on kind would make about this tree."""
+    return Statement(attestation.compute_digests(config), PREDICATE)

@@ -1,4 +1,4 @@
-"""What EKS gets: its options, its node groups, its ways out."""
+"""What EKS gets: its options, its node groups, its network policies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from eks import environment
 from lab.config import TREE
-from tests.support.pods import AIRFLOW, COMPONENTS, NAME_SERVER, OUTSIDE, Peer, permits, short
+from tests.support.pods import AIRFLOW, COMPONENTS, NAME_SERVER, OUTSIDE, Peer, permits, short_name
 from tests.support.renderings import POD_FILE, Object, Pod
 
 EKS = ("eks", "eks-chart")
@@ -28,20 +28,20 @@ ADDRESSES = {
 }
 
 
-def words(found: Iterable[Object]) -> str:
-    """All that these objects say, but for the plugins' code."""
+def dump_objects(found: Iterable[Object]) -> str:
+    """Return the objects as JSON, without the plugins' code."""
     return json.dumps([o for o in found if o["metadata"]["name"] != "airflow-plugins"])
 
 
-def node_groups() -> dict[str, Object]:
-    """The cluster's groups of nodes by the role that their label says."""
+def read_node_groups() -> dict[str, Object]:
+    """Return the cluster's node groups, by the role in their label."""
     text = (TREE / "eks" / "cluster.yaml").read_text("utf-8")
     found = yaml.safe_load(text)["managedNodeGroups"]
     return {group["labels"]["mlops-lab/role"]: group for group in found}
 
 
-def fits(pod: Pod, group: Object) -> bool:
-    """Whether a pod may run on this group's nodes."""
+def can_run_on(pod: Pod, group: Object) -> bool:
+    """Return whether a pod may run on this group's nodes."""
     known = pod.spec.get("tolerations") or []
     taints = group.get("taints") or []
     chosen = pod.spec.get("nodeSelector") or {}
@@ -58,21 +58,24 @@ def tolerates(toleration: Object, taint: Object) -> bool:
     )
 
 
-def place(name: str, found: Iterable[Pod]) -> Peer:
-    """A pod by its short name, or an address."""
+def find_peer(name: str, found: Iterable[Pod]) -> Peer:
+    """Return the peer of that name: a pod by its short name, or an address."""
     if name in ADDRESSES:
         return Peer("outside", {}, ADDRESSES[name])
     if name in {"names", "outside"}:
         return NAME_SERVER if name == "names" else OUTSIDE
-    one = next(pod for pod in found if short(pod) == name)
+    one = next(pod for pod in found if short_name(pod) == name)
     return Peer(one.namespace, dict(one.labels))
 
 
-def reaches(rendered: Iterable[Object], found: Iterable[Pod], *way: Any) -> bool:
-    """Whether the policies of a rendering let a pod open a connection."""
+def can_connect(rendered: Iterable[Object], found: Iterable[Pod], *way: Any) -> bool:
+    """Return whether a rendering's policies let a pod open a connection.
+
+    `way` is source, target and port, and a protocol if it is not TCP.
+    """
     one, other, number, *over = way
     policies = [o for o in rendered if o["kind"] == "NetworkPolicy"]
-    source, target = place(one, found), place(other, found)
+    source, target = find_peer(one, found), find_peer(other, found)
     protocol = over[0] if over else "TCP"
     return permits(policies, "egress", source, target, protocol, number) and permits(
         policies, "ingress", target, source, protocol, number
@@ -108,24 +111,24 @@ REFUSED = (
 )
 
 
-def configuration(found: Iterable[Object]) -> configparser.RawConfigParser:
+def parse_airflow_config(found: Iterable[Object]) -> configparser.RawConfigParser:
     (held,) = (o for o in found if o["metadata"]["name"] == "airflow-config")
     parser = configparser.RawConfigParser()
     parser.read_string(held["data"]["airflow.cfg"])
     return parser
 
 
-def secrets_of(part: object) -> Iterator[str]:
-    """The Secrets without which a pod would not start."""
+def find_secrets(part: object) -> Iterator[str]:
+    """Yield the Secrets without which a pod would not start."""
     if isinstance(part, list):
         for item in part:
-            yield from secrets_of(item)
+            yield from find_secrets(item)
     if isinstance(part, dict):
         for key in ("secretKeyRef", "secretRef", "secret"):
             if isinstance(part.get(key), dict):
                 yield part[key].get("name") or part[key]["secretName"]
         for key, value in part.items():
-            yield from secrets_of(yaml.safe_load(value) if key == POD_FILE else value)
+            yield from find_secrets(yaml.safe_load(value) if key == POD_FILE else value)
 
 
 CUSTOM = {"ExternalSecret", "SecretStore"}  # of the External Secrets operator

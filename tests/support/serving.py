@@ -1,4 +1,4 @@
-"""An HTTP server of a test's own, on a port of this machine."""
+"""An HTTP server for one test, on a port of this machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-LOOK_SECONDS = 0.02  # between two looks at whether the server is to end
+LOOK_SECONDS = 0.02  # between two checks whether the server is to end
 
 
 class Silent:
-    """What a handler is that logs nothing: a test's output is for what went wrong."""
+    """Mixin for a request handler that logs nothing: a test's output is for what went wrong."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -19,7 +19,7 @@ class Silent:
 
 @contextmanager
 def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a server that has `handler` answer, while the block runs."""
+    """Serve with `handler` while the block runs; yield the server's address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(LOOK_SECONDS,), daemon=True)
         thread.start()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 STEPS = ("pull", "modify", "push")
 
 
-def dvc(folder: Path, project: Project, *arguments: str) -> str:
-    """What the `dvc` command says to somebody who has the steps' key and nothing else."""
+def run_dvc(folder: Path, project: Project, *arguments: str) -> str:
+    """Run the `dvc` command with the steps' key and nothing else; return what it printed."""
     names = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")
     own = {f"DVC_{name}_DIR": str(folder.parent / name) for name in names}
     env = {k: v for k, v in project.environment("none").items() if k.startswith(("AWS_", "PATH"))}
@@ -33,15 +33,15 @@ def dvc(folder: Path, project: Project, *arguments: str) -> str:
     return done.stdout
 
 
-def reproduced(project: Project, commit: str, folder: Path) -> bytes:
-    """The dataset of a commit: a plain `git clone`, then `dvc pull`."""
+def reproduce_dataset(project: Project, commit: str, folder: Path) -> bytes:
+    """Return a commit's dataset, by a plain `git clone` and `dvc pull`."""
     project.git("clone", "--quiet", project.lab.git_url, folder, cwd=folder.parent)
     project.git("checkout", "--quiet", commit, cwd=folder)
-    dvc(folder, project, "pull")
+    run_dvc(folder, project, "pull")
     return (folder / PATH).read_bytes()
 
 
-# The step with a patience of one attempt: nobody waits here for its waiting.
+# The step without retries: a test does not wait for them.
 HASTY = """
 import sys
 from botocore.config import Config

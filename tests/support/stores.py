@@ -1,7 +1,7 @@
-"""The lab's own S3 server and git server, and the steps as the processes that a run starts.
+"""The embedded lab's S3 server and git server, and a run's steps as processes.
 
 Stores    both servers, without Airflow
-Project   a repository of a test's own
+Project   a datasets repository for one test
 Run       one run of the pipeline: its steps, each a process with a run's environment
 """
 
@@ -29,6 +29,7 @@ from lab import layout
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.gitserver.accounts import Account, write_accounts
 from lab.backends.embedded.services import gitserver, seaweedfs
+from lab.backends.embedded.site import Site
 from lab.client import git as owner_git
 from lab.client import s3
 from lab.config import Config
@@ -44,10 +45,10 @@ PREFIX = "store/files/md5"
 DEADLINE = 120  # seconds for one step
 USERS = (layout.STEPS, layout.OWNER)
 CREDENTIALS = ("GIT_SYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
-SHOWN = "%H%x1f%P%x1f%B%x1f%(trailers:only,unfold,separator=%x1e)"
+LOG_FORMAT = "%H%x1f%P%x1f%B%x1f%(trailers:only,unfold,separator=%x1e)"
 
 # Runs a step that stops at the first call of one function of the steps' package: it kills itself
-# before or after the call, or says that it is there and waits for a line before it goes on.
+# before or after the call, or prints "held" and waits for a line before it goes on.
 STOPPER = """
 import os, signal, sys
 from functools import reduce
@@ -78,16 +79,16 @@ def md5_of(content: bytes) -> str:
 
 
 def employees(count: int, mark: str = "first") -> bytes:
-    """A dataset with quoted commas, letters outside of ASCII and an integer key."""
+    """Return a dataset with quoted commas, non-ASCII letters and an integer key."""
     rows = (f'{n},"Müller, {mark} {n}",{n % 7},note {n % 13}\n' for n in range(1, count + 1))
     return ("Employee ID,Name,Grade,Note\n" + "".join(rows)).encode()
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Both servers, and what their owner may do."""
+    """Both servers, with their owner's access."""
 
-    site: embedded.Site
+    site: Site
     names: list[str] = field(default_factory=list)
     serial: Iterator[int] = field(default_factory=itertools.count)
 
@@ -101,26 +102,26 @@ class Stores:
 
     @property
     def client(self) -> Any:
-        return s3.client(self.lab)
+        return s3.create_client(self.lab)
 
     def start(self) -> None:
-        """Both answer; what was killed is started again."""
+        """Start whichever server does not run, and wait until both answer."""
         embedded.start_servers(self.site)
 
     def kill(self, service: str) -> None:
-        """The service and all that it started are dead, as after a crash."""
-        found = processes.strays(self.config, service)
-        processes.send(found, signal.SIGKILL)
+        """Kill the service and every process that it started, as in a crash."""
+        found = processes.list_processes(self.config, service)
+        processes.send_signal(found, signal.SIGKILL)
         psutil.wait_procs(found, timeout=10)
 
-    def process(self, service: str) -> psutil.Process:
-        """The service's process; a test fails at once, and not by a timeout, when it has died."""
-        process = processes.find(self.config, service)
+    def find_process(self, service: str) -> psutil.Process:
+        """Return the service's process; fail at once, and not by a timeout, if it has died."""
+        process = processes.find_process(self.config, service)
         assert process, f"{service} has died: see {self.config.logs}"
         return process
 
     def grant(self, name: str) -> None:
-        """The steps and the owner may read and write this repository, too."""
+        """Allow the steps and the owner to read and write this repository as well."""
         self.names.append(name)
         accounts = {user: self.account(user) for user in USERS}
         write_accounts(gitserver.accounts_file(self.config), accounts)
@@ -130,25 +131,25 @@ class Stores:
         return Account.with_token(password, read=self.names, write=self.names)
 
     def folder(self, repository: str) -> Path:
-        """Where the git server keeps the repository."""
+        """Return the folder in which the git server keeps the repository."""
         return self.config.data / gitserver.NAME / f"{repository}.git"
 
-    def put(self, content: bytes) -> str:
-        """The key of an object in the DVC remote, stored by somebody else than a step."""
+    def put_object(self, content: bytes) -> str:
+        """Store an object in the DVC remote, as somebody else than a step; return its key."""
         name = md5_of(content)
         key = f"{PREFIX}/{name[:2]}/{name[2:]}"
         self.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content)
         return key
 
-    def object(self, name: str) -> bytes:
-        """The bytes of the object that the DVC remote keeps under this hash."""
+    def read_object(self, name: str) -> bytes:
+        """Return the bytes of the object that the DVC remote keeps under this MD5."""
         key = f"{PREFIX}/{name[:2]}/{name[2:]}"
         body = self.client.get_object(Bucket=layout.BUCKET, Key=key)["Body"]
         content: bytes = body.read()
         return content
 
-    def leaked(self, text: str, *more: str) -> list[str]:
-        """Which secrets `text` holds, as they are or as HTTP would send them."""
+    def find_leaks(self, text: str, *more: str) -> list[str]:
+        """List the secrets that `text` holds, as they are or as HTTP's basic auth encodes them."""
         secrets = [*self.site.secrets.values.values(), *more]
         pairs = [f"{user}:{secret}".encode() for user in USERS for secret in secrets]
         sent = [base64.b64encode(pair).decode() for pair in pairs]
@@ -157,7 +158,7 @@ class Stores:
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of the datasets repository, and the version that its pointer names."""
+    """A commit of the datasets repository and the version that its pointer names."""
 
     hash: str
     parents: tuple[str, ...]
@@ -177,7 +178,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Project:
-    """One datasets repository on the server, and a folder in which its runs meet."""
+    """One datasets repository on the server, and the folder that its runs share."""
 
     stores: Stores
     name: str
@@ -189,36 +190,39 @@ class Project:
 
     @property
     def lab(self) -> Lab:
-        url = gitserver.url(self.stores.site.ports, self.name)
+        url = gitserver.repository_url(self.stores.site.ports, self.name)
         return replace(self.stores.lab, git_url=url, dataset_path=PATH)
 
     def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
-        """What git says to the owner of the lab, by default about the server's own repository."""
-        return owner_git.git(self.lab, *arguments, cwd=cwd or self.bare)
+        """Run git as the lab's owner, by default in the server's bare repository."""
+        return owner_git.run_git(self.lab, *arguments, cwd=cwd or self.bare)
 
     def tip(self) -> str:
         return self.git("rev-parse", "main").strip()
 
-    def commits(self) -> list[Commit]:
-        """All commits of the branch, the oldest first."""
-        log = self.git("log", "--reverse", "--first-parent", "-z", f"--format={SHOWN}", "main")
-        return [self.commit(row) for row in log.rstrip("\0").split("\0")]
+    def list_commits(self) -> list[Commit]:
+        """List the commits of the branch, oldest first."""
+        log = self.git("log", "--reverse", "--first-parent", "-z", f"--format={LOG_FORMAT}", "main")
+        return [self.parse_commit(row) for row in log.rstrip("\0").split("\0")]
 
-    def commit(self, row: str) -> Commit:
+    def parse_commit(self, row: str) -> Commit:
         name, parents, message, trailers = row.split("\x1f")
         (out,) = yaml.safe_load(self.git("show", f"{name}:{PATH}.dvc"))["outs"]
         pairs = (line.partition(": ") for line in trailers.strip().split("\x1e") if line)
         said = {key: value for key, _, value in pairs}
         return Commit(name, tuple(parents.split()), message, said, out["md5"], out["size"])
 
-    def runs(self) -> list[str]:
-        """The run of each commit that a run made, the oldest first."""
-        return [c.trailers["Run-Id"] for c in self.commits() if "Run-Id" in c.trailers]
+    def list_run_ids(self) -> list[str]:
+        """List the run id of each commit that a run made, oldest first."""
+        return [c.trailers["Run-Id"] for c in self.list_commits() if "Run-Id" in c.trailers]
 
-    def proved(self) -> list[Commit]:
-        """All commits: each has its object, each run made one, and each added one record only."""
-        commits = self.commits()
-        contents = [self.stores.object(commit.md5) for commit in commits]
+    def prove_commits(self) -> list[Commit]:
+        """Return all commits, of which each has its object, and each run's adds one record.
+
+        Raises AssertionError otherwise, or where a run made more than one.
+        """
+        commits = self.list_commits()
+        contents = [self.stores.read_object(commit.md5) for commit in commits]
         for commit, content in zip(commits, contents, strict=True):
             assert (md5_of(content), len(content)) == (commit.md5, commit.size)
         for (before, old), (after, new) in itertools.pairwise(zip(commits, contents, strict=True)):
@@ -226,7 +230,7 @@ class Project:
             if "Run-Id" in after.trailers:
                 assert after.trailers["Data-Parent"] == before.md5
                 self.prove_one_record(old, new)
-        runs = self.runs()
+        runs = self.list_run_ids()
         assert len(runs) == len(set(runs)), "a run made more than one commit"
         return commits
 
@@ -239,8 +243,8 @@ class Project:
         keys = [int(line.split(b",")[0]) for line in old.splitlines()[1:]]
         assert int(added.split(b",")[0]) == max(keys) + 1
 
-    def by_somebody_else(self, change: Callable[[Path], None]) -> str:
-        """The commit that the owner made of what `change` did in a clone, and pushed."""
+    def push_change(self, change: Callable[[Path], None]) -> str:
+        """Commit what `change` does in a clone and push it, as the owner; return the commit."""
         clone = self.shared.parent / f"clone-{next(self.stores.serial)}"
         self.git("clone", "--quiet", self.lab.git_url, clone, cwd=self.shared)
         change(clone)
@@ -250,32 +254,32 @@ class Project:
         return self.git("rev-parse", "HEAD", cwd=clone).strip()
 
     def replace_pointer(self, text: str) -> str:
-        """The commit by which somebody else wrote another text into the pointer."""
-        return self.by_somebody_else(lambda clone: write(clone / f"{PATH}.dvc", text))
+        """Push another text of the pointer, as somebody else than a step; return the commit."""
+        return self.push_change(lambda clone: write_text(clone / f"{PATH}.dvc", text))
 
     def replace_dataset(self, content: bytes) -> str:
-        """The key of the object that holds a version of the dataset that somebody else made."""
+        """Push a version of the dataset, as somebody else than a step; return its object's key."""
         out = {"md5": md5_of(content), "size": len(content), "hash": "md5", "path": Path(PATH).name}
-        key = self.stores.put(content)
+        key = self.stores.put_object(content)
         self.replace_pointer(yaml.safe_dump({"outs": [out]}))
         return key
 
     def run(self, name: str = "") -> Run:
         return Run(self, name or f"manual__{self.name}/{next(self.stores.serial)}+00:00")
 
-    def elsewhere(self) -> Project:
-        """The same repository, seen by runs that share no folder with the others."""
+    def with_own_folder(self) -> Project:
+        """Return the same repository with a new folder that its runs share with no others."""
         shared = self.shared.with_name(f"shared-{next(self.stores.serial)}")
         shared.mkdir()
         return replace(self, shared=shared)
 
-    def left(self) -> list[str]:
-        """What ended runs have left in their folder, sorted, but for the lock of their turns."""
+    def list_leftovers(self) -> list[str]:
+        """List what ended runs have left in their folder, sorted, without the publish lock."""
         found = (p.name for p in (self.shared / "runs").iterdir())
         return sorted(name for name in found if name != "publish.lock")
 
     def environment(self, run_id: str) -> dict[str, str]:
-        """All that a step of this run sees, as the embedded backend would give it."""
+        """Return the whole environment of a step of this run, as the embedded backend sets it."""
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
         return {
             **self.stores.site.step_environment,
@@ -290,13 +294,13 @@ class Project:
         }
 
 
-def write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the pipeline. No step's output may ever hold a secret.
+    """One run of the pipeline. Fails where a step's output holds a secret.
 
     Each step is a fork of a process that has imported what steps need, or a `fresh` Python.
     """
@@ -315,7 +319,7 @@ class Run:
         return self.folder / "repository" / PATH
 
     def start(self, *argv: str | Path, **env: str | None) -> Process:
-        """Start a process in a session of its own; a variable that is None is absent."""
+        """Start a process in a session of its own; a variable that is None is left out."""
         both = {**self.project.environment(self.id), **env}
         words = [str(word) for word in argv]
         given = {name: value for name, value in both.items() if value is not None}
@@ -332,43 +336,44 @@ class Run:
             start_new_session=True,
         )
 
-    def end(self, process: Process, *secrets: str | None) -> Done:
+    def finish(self, process: Process, *secrets: str | None) -> Done:
+        """Let a process go on and wait until it ends; its output must hold none of the secrets."""
         output, _ = process.communicate("go on\n", timeout=DEADLINE)
-        assert not self.project.stores.leaked(output, *(s for s in secrets if s))
+        assert not self.project.stores.find_leaks(output, *(s for s in secrets if s))
         assert process.returncode in {0, 65, 75, -signal.SIGKILL}, output
         return Done(process.returncode, output)
 
-    def step(self, *argv: str | Path, **env: str | None) -> Done:
+    def run_step(self, *argv: str | Path, **env: str | None) -> Done:
         process = self.start("dataset-steps", *argv, **env)
-        return self.end(process, *(env.get(name) for name in CREDENTIALS))
+        return self.finish(process, *(env.get(name) for name in CREDENTIALS))
 
-    def must(self, *steps: str) -> str:
-        """What the steps printed, all of which succeeded."""
-        done = [self.step(step) for step in steps]
+    def run_steps(self, *steps: str) -> str:
+        """Run the steps, all of which must succeed, and return what they printed."""
+        done = [self.run_step(step) for step in steps]
         assert [d.code for d in done] == [0] * len(steps), done
         return "".join(d.output for d in done)
 
-    def refused(self, step: str, **env: str | None) -> str:
-        """What the step printed, which said that no retry would help."""
-        done = self.step(step, **env)
+    def expect_refusal(self, step: str, **env: str | None) -> str:
+        """Run a step that must end with the code for "no retry helps"; return what it printed."""
+        done = self.run_step(step, **env)
         assert done.code == 65, done
         assert done.output.startswith("error: "), "a traceback instead of an error"
         return done.output
 
-    def killed(self, step: str, when: str, place: str) -> None:
-        """The step was killed before or after that function, named as in `remote:Remote.store`."""
-        done = self.end(self.start(sys.executable, "-c", STOPPER, place, when, step))
+    def kill_step(self, step: str, when: str, place: str) -> None:
+        """Run a step that kills itself `before` or `after` a function, as `remote:Remote.store`."""
+        done = self.finish(self.start(sys.executable, "-c", STOPPER, place, when, step))
         assert done.code == -signal.SIGKILL, done
 
     @contextmanager
-    def held(self, step: str, place: str) -> Iterator[None]:
-        """The step waits before that function while the block runs; then it must succeed."""
+    def holding_step(self, step: str, place: str) -> Iterator[None]:
+        """Hold the step before that function while the block runs; then it must succeed."""
         process = self.start(sys.executable, "-c", STOPPER, place, "hold", step)
         try:
             assert process.stdout
             assert process.stdout.readline() == "held\n"
             yield
-            done = self.end(process)
+            done = self.finish(process)
             assert done.code == 0, done
         finally:
             process.kill()
@@ -376,8 +381,9 @@ class Run:
 
 
 def new_project(stores: Stores, folder: Path) -> Project:
+    """Return a project with an empty repository and a shared folder; both servers must run."""
     for service in (gitserver.NAME, seaweedfs.NAME):
-        stores.process(service)
+        stores.find_process(service)
     project = Project(stores, f"lab/test-{next(stores.serial)}", folder / "shared")
     project.shared.mkdir()
     stores.grant(project.name)

@@ -1,4 +1,4 @@
-"""Runs of the training pipeline as processes, and what they have published."""
+"""Runs of the training pipeline as processes, and the models that they publish."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MODEL_STOPPER = STOPPER.replace(
 ).replace("dataset_steps.__main__", "model_steps.__main__")
 
 
-def first(content: bytes, count: int) -> bytes:
+def first_records(content: bytes, count: int) -> bytes:
     return b"".join(content.splitlines(keepends=True)[: count + 1])
 
 
 @dataclass(frozen=True)
 class Training:
-    """One run of the training pipeline. No step's output may ever hold a secret."""
+    """One run of the training pipeline. Fails where a step's output holds a secret."""
 
     project: Project
     id: str
@@ -57,34 +57,34 @@ class Training:
     def env(self) -> dict[str, str]:
         return {**CONF, "DAG_ID": DAG, **self.conf}
 
-    def asked(self, **conf: str) -> Training:
+    def with_conf(self, **conf: str) -> Training:
         return replace(self, conf=conf)
 
-    def step(self, name: str) -> Done:
-        return self.run.end(self.run.start("model-steps", name, **self.env))
+    def run_step(self, name: str) -> Done:
+        return self.run.finish(self.run.start("model-steps", name, **self.env))
 
-    def must(self, *steps: str) -> str:
-        """What the steps printed, all of which succeeded."""
-        done = [self.step(step) for step in steps]
+    def run_steps(self, *steps: str) -> str:
+        """Run the steps, all of which must succeed, and return what they printed."""
+        done = [self.run_step(step) for step in steps]
         assert [d.code for d in done] == [0] * len(steps), done
         return "".join(d.output for d in done)
 
-    def refused(self, step: str) -> str:
-        """What the step said, which was that no retry would help."""
-        done = self.step(step)
+    def expect_refusal(self, step: str) -> str:
+        """Run a step that must end with the code for "no retry helps"; return its last line."""
+        done = self.run_step(step)
         assert done.code == 65, done
         *_, last = done.output.splitlines()
         assert last.startswith("error: "), "a traceback instead of an error"
         return last
 
-    def killed(self, step: str, when: str, place: str) -> None:
+    def kill_step(self, step: str, when: str, place: str) -> None:
         argv = (sys.executable, "-c", MODEL_STOPPER, place, when, step)
-        done = self.run.end(self.run.start(*argv, **self.env))
+        done = self.run.finish(self.run.start(*argv, **self.env))
         assert done.code == -signal.SIGKILL, done
 
     @contextmanager
-    def held(self, step: str, place: str) -> Iterator[None]:
-        """The step waits before that function while the block runs; then it must succeed."""
+    def holding_step(self, step: str, place: str) -> Iterator[None]:
+        """Hold the step before that function while the block runs; then it must succeed."""
         argv = (sys.executable, "-c", MODEL_STOPPER, place, "hold", step)
         process = self.run.start(*argv, **self.env)
         try:
@@ -93,20 +93,20 @@ class Training:
                 if line == "held\n":
                     break
             yield
-            done = self.run.end(process)
+            done = self.run.finish(process)
             assert done.code == 0, done
         finally:
             process.kill()
             process.wait()
 
 
-def training(project: Project, **conf: str) -> Training:
+def new_training(project: Project, **conf: str) -> Training:
     return Training(project, f"manual__{project.name}/{next(project.stores.serial)}", conf)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A commit that names a model, read as anybody would."""
+    """A commit that names a model, read by git and the pointer alone."""
 
     commit: str
     trailers: Mapping[str, str]
@@ -115,12 +115,12 @@ class Published:
     schema: Mapping[str, Any]
 
 
-def published(project: Project, name: str = "main") -> Published:
-    """The model at a commit: its object is there and is what the pointer says."""
+def read_published(project: Project, name: str = "main") -> Published:
+    """Read the model at a commit; its object must be there and be what the pointer says."""
     row = project.git("log", "-1", "--format=%H%n%(trailers:only,unfold)", name).splitlines()
     trailers = dict(line.split(": ", 1) for line in row[1:] if line)
     (out,) = yaml.safe_load(project.git("show", f"{name}:{MODEL}.dvc"))["outs"]
-    content = project.stores.object(out["md5"])
+    content = project.stores.read_object(out["md5"])
     assert (md5_of(content), len(content)) == (out["md5"], out["size"])
     metrics, columns = (
         json.loads(project.git("show", f"{name}:{path}")) for path in (METRICS, SCHEMA)
@@ -128,11 +128,11 @@ def published(project: Project, name: str = "main") -> Published:
     return Published(row[0], trailers, content, metrics, columns)
 
 
-def made_by(project: Project) -> list[str]:
-    """The training runs that made a commit, the oldest first; none made two."""
+def list_training_runs(project: Project) -> list[str]:
+    """List the training runs that made a commit, oldest first; none may have made two."""
     found = [
         commit.trailers["Run-Id"]
-        for commit in project.commits()
+        for commit in project.list_commits()
         if commit.trailers.get("Dag-Id") == DAG
     ]
     assert len(found) == len(set(found)), "a run made more than one commit"

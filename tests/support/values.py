@@ -1,4 +1,4 @@
-"""The chart's values, and what a rendering exposes."""
+"""The chart's values, and the secrets that a rendering writes out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import jsonschema
 
-from tests.support.renderings import Object, packed, the
+from tests.support.renderings import Object, find_object, read_chart_file
 
 SECRET = re.compile("passw|secret|token|key|credential|connection", re.IGNORECASE)
-# Names of Secrets, of entries in them, and of files, are no secrets.
+# Names of Secrets, of their entries and of files are no secrets.
 REFERENCE = re.compile(
     r"(^|/)(secretName|\w+SecretName|credentialsSecret|sshKeySecret|secret/secretKey|\w+_KEY_FILE)$"
     r"|/(secretKeyRef|matchExpressions|podAffinityTerm)/|/checksum/"
@@ -22,7 +22,7 @@ REFERENCE = re.compile(
 )
 HARMLESS = {
     "GITEA__security__PASSWORD_HASH_ALGO",
-    "GITEA__server__SSH_SERVER_HOST_KEYS",  # where the file is
+    "GITEA__server__SSH_SERVER_HOST_KEYS",  # the file's path
     "keytab",
 }
 KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -30,50 +30,54 @@ Place = tuple[str, ...]
 
 
 @functools.cache
-def schema() -> Object:
-    """The chart's own schema; unlike there, an object that has names has no others."""
-    found: Object = json.loads(packed("values.schema.json"))
-    return {**closed(found), "definitions": found["definitions"], "additionalProperties": False}
+def strict_schema() -> Object:
+    """Return the chart's own schema, which here also refuses keys that it does not describe."""
+    found: Object = json.loads(read_chart_file("values.schema.json"))
+    return {
+        **close_schema(found),
+        "definitions": found["definitions"],
+        "additionalProperties": False,
+    }
 
 
-def closed(part: Any) -> Any:
-    """Part of a schema, so that it refuses each key that it does not describe."""
+def close_schema(part: Any) -> Any:
+    """Return a part of a schema with `additionalProperties: false` wherever it has properties."""
     if isinstance(part, list):
-        return [closed(item) for item in part]
+        return [close_schema(item) for item in part]
     if not isinstance(part, dict):
         return part
-    inner = {key: value if key == "default" else closed(value) for key, value in part.items()}
+    inner = {key: value if key == "default" else close_schema(value) for key, value in part.items()}
     describes = isinstance(part.get("properties"), dict) and "type" in part
     return {"additionalProperties": False, **inner} if describes else inner
 
 
-def check(found: object) -> None:
-    """Raises ValidationError unless the chart takes these values."""
-    jsonschema.Draft7Validator(schema()).validate(found)
+def check_values(found: object) -> None:
+    """Raise ValidationError unless the chart takes these values."""
+    jsonschema.Draft7Validator(strict_schema()).validate(found)
 
 
-def scalars(part: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
-    """Each value that is neither a mapping nor a list, and the keys that lead to it.
+def find_scalars(part: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    """Yield each value that is neither a mapping nor a list, after the keys that lead to it.
 
-    An environment variable's value is found under its name.
+    An environment variable's value comes under the variable's name, too.
     """
     if isinstance(part, list):
         for item in part:
-            yield from scalars(item, place)
+            yield from find_scalars(item, place)
     elif isinstance(part, dict):
         if "name" in part and "value" in part:
             yield (*place, str(part["name"])), part["value"]
         for key, value in part.items():
-            yield from scalars(value, (*place, str(key)))
+            yield from find_scalars(value, (*place, str(key)))
     else:
         yield place, part
 
 
-def exposed(part: object) -> list[Place]:
-    """Where a secret's value is written out."""
+def find_exposed(part: object) -> list[Place]:
+    """List the places at which a secret's value is written out."""
     return [
         place
-        for place, value in scalars(part)
+        for place, value in find_scalars(part)
         if isinstance(value, str) and value and place and is_secret(place)
     ]
 
@@ -83,9 +87,9 @@ def is_secret(place: Place) -> bool:
     return not refers and bool(SECRET.search(place[-1]))
 
 
-def variables(name: str) -> set[str]:
-    """What the PodTemplate of a rendering says itself, and what it takes from its ConfigMap."""
-    container = the("PodTemplate", "step", name)["template"]["spec"]["containers"][0]
+def step_variables(name: str) -> set[str]:
+    """Return the variables that a rendering's PodTemplate sets or takes from its ConfigMap."""
+    container = find_object("PodTemplate", "step", name)["template"]["spec"]["containers"][0]
     maps = [source["configMapRef"]["name"] for source in container["envFrom"]]
-    given = {key for each in maps for key in the("ConfigMap", each, name)["data"]}
+    given = {key for each in maps for key in find_object("ConfigMap", each, name)["data"]}
     return given | {variable["name"] for variable in container["env"]}

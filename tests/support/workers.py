@@ -1,8 +1,8 @@
-"""How tests are shared among pytest-xdist's workers.
+"""How tests are distributed to pytest-xdist's workers.
 
-All tests of a backend's lab go to one worker, which has it alone: what a test finds in the data
-was made by its own runs, and an idle lab takes a tenth of a core. Other tests go by
-files, the longest first, so that no worker is left with one of them at the end.
+All tests of a backend's lab go to one worker, which has the lab alone: what a test finds in the
+data was made by its own runs, and an idle lab takes a tenth of a core. Other tests go by file,
+the longest first, so that no worker begins one of those last.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from lab.home import ports
 if TYPE_CHECKING:
     import pytest
 
-# Files whose tests ask for the same renderings: helm and kubectl make each once in a worker.
+# Files whose tests use the same renderings: a worker makes each of them once.
 RENDERINGS = {
     f"tests/integration/test_{name}.py"
     for name in ("manifests", "values", "eks_manifests", "eks_options", "eks_plan", "eks_promotion")
 }
 END_SECONDS = 180  # for a worker to end its labs, after Ctrl-C, too
-# By how long they take on two cores; all others are shorter.
+# Ordered by their time on two cores; all others are shorter.
 LONGEST = (
     "kind",
     "embedded",
@@ -50,13 +50,13 @@ def room(nodeid: str) -> str:
 
 
 def rank(item: pytest.Item) -> int:
-    """Return a key by which the tests of the longest rooms come first."""
+    """Return a sort key that puts the tests of the longest rooms first."""
     found = room(item.nodeid)
     return next((n for n, part in enumerate(LONGEST) if found.startswith(part)), len(LONGEST))
 
 
-def scheduler(config: pytest.Config, log: object) -> object:
-    """Return what gives a worker the tests of one room after another."""
+def make_scheduler(config: pytest.Config, log: object) -> object:
+    """Return an xdist scheduler that gives a worker one room's tests after another's."""
     from xdist.scheduler import LoadScopeScheduling
     from xdist.workermanage import NodeManager
 
@@ -70,7 +70,7 @@ def scheduler(config: pytest.Config, log: object) -> object:
 
 
 def share_ports(config: pytest.Config) -> None:
-    """Let this worker's labs choose among ports that no other worker's labs choose among.
+    """Give this worker's labs a range of ports of their own.
 
     A port is free until the service that was given it listens, some seconds later.
     """

@@ -122,6 +122,47 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not [name for name in silent if (TREE / name).read_text("utf-8").strip()]
 
 
+# How docstrings of functions begin, in code and in tests alike. Another verb is as good: add it.
+VERBS = set(
+    re.findall(
+        r"\w+",
+        """
+    Accept Add Advance Answer Append Apply Ask Assume Await Bind Block Bring Build Call Check
+    Choose Clone Close Commit Compare Compute Configure Copy Count Create Cut Decode Delete
+    Describe Do Download Draw Drop Empty Encode End Export Extract Fetch Find Forget Fork Format
+    Forward Freeze Generate Get Give Have Hide Hold Import Install Keep Kill Leave Let Limit List
+    Load Log Look Make Mark Match Measure Merge Migrate Move Name Notify Open Parse Pause Play
+    Post Press Print Promote Protect Prove Provide Publish Pull Push Put Raise Read Record Refuse
+    Register Relay Remember Remove Render Replace Replay Request Require Reset Resolve Restore
+    Return Run Save Say Select Send Serve Set Show Sign Skip Sleep Split Start Stop Store Stream
+    Strip Tell Terminate Thaw Train Translate Try Turn Undo Update Upgrade Upload Use Validate
+    Wait Wipe Write Yield
+    """,
+    )
+)
+
+
+def described_functions() -> Iterator[tuple[str, str]]:
+    """Yield each function that has a docstring, and its first word.
+
+    Properties are named like what they hold, and tests state what is true.
+    """
+    for path in modules(*CODE, "manifests/base/plugins", "tests"):
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
+            text = ast.get_docstring(node)
+            if text and "property" not in decorators and not node.name.startswith("test_"):
+                yield f"{name_of(path)}:{node.lineno} {node.name}", text.split()[0]
+
+
+def test_a_docstring_begins_with_a_verb() -> None:
+    found = dict(described_functions())
+    assert len(found) > 1000
+    assert not {name: word for name, word in found.items() if word.rstrip(",:;") not in VERBS}
+
+
 def imported(path: Path) -> Iterator[str]:
     """The names of the modules that a module imports, and of what it takes from them."""
     for node in ast.walk(parsed(path)):
@@ -139,6 +180,20 @@ def test_what_tests_share_is_in_support() -> None:
         for path in modules("tests")
         for name in imported(path)
         if name.startswith("tests.") and not name.startswith(shared)
+    ]
+
+
+# What end-to-end tests may use of the kit: a running lab, what it returns and raises, a wait.
+LAB = {"lab.lab", "lab.model", "lab.errors", "lab.wait", "lab.config"}
+
+
+def test_end_to_end_tests_touch_only_lab() -> None:
+    """They can't know the backend. `Config` says where the lab's home is, for the command line."""
+    assert not [
+        f"{name_of(path)} imports {name}"
+        for path in modules("tests/e2e", "tests/faults")
+        for name in imported(path)
+        if name.split(".")[0] in {"lab", "eks"} and name.rpartition(".")[0] not in LAB
     ]
 
 
@@ -186,7 +241,7 @@ def exits(tree: ast.Module) -> Iterator[str]:
 
 def test_one_module_exits() -> None:
     found = {name_of(path): sorted(exits(parsed(path))) for path in modules("lab")}
-    assert set(found.pop("lab/__main__.py")) == {"sys.exit"}
+    assert set(found.pop("lab/console.py")) == {"sys.exit"}
     assert not {name: how for name, how in found.items() if how}
 
 

@@ -85,7 +85,7 @@ def test_what_airflow_could_not_store_is_told_again(
         assert [(await anext(stream))[0] for _ in "ab"] == [stored, failed]
         good, bad = AdvanceOutcome(acked=1, failed=0), AdvanceOutcome(acked=0, failed=1)
         await arrivals.advance([AdvanceItem(stored, good), AdvanceItem(failed, bad)])
-        return store, await arrivals.new_objects()
+        return store, await arrivals.find_new_objects()
 
     store, again = asyncio.run(scenario())
     assert [entry for shard in store.values() for entry in shard.items()] == [("a", "etag")]

@@ -24,7 +24,7 @@ from lab.config import TREE, Config
 from lab.delivery import publish, ssh
 from lab.errors import MachineError, PromotionError
 from tests.support import attest, promoted
-from tests.support.promoted import PROOF, TESTS, TOLD, attested
+from tests.support.promoted import PREDICATE, PROOF, TESTS, make_statement
 
 pytest_plugins = ["pytester"]
 SEED = 20260101
@@ -33,17 +33,20 @@ SEED = 20260101
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A copy of this tree, whose base nobody renders: there is no kubectl."""
-    monkeypatch.setattr(tools, "here", lambda _: None)
-    monkeypatch.setattr(attestation, "rendering", lambda _: "0" * 64)
-    return promoted.copied(tmp_path)
+    monkeypatch.setattr(tools, "find_local", lambda _: None)
+    monkeypatch.setattr(attestation, "digest_rendering", lambda _: "0" * 64)
+    return promoted.copy_tree(tmp_path)
 
 
 def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
     chosen = {"LAB_ATTESTATION": str(tmp_path / "a"), "LAB_ATTESTATION_KEY": str(tmp_path / "k")}
     found = Config.from_environment(chosen)
-    assert (attestation.place(found), found.attestation_key) == (tmp_path / "a", tmp_path / "k")
+    assert (attestation.attestation_path(found), found.attestation_key) == (
+        tmp_path / "a",
+        tmp_path / "k",
+    )
     default = Config.from_environment({"LAB_ATTESTATION": "", "LAB_ATTESTATION_KEY": ""})
-    assert attestation.place(default) == TREE / "attestation.json"
+    assert attestation.attestation_path(default) == TREE / "attestation.json"
     assert default.attestation_key is None
 
 
@@ -51,10 +54,10 @@ def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
 
 
 def test_every_file_that_is_promoted_is_a_subject(config: Config) -> None:
-    found = attestation.of_files(config.tree)
+    found = attestation.digest_files(config.tree)
     wanted = [p for p in (TREE / "manifests" / "base").rglob("*") if p.suffix in {".yaml", ".py"}]
     for key in ("worker", "trainer"):
-        wanted += images.sources(TREE / "images" / key)
+        wanted += images.list_sources(TREE / "images" / key)
     assert len(wanted) > 40
     assert {path.relative_to(TREE).as_posix() for path in wanted} <= found.keys()
     assert "manifests/base/plugins/.airflowignore" in found
@@ -64,61 +67,61 @@ def test_every_file_that_is_promoted_is_a_subject(config: Config) -> None:
 def test_the_dags_are_those_that_are_published(config: Config, tmp_path: Path) -> None:
     (config.tree / "dags" / ".secret").write_text("x")
     (config.tree / "dags" / "runtimes" / "notes.txt").write_text("x")
-    publish.mirror(config.tree / "dags", tmp_path / "published")
+    publish.mirror_dag_folder(config.tree / "dags", tmp_path / "published")
     files = [path for path in (tmp_path / "published").rglob("*") if path.is_file()]
     delivered = {f"dags/{path.relative_to(tmp_path / 'published').as_posix()}" for path in files}
-    found = {name for name in attestation.of_files(config.tree) if name.startswith("dags/")}
+    found = {name for name in attestation.digest_files(config.tree) if name.startswith("dags/")}
     assert found == delivered
     assert "dags/runtimes/notes.txt" in found
 
 
 def test_what_python_has_compiled_counts_for_nothing(config: Config) -> None:
-    before = attestation.of_files(config.tree)
+    before = attestation.digest_files(config.tree)
     for folder in ("dags", "manifests/base/plugins", "images/worker/dataset_steps"):
         cache = config.tree / folder / "__pycache__"
         cache.mkdir()
         (cache / "steps.cpython-311.pyc").write_bytes(b"x")
-    assert attestation.of_files(config.tree) == before
+    assert attestation.digest_files(config.tree) == before
 
 
 def test_the_chart_is_the_pinned_one_or_the_file_that_was_given(
     config: Config, tmp_path: Path
 ) -> None:
-    pinned = attestation.digests(config)["chart/airflow"]
+    pinned = attestation.compute_digests(config)["chart/airflow"]
     chart = tmp_path / "chart.tgz"
     chart.write_bytes(b"another")
     given = replace(config, chart=chart)
-    assert attestation.digests(given)["chart/airflow"] != pinned
-    assert attestation.changed(attested(config), given) == ["chart/airflow was changed"]
+    assert attestation.compute_digests(given)["chart/airflow"] != pinned
+    assert attestation.list_changes(make_statement(config), given) == ["chart/airflow was changed"]
     with pytest.raises(MachineError):
-        attestation.digests(replace(config, chart=tmp_path / "absent.tgz"))
+        attestation.compute_digests(replace(config, chart=tmp_path / "absent.tgz"))
 
 
 def test_a_statement_has_the_form_of_in_toto(config: Config, tmp_path: Path) -> None:
-    attestation.write(tmp_path / "a.json", attested(config))
+    attestation.write(tmp_path / "a.json", make_statement(config))
     content = json.loads((tmp_path / "a.json").read_text())
     assert (content["_type"], content["predicateType"]) == (STATEMENT_TYPE, PREDICATE_TYPE)
     names = [subject["name"] for subject in content["subject"]]
     assert names == sorted(set(names))
     assert all(len(subject["digest"]["sha256"]) == 64 for subject in content["subject"])
-    assert attestation.read(tmp_path / "a.json") == attested(config)
+    assert attestation.read(tmp_path / "a.json") == make_statement(config)
 
 
 def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker, "image_id", lambda name: f"sha256:{len(name)}")
-    monkeypatch.setattr(attestation, "kubernetes", lambda _: "v1.36.4")
+    monkeypatch.setattr(attestation, "read_kubernetes_version", lambda _: "v1.36.4")
     monkeypatch.setattr(tools, "find", lambda name: config.tree / name)
-    monkeypatch.setattr(tools, "version_of", lambda name, _: {"kind": "0.33.0"}.get(name, "1.2.3"))
-    subjects = attestation.digests(config)
-    found = attestation.statement(config, subjects, PROOF, TESTS, variations=False)
+    monkeypatch.setattr(tools, "ask_version", lambda name, _: {"kind": "0.33.0"}.get(name, "1.2.3"))
+    subjects = attestation.compute_digests(config)
+    found = attestation.build_statement(config, subjects, PROOF, TESTS, variations=False)
     told = json.loads(found.as_json())["predicate"]
     assert told["proof"]["commit"] == PROOF.commit and told["proof"]["ok"] is True
     assert told["tools"] == {
         "kind": "0.33.0", "kubectl": "1.2.3", "helm": "1.2.3", "kubernetes": "v1.36.4"
     }  # fmt: skip
-    worker = images.locked(config.tree)["worker"].name
+    worker = images.read_lock(config.tree)["worker"].name
     assert {"name": worker, "id": f"sha256:{len(worker)}"} in told["images"]
     assert (told["tests"], told["variations"]) == (TESTS, False)
     assert (told["commit"], told["dirty"]) == (None, None)  # the copy is no git checkout
@@ -133,13 +136,13 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
 
     git("init", "--quiet")
     git("commit", "--quiet", "--allow-empty", "--message", "x")
-    assert attestation.revision(tmp_path) == (git("rev-parse", "HEAD"), False)
+    assert attestation.read_revision(tmp_path) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "new").touch()
-    assert attestation.revision(tmp_path) == (git("rev-parse", "HEAD"), True)
+    assert attestation.read_revision(tmp_path) == (git("rev-parse", "HEAD"), True)
 
 
 def test_a_statement_in_a_line(config: Config) -> None:
-    told = {**TOLD, "dirty": True, "variations": False}
+    told = {**PREDICATE, "dirty": True, "variations": False}
     line = str(Statement({"a": "b"}, told))
     assert line.startswith("1 files, at eeeeeeeeeeee with changes, green on kind 2026-01-01")
     assert "without variations" in line and "\n" not in line
@@ -148,7 +151,7 @@ def test_a_statement_in_a_line(config: Config) -> None:
 # --- What was changed since ---------------------------------------------------------------------
 
 
-def flipped(data: bytes, chance: random.Random) -> bytes:
+def flip_bit(data: bytes, chance: random.Random) -> bytes:
     """The bytes, with one bit of one of them turned; an empty file gets one."""
     if not data:
         return b"\0"
@@ -158,13 +161,13 @@ def flipped(data: bytes, chance: random.Random) -> bytes:
 
 
 def test_one_byte_of_any_file_is_enough(config: Config) -> None:
-    known, chance = attested(config), random.Random(SEED)
-    attestation.write(attestation.place(config), known)
-    paths = list(attestation.files(config.tree))
+    known, chance = make_statement(config), random.Random(SEED)
+    attestation.write(attestation.attestation_path(config), known)
+    paths = list(attestation.list_promoted_files(config.tree))
     assert len(paths) > 80
     for path in paths:
         name, before = path.relative_to(config.tree).as_posix(), path.read_bytes()
-        path.write_bytes(flipped(before, chance))
+        path.write_bytes(flip_bit(before, chance))
         with pytest.raises(PromotionError) as refused:
             attestation.check(config)
         assert f"\n    {name} was changed" in refused.value.what
@@ -186,43 +189,47 @@ FOLDERS = (
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_file_that_is_added_removed_or_renamed(config: Config, folder: str) -> None:
-    known, place = attested(config), config.tree / folder
+    known, place = make_statement(config), config.tree / folder
     (place / "added.txt").touch()
-    assert attestation.changed(known, config) == [f"{folder}/added.txt was added"]
+    assert attestation.list_changes(known, config) == [f"{folder}/added.txt was added"]
     (place / "added.txt").unlink()
     first = min(path for path in place.iterdir() if path.is_file() and path.name[0] != ".")
     first.rename(place / "renamed.txt")
-    assert attestation.changed(known, config) == sorted(
+    assert attestation.list_changes(known, config) == sorted(
         [f"{folder}/{first.name} was removed", f"{folder}/renamed.txt was added"]
     )
     (place / "renamed.txt").rename(first)
-    assert attestation.changed(known, config) == []
+    assert attestation.list_changes(known, config) == []
 
 
 @pytest.mark.parametrize("folder", ["dags", "manifests/base"])
 def test_what_a_link_to_a_folder_would_bring_counts(config: Config, folder: str) -> None:
-    known = attested(config)
+    known = make_statement(config)
     (config.tree / folder / "more").symlink_to(config.tree / "eks" / "environments")
-    assert f"{folder}/more/staging.toml was added" in attestation.changed(known, config)
+    assert f"{folder}/more/staging.toml was added" in attestation.list_changes(known, config)
 
 
 def test_a_file_that_is_not_promoted_may_change(config: Config) -> None:
-    known = attested(config)
+    known = make_statement(config)
     (config.tree / "images" / "minio" / "Dockerfile").write_text("FROM scratch")
     (config.tree / "manifests" / "airflow" / "values-eks.yaml").write_text("{}")
-    assert attestation.changed(known, config) == []
+    assert attestation.list_changes(known, config) == []
 
 
 def test_a_file_that_the_attestation_leaves_out_was_not_tested(config: Config) -> None:
-    subjects = attestation.digests(config)
+    subjects = attestation.compute_digests(config)
     del subjects["dags/steps.py"], subjects["chart/airflow"]
-    assert attestation.changed(Statement(subjects, TOLD), config) == ["dags/steps.py was added"]
-    subjects["dags/steps.py"] = attestation.digests(config)["dags/steps.py"]
-    assert attestation.changed(Statement(subjects, TOLD), config) == ["chart/airflow was changed"]
+    assert attestation.list_changes(Statement(subjects, PREDICATE), config) == [
+        "dags/steps.py was added"
+    ]
+    subjects["dags/steps.py"] = attestation.compute_digests(config)["dags/steps.py"]
+    assert attestation.list_changes(Statement(subjects, PREDICATE), config) == [
+        "chart/airflow was changed"
+    ]
 
 
 def test_of_many_changes_the_first_are_named(config: Config) -> None:
-    attestation.write(attestation.place(config), attested(config))
+    attestation.write(attestation.attestation_path(config), make_statement(config))
     for path in (config.tree / "dags").glob("*.py"):
         path.write_text("")
     with pytest.raises(PromotionError, match=r"and \d+ more") as refused:
@@ -234,8 +241,10 @@ def test_of_many_changes_the_first_are_named(config: Config) -> None:
 def test_objects_are_compared_by_what_they_say() -> None:
     one = "kind: A\nx: {b: 1, a: [2]}\n---\nkind: B\n"
     other = "# laid out otherwise\n---\nkind: B\n---\nx:\n  a:\n  - 2\n  b: 0x1\nkind: A\n"
-    assert attestation.canonical(one) == attestation.canonical(other)
-    assert attestation.canonical(one) != attestation.canonical(one.replace("[2]", "['2']"))
+    assert attestation.digest_objects(one) == attestation.digest_objects(other)
+    assert attestation.digest_objects(one) != attestation.digest_objects(
+        one.replace("[2]", "['2']")
+    )
 
 
 # --- What is no attestation ---------------------------------------------------------------------
@@ -247,8 +256,8 @@ def test_a_missing_attestation_says_how_to_earn_one(config: Config) -> None:
     assert "nox -s e2e -- -k kind" in refused.value.fix
 
 
-def spoilt(**changes: Any) -> str:
-    content = {**json.loads(Statement({"a": "b"}, TOLD).as_json()), **changes}
+def spoil_statement(**changes: Any) -> str:
+    content = {**json.loads(Statement({"a": "b"}, PREDICATE).as_json()), **changes}
     return json.dumps({key: value for key, value in content.items() if value is not None})
 
 
@@ -260,14 +269,14 @@ def spoilt(**changes: Any) -> str:
         "7",
         '{"_type":',
         "\x00",
-        spoilt(_type="https://in-toto.io/Statement/v0.1"),
-        spoilt(predicateType="https://slsa.dev/provenance/v1"),
-        spoilt(subject=None),
-        spoilt(subject=[{"name": "a"}]),
-        spoilt(subject=[{"name": "a", "digest": {"md5": "b"}}]),
-        spoilt(predicate={"proof": {"ok": False}}),
-        spoilt(predicate={}),
-        spoilt(predicate={"proof": {"ok": True}}),
+        spoil_statement(_type="https://in-toto.io/Statement/v0.1"),
+        spoil_statement(predicateType="https://slsa.dev/provenance/v1"),
+        spoil_statement(subject=None),
+        spoil_statement(subject=[{"name": "a"}]),
+        spoil_statement(subject=[{"name": "a", "digest": {"md5": "b"}}]),
+        spoil_statement(predicate={"proof": {"ok": False}}),
+        spoil_statement(predicate={}),
+        spoil_statement(predicate={"proof": {"ok": True}}),
         '{"payload": "e30=", "payloadType": "application/json", "signatures": []}',
         '{"payload": "%%%", "payloadType": "application/vnd.in-toto+json", "signatures": []}',
         '{"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []}',
@@ -287,7 +296,7 @@ def test_a_folder_is_no_attestation(tmp_path: Path) -> None:
 # --- Signatures ---------------------------------------------------------------------------------
 
 
-def pem(key: Any, folder: Path, name: str) -> tuple[Path, Path]:
+def write_pem_keys(key: Any, folder: Path, name: str) -> tuple[Path, Path]:
     """The two halves of a key, as OpenSSL writes them."""
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     private, public = folder / name, folder / f"{name}.pub"
@@ -297,12 +306,12 @@ def pem(key: Any, folder: Path, name: str) -> tuple[Path, Path]:
     return private, public
 
 
-def openssh(folder: Path, name: str) -> tuple[Path, Path]:
+def write_openssh_keys(folder: Path, name: str) -> tuple[Path, Path]:
     """The two halves of a key, as OpenSSH writes them."""
-    text = ssh.new()
+    text = ssh.generate_private_key()
     private, public = folder / name, folder / f"{name}.pub"
     private.write_text(text)
-    public.write_text(f"{ssh.public(text)} somebody@somewhere\n")
+    public.write_text(f"{ssh.public_key(text)} somebody@somewhere\n")
     return private, public
 
 
@@ -310,12 +319,12 @@ def openssh(folder: Path, name: str) -> tuple[Path, Path]:
 def keys(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """A private key and its public half."""
     if request.param == "openssh":
-        return openssh(tmp_path, "key")
-    return pem(Ed25519PrivateKey.generate(), tmp_path, "key")
+        return write_openssh_keys(tmp_path, "key")
+    return write_pem_keys(Ed25519PrivateKey.generate(), tmp_path, "key")
 
 
 def test_a_signature_by_the_key_is_accepted(tmp_path: Path, keys: tuple[Path, Path]) -> None:
-    known = Statement({"a": "b"}, TOLD)
+    known = Statement({"a": "b"}, PREDICATE)
     attestation.write(tmp_path / "a.json", known, keys[0])
     found = attestation.read(tmp_path / "a.json", keys[1])
     assert (found.subjects, found.predicate) == (known.subjects, known.predicate)
@@ -324,30 +333,30 @@ def test_a_signature_by_the_key_is_accepted(tmp_path: Path, keys: tuple[Path, Pa
 
 
 def test_the_envelope_is_dsse_s(tmp_path: Path) -> None:
-    private, public = openssh(tmp_path, "key")
-    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, TOLD), private)
+    private, public = write_openssh_keys(tmp_path, "key")
+    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, PREDICATE), private)
     envelope = json.loads((tmp_path / "a.json").read_text())
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     payload, (signature,) = base64.b64decode(envelope["payload"]), envelope["signatures"]
-    assert payload.decode() == Statement({"a": "b"}, TOLD).as_json()
+    assert payload.decode() == Statement({"a": "b"}, PREDICATE).as_json()
     head = f"DSSEv1 28 application/vnd.in-toto+json {len(payload)} ".encode()
-    key = attestation.public_key(public)
+    key = attestation.read_public_key(public)
     key.verify(base64.b64decode(signature["sig"]), head + payload)  # raises when it is another
     assert signature["keyid"] == attestation.key_id(key)
 
 
 def test_the_key_s_name_is_the_one_that_ssh_keygen_shows(tmp_path: Path) -> None:
-    if not ssh.available():
+    if not ssh.has_ssh_client():
         pytest.skip("there is no client of SSH")
-    _, public = openssh(tmp_path, "key")
+    _, public = write_openssh_keys(tmp_path, "key")
     command = ["ssh-keygen", "-l", "-f", str(public)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert shown.split()[1] == attestation.key_id(attestation.public_key(public))
+    assert shown.split()[1] == attestation.key_id(attestation.read_public_key(public))
 
 
 def test_one_valid_signature_among_others_will_do(tmp_path: Path) -> None:
-    path, (private, public) = tmp_path / "a.json", openssh(tmp_path, "key")
-    attestation.write(path, Statement({"a": "b"}, TOLD), private)
+    path, (private, public) = tmp_path / "a.json", write_openssh_keys(tmp_path, "key")
+    attestation.write(path, Statement({"a": "b"}, PREDICATE), private)
     envelope = json.loads(path.read_text())
     other = base64.b64encode(b"x" * 64).decode()
     envelope["signatures"].insert(0, {"keyid": "SHA256:other", "sig": other})
@@ -356,46 +365,46 @@ def test_one_valid_signature_among_others_will_do(tmp_path: Path) -> None:
 
 
 def test_what_is_not_signed_is_refused_where_a_key_is_given(tmp_path: Path) -> None:
-    _, public = openssh(tmp_path, "key")
-    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, TOLD))
+    _, public = write_openssh_keys(tmp_path, "key")
+    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, PREDICATE))
     with pytest.raises(PromotionError, match="is not signed") as refused:
         attestation.read(tmp_path / "a.json", public)
     assert "LAB_ATTESTATION_KEY" in refused.value.fix
 
 
 def test_a_signature_by_another_key_is_refused(tmp_path: Path) -> None:
-    private, _ = openssh(tmp_path, "one")
-    _, public = openssh(tmp_path, "other")
-    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, TOLD), private)
+    private, _ = write_openssh_keys(tmp_path, "one")
+    _, public = write_openssh_keys(tmp_path, "other")
+    attestation.write(tmp_path / "a.json", Statement({"a": "b"}, PREDICATE), private)
     with pytest.raises(PromotionError, match=r"is signed by SHA256:.*, not by SHA256:"):
         attestation.read(tmp_path / "a.json", public)
 
 
 def test_an_envelope_that_nobody_signed_is_refused(tmp_path: Path) -> None:
-    path, (private, public) = tmp_path / "a.json", openssh(tmp_path, "key")
-    attestation.write(path, Statement({"a": "b"}, TOLD), private)
+    path, (private, public) = tmp_path / "a.json", write_openssh_keys(tmp_path, "key")
+    attestation.write(path, Statement({"a": "b"}, PREDICATE), private)
     path.write_text(json.dumps({**json.loads(path.read_text()), "signatures": []}))
     with pytest.raises(PromotionError, match="signed by nobody"):
         attestation.read(path, public)
 
 
 def test_what_was_changed_after_it_was_signed_is_refused(tmp_path: Path) -> None:
-    path, (private, public) = tmp_path / "a.json", openssh(tmp_path, "key")
-    attestation.write(path, Statement({"a": "b"}, TOLD), private)
+    path, (private, public) = tmp_path / "a.json", write_openssh_keys(tmp_path, "key")
+    attestation.write(path, Statement({"a": "b"}, PREDICATE), private)
     envelope = json.loads(path.read_text())
-    forged = Statement({"a": "c"}, TOLD).as_json().encode()
+    forged = Statement({"a": "c"}, PREDICATE).as_json().encode()
     envelope["payload"] = base64.b64encode(forged).decode()
     path.write_text(json.dumps(envelope))
     with pytest.raises(PromotionError, match="was changed after it was signed"):
         attestation.read(path, public)
 
 
-def broken_keys(folder: Path) -> Iterator[Path]:
+def write_broken_keys(folder: Path) -> Iterator[Path]:
     """Files that hold no ed25519 key of either half, or none without a passphrase."""
     yield folder / "absent"
     (folder / "text").write_text("no key")
     yield folder / "text"
-    yield from pem(rsa.generate_private_key(65537, 2048), folder, "rsa")
+    yield from write_pem_keys(rsa.generate_private_key(65537, 2048), folder, "rsa")
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     secret = serialization.BestAvailableEncryption(b"passphrase")
     (folder / "locked").write_bytes(Ed25519PrivateKey.generate().private_bytes(*form, secret))
@@ -403,12 +412,12 @@ def broken_keys(folder: Path) -> Iterator[Path]:
 
 
 def test_a_file_that_is_no_such_key_is_named(tmp_path: Path) -> None:
-    private, public = openssh(tmp_path, "key")
-    for path in [*broken_keys(tmp_path), public]:
+    private, public = write_openssh_keys(tmp_path, "key")
+    for path in [*write_broken_keys(tmp_path), public]:
         with pytest.raises(PromotionError, match=f"{path.name} is no private ed25519 key"):
-            attestation.write(tmp_path / "a.json", Statement({}, TOLD), path)
-    attestation.write(tmp_path / "a.json", Statement({}, TOLD), private)
-    for path in [*broken_keys(tmp_path), private]:
+            attestation.write(tmp_path / "a.json", Statement({}, PREDICATE), path)
+    attestation.write(tmp_path / "a.json", Statement({}, PREDICATE), private)
+    for path in [*write_broken_keys(tmp_path), private]:
         with pytest.raises(PromotionError, match=f"{path.name} is no public ed25519 key"):
             attestation.read(tmp_path / "a.json", path)
 
@@ -417,7 +426,7 @@ def test_a_file_that_is_no_such_key_is_named(tmp_path: Path) -> None:
 
 CONFTEST = """
 import pytest
-from lab import attestation
+from eks import attestation
 from lab.config import Config
 from pathlib import Path
 from tests.support import attest
@@ -425,7 +434,7 @@ from tests.conftest import pytest_collection_modifyitems
 TREE = Path(__file__).parent
 PATCH = pytest.MonkeyPatch()
 
-def statement(_, subjects, proof, tests, **how):
+def build_statement(_, subjects, proof, tests, **how):
     told = {"proof": {"ok": True, "said": proof}, "tests": tests, "dirty": 0, "commit": ""}
     return attestation.Statement(subjects, {**told, "when": "now", **how})
 
@@ -437,7 +446,7 @@ def pytest_configure(config):
     for marker in ("variation", "long"):
         config.addinivalue_line("markers", f"{marker}: of a test")
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
-    PATCH.setattr(attestation, "statement", statement)
+    PATCH.setattr(attestation, "build_statement", build_statement)
 
 def pytest_unconfigure():
     PATCH.undo()
@@ -453,9 +462,9 @@ def lab_config(request):
 @pytest.fixture(scope="session")
 def lab(request, lab_config):
     config = Config(home=TREE / "home", backend=lab_config, tree=TREE)
-    before = attest.begin(config)
+    before = attest.digest_tested_files(config)
     yield Lab()
-    attest.end(request, config, Lab(), before)
+    attest.keep_statement(request, config, Lab(), before)
 """
 FIRST = """
 import pytest
@@ -541,19 +550,19 @@ def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
 ) -> None:
     path = tmp_path / "attestation.json"
     worker, controller = attest.Witness(tmp_path), attest.Witness(tmp_path)
-    shown = {"subjects": {"a": "b"}, "predicate": TOLD, "path": str(path)}
+    shown = {"subjects": {"a": "b"}, "predicate": PREDICATE, "path": str(path)}
     worker.shown = json.dumps(shown)
     output: dict[str, object] = {}
-    finish(worker, SimpleNamespace(workeroutput=output), failed=0)
+    finish_session(worker, SimpleNamespace(workeroutput=output), failed=0)
     assert not path.exists()
     controller.pytest_testnodedown(SimpleNamespace(workeroutput=output))
-    finish(controller, SimpleNamespace(), failed=failed)
+    finish_session(controller, SimpleNamespace(), failed=failed)
     assert path.exists() == (not failed)
     if not failed:
         assert attestation.read(path).subjects == {"a": "b"}
 
 
-def finish(witness: attest.Witness, config: SimpleNamespace, failed: int) -> None:
+def finish_session(witness: attest.Witness, config: SimpleNamespace, failed: int) -> None:
     """End a session that has so many failures."""
     witness.pytest_sessionfinish(cast("Any", SimpleNamespace(config=config, testsfailed=failed)))
 
@@ -568,8 +577,12 @@ def test_a_tree_that_was_changed_meanwhile_is_not_attested(project: pytest.Pytes
 
 def test_a_key_of_no_use_is_named_before_a_lab_is_made(config: Config, tmp_path: Path) -> None:
     with pytest.raises(PromotionError, match="is no private ed25519 key"):
-        attest.begin(replace(config, backend="kind", attestation_key=tmp_path / "absent"))
+        attest.digest_tested_files(
+            replace(config, backend="kind", attestation_key=tmp_path / "absent")
+        )
 
 
 def test_other_backends_look_at_nothing(tmp_path: Path) -> None:
-    assert attest.begin(Config(home=tmp_path, backend="embedded", tree=tmp_path)) == {}
+    assert (
+        attest.digest_tested_files(Config(home=tmp_path, backend="embedded", tree=tmp_path)) == {}
+    )

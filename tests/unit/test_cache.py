@@ -85,7 +85,7 @@ def fetch(server: ReleaseServer, sha256: str = PINNED) -> Path:
     return cache.fetch(server.url, sha256, "release", fix=FIX)
 
 
-def names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*"))
 
 
@@ -95,7 +95,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("system", ["Linux", "Darwin"])
 def test_a_named_cache_is_used(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
-    assert cache.place({"XDG_CACHE_HOME": "/x"}) == Path("/x/mlops-lab")
+    assert cache.cache_path({"XDG_CACHE_HOME": "/x"}) == Path("/x/mlops-lab")
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,19 @@ def test_else_it_is_where_the_system_has_caches(
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.place(env) == tmp_path / caches / "mlops-lab"
+    assert cache.cache_path(env) == tmp_path / caches / "mlops-lab"
 
 
 def test_it_is_for_its_owner_only(own_cache: Path) -> None:
     own_cache.mkdir(parents=True, mode=0o755)
-    assert cache.folder() == own_cache
+    assert cache.ensure_folder() == own_cache
     assert own_cache.stat().st_mode & 0o777 == 0o700
 
 
 def test_one_that_cannot_be_made_is_said(own_cache: Path) -> None:
     own_cache.parent.write_text("a file, no folder")
     with pytest.raises(MachineError, match="can't be written") as error:
-        cache.folder()
+        cache.ensure_folder()
     assert "XDG_CACHE_HOME=" in error.value.fix
 
 
@@ -129,7 +129,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(MachineError, match="no home") as error:
-        cache.place({})
+        cache.cache_path({})
     assert "XDG_CACHE_HOME=" in error.value.fix
 
 
@@ -137,20 +137,20 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_downloaded_once(server: ReleaseServer, own_cache: Path) -> None:
-    assert cache.held(PINNED, "release") is None
+    assert cache.find_cached(PINNED, "release") is None
     assert not own_cache.exists()  # looking makes nothing
     path = fetch(server)
     assert path == own_cache / "release"
     assert path.read_bytes() == CONTENT
-    assert fetch(server) == path == cache.held(PINNED, "release")
+    assert fetch(server) == path == cache.find_cached(PINNED, "release")
     assert server.requests == ["/release"]
-    assert names(own_cache) == ["release"]
+    assert list_names(own_cache) == ["release"]
 
 
 def test_a_tampered_file_is_downloaded_anew(server: ReleaseServer) -> None:
     path = fetch(server)
     path.write_bytes(CONTENT + b"x")
-    assert cache.held(PINNED, "release") is None
+    assert cache.find_cached(PINNED, "release") is None
     assert fetch(server).read_bytes() == CONTENT
     assert len(server.requests) == 2
 
@@ -160,7 +160,7 @@ def test_another_file_is_refused_and_not_kept(server: ReleaseServer, own_cache: 
     with pytest.raises(LabError, match="another file than the pinned one") as error:
         fetch(server)
     assert PINNED in error.value.what and server.url in error.value.what
-    assert names(own_cache) == []
+    assert list_names(own_cache) == []
     assert len(server.requests) == 1
 
 
@@ -172,8 +172,8 @@ def test_another_file_does_not_replace_what_is_there(
     server.content = b"tampered on the way too"
     with pytest.raises(LabError):
         fetch(server)
-    assert names(own_cache) == ["release"]
-    assert cache.held(PINNED, "release") is None
+    assert list_names(own_cache) == ["release"]
+    assert cache.find_cached(PINNED, "release") is None
 
 
 @pytest.mark.parametrize("trouble", ["503", "429", "break"])
@@ -187,7 +187,7 @@ def test_an_interrupted_download_leaves_nothing(server: ReleaseServer, own_cache
     server.misbehave = ["break"] * 3
     with pytest.raises(MachineError, match="broke off"):
         fetch(server)
-    assert names(own_cache) == []
+    assert list_names(own_cache) == []
 
 
 def test_a_server_that_refuses_is_not_asked_again(server: ReleaseServer) -> None:
@@ -205,7 +205,7 @@ def test_without_a_network_it_says_what_to_do(server: ReleaseServer, own_cache: 
     assert url in error.value.what
     assert error.value.fix.startswith(FIX)
     assert str(own_cache / "release") in error.value.fix
-    assert names(own_cache) == []
+    assert list_names(own_cache) == []
 
 
 def test_a_file_brought_by_hand_will_do(own_cache: Path) -> None:
@@ -222,7 +222,7 @@ def test_several_at_once_do_no_harm(server: ReleaseServer, own_cache: Path) -> N
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: fetch(server), range(4)))
     assert {path.read_bytes() for path in paths} == {CONTENT}
-    assert names(own_cache) == ["release"]
+    assert list_names(own_cache) == ["release"]
 
 
 def test_a_killed_download_leaves_no_half_file(server: ReleaseServer, own_cache: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_killed_download_leaves_no_half_file(server: ReleaseServer, own_cache:
         while not list(own_cache.glob("release.part-*")) and time.monotonic() < deadline:
             time.sleep(0.02)
         it.kill()
-    assert len(names(own_cache)) == 1
+    assert len(list_names(own_cache)) == 1
     assert not (own_cache / "release").exists()
     assert fetch(server).read_bytes() == CONTENT
 
@@ -249,4 +249,4 @@ def test_what_killed_downloads_left_goes_after_a_while(
         part.write_text("half")
     os.utime(old, (time.time() - 2 * cache.STALE,) * 2)
     fetch(server)
-    assert names(own_cache) == ["release", young.name]
+    assert list_names(own_cache) == ["release", young.name]

@@ -42,7 +42,7 @@ def config(tmp_path: Path) -> Config:
     ],
 )
 def test_what_a_lab_was_made_with_may_be_said_again(config: Config, asked: dict[str, Any]) -> None:
-    choices.refuse_others(replace(config, **asked), MADE)
+    choices.refuse_other_choices(replace(config, **asked), MADE)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_a_lab_was_made_with_may_be_said_again(config: Config, asked: dict[
 )
 def test_another_choice_is_refused(config: Config, asked: dict[str, Any], what: str) -> None:
     with pytest.raises(LabError) as caught:
-        choices.refuse_others(replace(config, **asked), MADE)
+        choices.refuse_other_choices(replace(config, **asked), MADE)
     assert caught.value.what == f"this lab was made with {what}"
     assert caught.value.fix == "leave the option out, or set another LAB_HOME for a second lab"
     assert not config.home.exists()
@@ -67,10 +67,10 @@ def test_another_choice_is_refused(config: Config, asked: dict[str, Any], what: 
 
 def test_a_dataset_of_ones_own_may_be_said_again_or_left_out(config: Config) -> None:
     made = replace(MADE, dataset_path="datasets/mine.csv", dataset_source="/data/mine.csv")
-    choices.refuse_others(config, made)
-    choices.refuse_others(replace(config, dataset=Path("/data/mine.csv")), made)
+    choices.refuse_other_choices(config, made)
+    choices.refuse_other_choices(replace(config, dataset=Path("/data/mine.csv")), made)
     with pytest.raises(LabError, match=r"made with --dataset datasets/mine\.csv"):
-        choices.refuse_others(replace(config, dataset=Path("/data/employees.csv")), made)
+        choices.refuse_other_choices(replace(config, dataset=Path("/data/employees.csv")), made)
 
 
 # --- Ports --------------------------------------------------------------------------------------
@@ -100,12 +100,12 @@ def test_what_is_no_service_may_not_be_pinned(config: Config) -> None:
     ],
 )
 def test_a_port_may_be_pinned(config: Config, pins: dict[str, int], running: list[str]) -> None:
-    choices.refuse_moved(replace(config, ports=pins), dict(MADE.ports), running)
+    choices.refuse_moved_ports(replace(config, ports=pins), dict(MADE.ports), running)
 
 
 def test_a_service_that_runs_is_not_moved(config: Config) -> None:
     pinned = replace(config, ports={"minio": 12_000, "gitea": 11_001})
     with pytest.raises(PortError) as caught:
-        choices.refuse_moved(pinned, dict(MADE.ports), ["gitea", "minio"])
+        choices.refuse_moved_ports(pinned, dict(MADE.ports), ["gitea", "minio"])
     assert caught.value.what == "minio runs on port 11000, not 12000"
     assert caught.value.fix == "lab down, then lab up with the new port"

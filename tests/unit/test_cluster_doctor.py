@@ -67,7 +67,7 @@ esac
         self.program.write_text(self.SCRIPT.format(folder=f"'{folder}'"))
         self.program.chmod(0o755)
         self.says()
-        self.holds(*(image.name for image in images.locked().values()))
+        self.holds(*(image.name for image in images.read_lock().values()))
         (folder / "containers").touch()
 
     def says(self, **values: object) -> None:
@@ -99,23 +99,23 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     (found.folder / "git").symlink_to(git)
     monkeypatch.setenv("PATH", f"{found.folder}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(tools, "here", lambda _: None)
+    monkeypatch.setattr(tools, "find_local", lambda _: None)
     monkeypatch.setattr(requests, "head", lambda *_, **__: None)
-    free_disk(monkeypatch, 2**40)
-    inotify(monkeypatch, tmp_path / "inotify", {"instances": 512, "watches": 65536})
+    set_free_disk(monkeypatch, 2**40)
+    set_inotify_limits(monkeypatch, tmp_path / "inotify", {"instances": 512, "watches": 65536})
     return found
 
 
-def no_network(url: str, **_: object) -> None:
+def raise_connection_error(url: str, **_: object) -> None:
     raise requests.ConnectionError(url)
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "head", no_network)
+    monkeypatch.setattr(requests, "head", raise_connection_error)
 
 
-def free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
+def set_free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
     """`size` bytes are free wherever one asks; where one has asked."""
     asked: list[Path] = []
 
@@ -127,7 +127,7 @@ def free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
     return asked
 
 
-def inotify(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int]) -> None:
+def set_inotify_limits(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int]) -> None:
     """The kernel's limits are these; without any, it has no such files."""
     folder.mkdir(exist_ok=True)
     for name, limit in limits.items():
@@ -139,7 +139,7 @@ def inotify(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int
     monkeypatch.setattr(cluster_doctor, "Path", path)
 
 
-def refused(look: Any, config: Config, error: type[LabError] = MachineError) -> LabError:
+def catch_error(look: Any, config: Config, error: type[LabError] = MachineError) -> LabError:
     with pytest.raises(error) as caught:
         look(config)
     assert caught.value.fix
@@ -155,7 +155,7 @@ def test_a_machine_that_lacks_nothing(config: Config) -> None:
     assert not [finding for finding in findings if finding.error]
     assert all(finding.status for finding in findings)
     assert not config.home.exists()
-    assert not cache.place().exists()
+    assert not cache.cache_path().exists()
 
 
 def test_a_machine_without_docker(
@@ -170,7 +170,7 @@ def test_a_machine_without_docker(
     assert found["docker"].what == "there is no docker"
     assert "--backend embedded" in found["docker"].fix
     with pytest.raises(MachineError, match="there is no docker"):
-        doctor.refuse_unfit_machine(config, cluster_doctor.LOOKS)
+        doctor.refuse_unfit_machine(config, cluster_doctor.CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str
     found = {f.name: f.error for f in kind.diagnose(config) if f.error}
     assert list(found) == DOCKER_ONLY
     assert all(error.fix for error in found.values())
-    error = refused(cluster_doctor.engine, config)
+    error = catch_error(cluster_doctor.check_engine, config)
     assert error.what.startswith("Docker does not answer: ")
     assert text in error.what
     assert error.fix == "start Docker, or use the lab without it: --backend embedded"
@@ -194,24 +194,24 @@ def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str
 def test_a_docker_that_says_so_in_its_answer(config: Config, docker: Docker) -> None:
     """`docker info --format` of some versions succeeds without an engine."""
     docker.says(ServerErrors=["Cannot connect to the Docker daemon", "and more"])
-    error = refused(cluster_doctor.engine, config)
+    error = catch_error(cluster_doctor.check_engine, config)
     assert error.what == ("Docker does not answer: Cannot connect to the Docker daemon; and more")
 
 
 def test_a_podman_that_is_called_docker_is_refused(config: Config, docker: Docker) -> None:
     (docker.folder / "info").write_text(json.dumps({"host": {}, "version": {"Version": "5.4.0"}}))
-    refused(cluster_doctor.engine, config, LabError)
+    catch_error(cluster_doctor.check_engine, config, LabError)
 
 
 def test_a_docker_that_says_something_else_is_refused(config: Config, docker: Docker) -> None:
     (docker.folder / "info").write_text("Emulate Docker CLI using podman.\n")
-    refused(cluster_doctor.engine, config, LabError)
+    catch_error(cluster_doctor.check_engine, config, LabError)
 
 
 def test_a_docker_of_no_known_version_is_not_a_crash(config: Config, docker: Docker) -> None:
     docker.says(ServerVersion="library-import")
     with pytest.raises(LabError):
-        cluster_doctor.engine(config)
+        cluster_doctor.check_engine(config)
 
 
 # --- Docker -------------------------------------------------------------------------------------
@@ -220,28 +220,28 @@ def test_a_docker_of_no_known_version_is_not_a_crash(config: Config, docker: Doc
 @pytest.mark.parametrize("version", ["19.03.15", "1.13.1", ""])
 def test_an_old_docker_is_refused(config: Config, docker: Docker, version: str) -> None:
     docker.says(ServerVersion=version)
-    error = refused(cluster_doctor.engine, config)
+    error = catch_error(cluster_doctor.check_engine, config)
     assert error.what == f"Docker is {version}; kind needs 20 or newer"
 
 
 @pytest.mark.parametrize("version", ["20.10.24", "26.1.5+dfsg1", "29.0.0-rc.1"])
 def test_a_newer_docker_is_taken(config: Config, docker: Docker, version: str) -> None:
     docker.says(ServerVersion=version)
-    assert cluster_doctor.engine(config) == f"{version}, 4 cores, cgroup v2"
+    assert cluster_doctor.check_engine(config) == f"{version}, 4 cores, cgroup v2"
 
 
 def test_cgroup_v1_is_noted(config: Config, docker: Docker) -> None:
     docker.says(CgroupVersion="1")
-    assert cluster_doctor.engine(config) == (
+    assert cluster_doctor.check_engine(config) == (
         "29.1.3, 4 cores, cgroup v1, deprecated by Kubernetes: boot with cgroup v2"
     )
 
 
 def test_too_little_memory_is_refused(config: Config, docker: Docker) -> None:
     docker.says(MemTotal=int(5.9 * GIB))  # what a machine of 6 GiB shows
-    assert cluster_doctor.memory(config) == "5.9 GiB"
+    assert cluster_doctor.check_memory(config) == "5.9 GiB"
     docker.says(MemTotal=4 * GIB)
-    error = refused(cluster_doctor.memory, config)
+    error = catch_error(cluster_doctor.check_memory, config)
     assert error.what == "Docker has 4.0 GiB of memory; a lab on kind needs 6.0 GiB"
     assert "--backend embedded" in error.fix
 
@@ -252,17 +252,17 @@ def test_too_little_memory_is_refused(config: Config, docker: Docker) -> None:
 def test_the_disk_is_dockers(
     config: Config, docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = free_disk(monkeypatch, 12 * GIB)
+    asked = set_free_disk(monkeypatch, 12 * GIB)
     docker.says(DockerRootDir=str(docker.folder))
-    assert cluster_doctor.disk(config) == "12.0 GiB free"
+    assert cluster_doctor.check_disk(config) == "12.0 GiB free"
     docker.says(DockerRootDir="/nowhere/in/this/machine")
-    cluster_doctor.disk(config)
+    cluster_doctor.check_disk(config)
     assert asked == [docker.folder, tmp_path]
 
 
 def test_too_little_disk_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    free_disk(monkeypatch, 12 * GIB - 1)
-    error = refused(cluster_doctor.disk, config, DiskError)
+    set_free_disk(monkeypatch, 12 * GIB - 1)
+    error = catch_error(cluster_doctor.check_disk, config, DiskError)
     assert error.what == "12.0 GiB free at /; a lab on kind needs 12.0 GiB"
     assert "docker system df" in error.fix and "--backend embedded" in error.fix
 
@@ -270,11 +270,11 @@ def test_too_little_disk_is_refused(config: Config, monkeypatch: pytest.MonkeyPa
 def test_a_lab_that_is_there_needs_less_disk(
     config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    docker.runs(node.container(config))
-    free_disk(monkeypatch, 2 * GIB)
-    assert cluster_doctor.disk(config) == "2.0 GiB free"
-    free_disk(monkeypatch, 2 * GIB - 1)
-    refused(cluster_doctor.disk, config, DiskError)
+    docker.runs(node.container_name(config))
+    set_free_disk(monkeypatch, 2 * GIB)
+    assert cluster_doctor.check_disk(config) == "2.0 GiB free"
+    set_free_disk(monkeypatch, 2 * GIB - 1)
+    catch_error(cluster_doctor.check_disk, config, DiskError)
 
 
 # --- The kernel ---------------------------------------------------------------------------------
@@ -303,18 +303,18 @@ def test_low_limits_on_watching_files_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inotify(monkeypatch, tmp_path / "low", limits)
-    error = refused(cluster_doctor.inotify, config)
+    set_inotify_limits(monkeypatch, tmp_path / "low", limits)
+    error = catch_error(cluster_doctor.check_inotify, config)
     assert (error.what, error.fix) == (what, fix)
 
 
 def test_limits_that_will_do(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inotify(monkeypatch, tmp_path / "default", {"instances": 128, "watches": 8192})
-    assert cluster_doctor.inotify(config) == "max_user_instances 128, max_user_watches 8192"
-    inotify(monkeypatch, tmp_path / "not-linux", {})
-    assert cluster_doctor.inotify(config) == "Docker's own"
+    set_inotify_limits(monkeypatch, tmp_path / "default", {"instances": 128, "watches": 8192})
+    assert cluster_doctor.check_inotify(config) == "max_user_instances 128, max_user_watches 8192"
+    set_inotify_limits(monkeypatch, tmp_path / "not-linux", {})
+    assert cluster_doctor.check_inotify(config) == "Docker's own"
 
 
 # --- What is brought here -----------------------------------------------------------------------
@@ -323,21 +323,20 @@ def test_limits_that_will_do(
 def test_tools_that_are_here_and_that_are_not(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cluster_doctor.command_line_tools(config).count("to be downloaded: https://") == 3
-    monkeypatch.setattr(tools, "here", lambda name: tmp_path / name)
-    monkeypatch.setattr(tools, "version_of", lambda *_: "1.2.3")
-    assert cluster_doctor.command_line_tools(config) == ", ".join(
+    assert cluster_doctor.check_tools(config).count("to be downloaded: https://") == 3
+    monkeypatch.setattr(tools, "find_local", lambda name: tmp_path / name)
+    monkeypatch.setattr(tools, "ask_version", lambda *_: "1.2.3")
+    assert cluster_doctor.check_tools(config) == ", ".join(
         f"{name} 1.2.3 ({tmp_path / name})" for name in ("kind", "kubectl", "helm")
     )
 
 
 def test_a_tool_that_can_not_be_downloaded_is_refused(config: Config, offline: None) -> None:
-    error = refused(cluster_doctor.command_line_tools, config)
-    assert error.what == (
-        f"{tools.release(tools.pinned('kind')).url} is needed, and its server does not answer"
-    )
+    error = catch_error(cluster_doctor.check_tools, config)
+    url = tools.pinned_release(tools.read_pin("kind")).url
+    assert error.what == f"{url} is needed, and its server does not answer"
     assert error.fix == (
-        f"put kind {tools.pinned('kind').accepts} on PATH, "
+        f"put kind {tools.read_pin('kind').accepts} on PATH, "
         "or use the lab without it: --backend embedded"
     )
 
@@ -345,30 +344,30 @@ def test_a_tool_that_can_not_be_downloaded_is_refused(config: Config, offline: N
 def test_tools_that_are_here_need_no_network(
     config: Config, offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tools, "here", lambda name: tmp_path / name)
-    monkeypatch.setattr(tools, "version_of", lambda *_: "1.2.3")
-    assert cluster_doctor.command_line_tools(config).startswith("kind 1.2.3 ")
+    monkeypatch.setattr(tools, "find_local", lambda name: tmp_path / name)
+    monkeypatch.setattr(tools, "ask_version", lambda *_: "1.2.3")
+    assert cluster_doctor.check_tools(config).startswith("kind 1.2.3 ")
 
 
 def test_a_tool_that_can_not_be_had_is_refused(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tools, "machine", lambda: ("linux", "riscv64"))
-    error = refused(cluster_doctor.command_line_tools, config)
+    monkeypatch.setattr(tools, "os_and_arch", lambda: ("linux", "riscv64"))
+    error = catch_error(cluster_doctor.check_tools, config)
     assert error.what == "no kind is pinned for linux on riscv64"
     assert error.fix.startswith("put kind ")
 
 
 def test_images_that_are_all_here(config: Config, docker: Docker, offline: None) -> None:
-    known = images.locked()
+    known = images.read_lock()
     docker.holds(*(image.name for image in known.values()))
-    assert cluster_doctor.lacking_images(config) == "all here"
+    assert cluster_doctor.check_images(config) == "all here"
 
 
 def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline: None) -> None:
-    known = images.locked()
+    known = images.read_lock()
     docker.holds(*(image.name for key, image in known.items() if key not in ("worker", "minio")))
-    found = cluster_doctor.lacking_images(config)
+    found = cluster_doctor.check_images(config)
     said, _, names = found.partition(": ")
     assert said == "to be built, with a network"
     assert set(names.split(", ")) == {known["minio"].name, known["worker"].name}
@@ -377,10 +376,10 @@ def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline
 def test_missing_images_that_no_registry_has_for_us(
     config: Config, docker: Docker, offline: None
 ) -> None:
-    known = images.locked()
+    known = images.read_lock()
     gone = ("worker", "python", "gitea")
     docker.holds(*(image.name for key, image in known.items() if key not in gone))
-    error = refused(cluster_doctor.lacking_images, config)
+    error = catch_error(cluster_doctor.check_images, config)
     gitea, python = known["gitea"].name, known["python"].name
     assert error.what == (
         f"no registry answers for images that Docker does not hold: {gitea}, {python}"
@@ -397,8 +396,8 @@ def test_missing_images_that_can_be_pulled(
     asked: list[str] = []
     monkeypatch.setattr(requests, "head", lambda url, **_: asked.append(url))
     docker.holds()
-    public = [image.name for image in images.locked().values() if not image.folder]
-    said = cluster_doctor.lacking_images(config)
+    public = [image.name for image in images.read_lock().values() if not image.folder]
+    said = cluster_doctor.check_images(config)
     assert said.startswith(f"to be pulled: {', '.join(public)}; to be built, with a network: ")
     assert set(asked) == {"https://registry-1.docker.io/v2/", "https://docker.gitea.com/v2/"}
 
@@ -412,33 +411,33 @@ def test_only_the_registry_that_is_silent_is_named(
 
     monkeypatch.setattr(requests, "head", only_the_hub)
     docker.holds()
-    error = refused(cluster_doctor.lacking_images, config)
-    assert error.what.endswith(f"does not hold: {images.locked()['gitea'].name}")
+    error = catch_error(cluster_doctor.check_images, config)
+    assert error.what.endswith(f"does not hold: {images.read_lock()['gitea'].name}")
 
 
 def test_where_the_chart_comes_from(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = chart.pinned()["url"]
-    assert cluster_doctor.airflow_chart(config) == f"to be downloaded: {url}"
-    monkeypatch.setattr(requests, "head", no_network)
-    error = refused(cluster_doctor.airflow_chart, config)
+    url = chart.read_pin()["url"]
+    assert cluster_doctor.check_chart(config) == f"to be downloaded: {url}"
+    monkeypatch.setattr(requests, "head", raise_connection_error)
+    error = catch_error(cluster_doctor.check_chart, config)
     assert error.what == f"{url} is needed, and its server does not answer"
     assert error.fix.startswith("LAB_AIRFLOW_CHART=/path/to/the.tgz, or use the lab without it")
     own = tmp_path / "own.tgz"
-    error = refused(cluster_doctor.airflow_chart, replace(config, chart=own))
+    error = catch_error(cluster_doctor.check_chart, replace(config, chart=own))
     assert error.what == f"LAB_AIRFLOW_CHART={own} is no file"
     own.touch()
-    assert cluster_doctor.airflow_chart(replace(config, chart=own)) == str(own)
+    assert cluster_doctor.check_chart(replace(config, chart=own)) == str(own)
 
 
 # --- The backend --------------------------------------------------------------------------------
 
 
-def made(config: Config, backend: str) -> None:
+def write_lab_state(config: Config, backend: str) -> None:
     """There is a lab of that backend."""
     state.make_home(config)
-    state.write(config, State(backend, "sqlite", "datasets/employees.csv", None, {}))
+    state.write_state(config, State(backend, "sqlite", "datasets/employees.csv", None, {}))
 
 
 @pytest.fixture
@@ -446,27 +445,27 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "check", lambda _: None)
 
 
-def chosen(config: Config) -> tuple[str, str]:
+def choose_backend_name(config: Config) -> tuple[str, str]:
     """Return the name of the chosen backend, and why it is that one."""
     backend, why = choose_backend(config)
     return backend.NAME, why
 
 
 def test_kind_where_nothing_is_lacking(config: Config) -> None:
-    assert chosen(config) == ("kind", "Docker answers, and there is room")
+    assert choose_backend_name(config) == ("kind", "Docker answers, and there is room")
     assert not config.home.exists()
 
 
 def test_without_docker_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
     docker.fails("it is down")
-    backend, why = chosen(config)
+    backend, why = choose_backend_name(config)
     assert backend == "embedded"
     assert why.startswith("no kind: Docker does not answer: ")
 
 
 def test_with_too_little_room_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
     docker.says(MemTotal=2 * GIB)
-    assert chosen(config) == (
+    assert choose_backend_name(config) == (
         "embedded",
         "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB",
     )
@@ -474,20 +473,20 @@ def test_with_too_little_room_the_embedded_backend_says_why(config: Config, dock
 
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_a_lab_that_is_there_keeps_its_backend(config: Config, fit: None, backend: Any) -> None:
-    made(config, backend.NAME)
-    assert chosen(config) == (backend.NAME, "this lab was made so")
+    write_lab_state(config, backend.NAME)
+    assert choose_backend_name(config) == (backend.NAME, "this lab was made so")
 
 
 def test_sqlite_means_the_embedded_backend(config: Config, fit: None) -> None:
-    assert chosen(replace(config, database="sqlite")) == ("embedded", "--database sqlite")
-    assert chosen(replace(config, database="postgresql"))[0] == "kind"
+    assert choose_backend_name(replace(config, database="sqlite")) == ("embedded", "--database sqlite")
+    assert choose_backend_name(replace(config, database="postgresql"))[0] == "kind"
 
 
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_what_is_asked_for_is_taken(config: Config, docker: Docker, backend: Any) -> None:
     docker.fails("it is down")
-    made(config, embedded.NAME)
-    assert chosen(replace(config, backend=backend.NAME)) == (backend.NAME, "asked for")
+    write_lab_state(config, embedded.NAME)
+    assert choose_backend_name(replace(config, backend=backend.NAME)) == (backend.NAME, "asked for")
 
 
 def test_an_unknown_backend_is_refused(config: Config) -> None:

@@ -77,29 +77,29 @@ def test_each_spelling_of_a_home_is_the_same_home(
     (tmp_path / "other").mkdir()
     (tmp_path / "link").symlink_to("lab")
     monkeypatch.chdir(tmp_path)
-    assert config.home(spelling) == tmp_path / "lab"
+    assert config.parse_home(spelling) == tmp_path / "lab"
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config.home("~/lab") == tmp_path / "lab"
+    assert config.parse_home("~/lab") == tmp_path / "lab"
 
 
 def test_a_home_of_nobody_is_refused() -> None:
     with pytest.raises(HomeError, match="LAB_HOME=~no-such-person/lab leads nowhere"):
-        config.home("~no-such-person/lab")
+        config.parse_home("~no-such-person/lab")
 
 
 def test_a_home_behind_links_in_a_circle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(HomeError, match="leads nowhere"):
-        config.home(tmp_path / "a" / "lab")
+        config.parse_home(tmp_path / "a" / "lab")
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql", None])
 def test_a_known_database_is_taken(name: str | None) -> None:
-    assert config.database(name) == name
+    assert config.parse_database(name) == name
 
 
 @pytest.mark.parametrize("name", ["mysql", "SQLite", " sqlite"])
@@ -112,7 +112,7 @@ def test_an_unknown_database_is_refused_with_the_known_ones(name: str) -> None:
 
 @pytest.mark.parametrize("port", ["1024", "8080", "65535"])
 def test_a_port_in_range_is_pinned(port: str) -> None:
-    assert config.ports({"LAB_PORT_GITSERVER": port}) == {"gitserver": int(port)}
+    assert config.parse_ports({"LAB_PORT_GITSERVER": port}) == {"gitserver": int(port)}
 
 
 OUT_OF_RANGE = ["0", "80", "1023", "65536", "9" * 5000]
@@ -122,19 +122,19 @@ NO_NUMBER = ["http", "-1", "+8080", "8080.0", " 8080", "8_080", "²²²²"]
 @pytest.mark.parametrize("port", OUT_OF_RANGE + NO_NUMBER)
 def test_a_port_out_of_range_or_no_number_is_refused(port: str) -> None:
     with pytest.raises(LabError, match=r"LAB_PORT_GITSERVER=.* is no port") as caught:
-        config.ports({"LAB_PORT_GITSERVER": port})
+        config.parse_ports({"LAB_PORT_GITSERVER": port})
     assert "1024 to 65535" in caught.value.fix
 
 
 @pytest.mark.parametrize("service", ["gitserver", "seaweedfs-master", "airflow-api-server"])
 def test_the_variable_of_a_service_pins_its_port(service: str) -> None:
-    assert config.ports({ports.variable(service): "12345"}) == {service: 12345}
+    assert config.parse_ports({ports.port_variable(service): "12345"}) == {service: 12345}
 
 
 @pytest.mark.parametrize(("value", "shown"), [("", False), ("0", False), ("1", True)])
 def test_tracebacks_are_shown_when_asked_for(value: str, shown: bool) -> None:
-    assert config.debug({"LAB_DEBUG": value}) is shown
-    assert config.debug({}) is False
+    assert config.is_debug({"LAB_DEBUG": value}) is shown
+    assert config.is_debug({}) is False
 
 
 def test_the_tree_is_this_checkout() -> None:

@@ -100,17 +100,17 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "my table.csv"
 
 
-def share_left(rows: Iterable[Row]) -> float:
+def compute_share_left(rows: Iterable[Row]) -> float:
     left = [row["Attrition"] == "Left" for row in rows]
     return sum(left) / len(left)
 
 
-def mean(rows: Iterable[Row], column: str) -> float:
+def compute_mean(rows: Iterable[Row], column: str) -> float:
     values = [int(row[column]) for row in rows]
     return sum(values) / len(values)
 
 
-def by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
+def group_by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row[column]].append(row)
@@ -169,18 +169,18 @@ def test_nobody_is_older_in_the_company_than_in_life(rows: list[Row]) -> None:
 
 
 def test_rank_comes_with_age_and_pay_with_rank_and_role(rows: list[Row]) -> None:
-    levels, roles = by(rows, "Job Level"), by(rows, "Job Role")
+    levels, roles = group_by(rows, "Job Level"), group_by(rows, "Job Role")
     for column in ("Age", "Years at Company", "Monthly Income"):
-        means = [mean(levels[level], column) for level in ("Entry", "Mid", "Senior")]
+        means = [compute_mean(levels[level], column) for level in ("Entry", "Mid", "Senior")]
         assert means == sorted(means)
-    assert mean(roles["Technology"], "Monthly Income") > 1.7 * mean(
+    assert compute_mean(roles["Technology"], "Monthly Income") > 1.7 * compute_mean(
         roles["Education"], "Monthly Income"
     )
 
 
 def test_about_47_percent_leave_and_80_percent_are_for_training(rows: list[Row]) -> None:
-    assert share_left(rows) == pytest.approx(0.47, abs=0.01)
-    assert len(by(rows, "dataset_type")["train"]) / len(rows) == pytest.approx(0.8, abs=0.01)
+    assert compute_share_left(rows) == pytest.approx(0.47, abs=0.01)
+    assert len(group_by(rows, "dataset_type")["train"]) / len(rows) == pytest.approx(0.8, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -198,20 +198,21 @@ def test_about_47_percent_leave_and_80_percent_are_for_training(rows: list[Row])
 def test_who_leaves_depends_on(
     rows: list[Row], column: str, from_leaving_to_staying: list[str]
 ) -> None:
-    groups = by(rows, column)
-    shares = [share_left(groups[value]) for value in from_leaving_to_staying]
+    groups = group_by(rows, column)
+    shares = [compute_share_left(groups[value]) for value in from_leaving_to_staying]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] - shares[-1] > 0.05
 
 
 def test_who_lives_far_away_leaves_more_often(rows: list[Row]) -> None:
-    far = share_left(row for row in rows if int(row["Distance from Home"]) > 75)
-    near = share_left(row for row in rows if int(row["Distance from Home"]) <= 25)
+    far = compute_share_left(row for row in rows if int(row["Distance from Home"]) > 75)
+    near = compute_share_left(row for row in rows if int(row["Distance from Home"]) <= 25)
     assert far - near > 0.05
 
 
 def test_hash_seed_and_locale_change_no_byte(table: Path) -> None:
-    script = "import sys, pathlib, lab.dataset as d; d.write_employees(pathlib.Path(sys.argv[1]))"
+    script = "import sys; from pathlib import Path; from lab.dataset import employees; "
+    script += "employees.write_employees(Path(sys.argv[1]))"
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(inspection.__file__).parents[1]),
@@ -435,7 +436,7 @@ def test_a_line_too_long_to_be_a_record(
 # --- Blocks -------------------------------------------------------------------------------------
 
 
-def outcome(path: Path) -> Shape | tuple[type[DatasetError], str, str]:
+def try_inspect(path: Path) -> Shape | tuple[type[DatasetError], str, str]:
     try:
         return inspect(path)
     except DatasetError as error:
@@ -448,10 +449,10 @@ def test_where_a_block_ends_changes_nothing(
 ) -> None:
     for content in [good for good, _ in GOOD.values()] + [bad for bad, _, _ in BAD.values()]:
         table.write_bytes(content)
-        at_once = outcome(table)
+        at_once = try_inspect(table)
         with monkeypatch.context() as patch:
             patch.setattr(inspection, "BLOCK", block)
-            assert outcome(table) == at_once, content
+            assert try_inspect(table) == at_once, content
 
 
 def test_memory_does_not_grow_with_the_file(employees: Path, table: Path) -> None:

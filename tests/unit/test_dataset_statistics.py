@@ -24,7 +24,7 @@ def module() -> dict[str, Any]:
 
 
 def test_numbers_and_values_are_counted_of_the_whole_table(module: dict[str, Any]) -> None:
-    found = module["statistics"](TABLE, "team")
+    found = module["compute_statistics"](TABLE, "team")
     assert found["records"] == 4
     assert found["columns"] == {
         "id": {"empty": 0, "minimum": 1, "maximum": 4, "mean": 2.5},
@@ -35,7 +35,7 @@ def test_numbers_and_values_are_counted_of_the_whole_table(module: dict[str, Any
 
 
 def test_each_group_has_its_records_and_means(module: dict[str, Any]) -> None:
-    found = module["statistics"](TABLE, "team")
+    found = module["compute_statistics"](TABLE, "team")
     assert found["group_by"] == "team"
     assert found["groups"] == {
         "north": {"records": 2, "means": {"id": 2, "pay": 25.25}},
@@ -47,26 +47,26 @@ def test_each_group_has_its_records_and_means(module: dict[str, Any]) -> None:
 def test_what_is_no_number_for_people_makes_a_column_of_text(
     module: dict[str, Any], odd: str
 ) -> None:
-    found = module["statistics"](["a,b", "1,x", f"{odd},x"], "b")
+    found = module["compute_statistics"](["a,b", "1,x", f"{odd},x"], "b")
     assert found["columns"]["a"] == {"empty": 0, "values": {"1": 1, odd: 1}}
     assert found["groups"]["x"]["means"] == {}
 
 
 def test_a_column_of_numbers_in_one_group_only_has_no_means(module: dict[str, Any]) -> None:
-    found = module["statistics"](["a,b", "1,x", "one,y"], "b")
+    found = module["compute_statistics"](["a,b", "1,x", "one,y"], "b")
     assert [group["means"] for group in found["groups"].values()] == [{}, {}]
 
 
 def test_a_column_of_many_values_is_not_counted_value_by_value(module: dict[str, Any]) -> None:
     rows = [f"name {i % 51},{i % 2}" for i in range(200)]
-    found = module["statistics"](["a,b", *rows], "b")
+    found = module["compute_statistics"](["a,b", *rows], "b")
     assert found["columns"]["a"] == {"empty": 0, "values": None}
-    few = module["statistics"](["a,b", *rows[:50]], "b")
+    few = module["compute_statistics"](["a,b", *rows[:50]], "b")
     assert len(few["columns"]["a"]["values"]) == 50
 
 
 def test_a_table_without_a_record_has_nothing(module: dict[str, Any]) -> None:
-    found = module["statistics"](["a,b"], "b")
+    found = module["compute_statistics"](["a,b"], "b")
     assert (found["records"], found["groups"]) == (0, {})
 
 
@@ -86,4 +86,4 @@ def test_what_is_no_such_table_is_refused(
     module: dict[str, Any], lines: list[str], why: str
 ) -> None:
     with pytest.raises(ValueError, match=why):
-        module["statistics"](lines, "team")
+        module["compute_statistics"](lines, "team")

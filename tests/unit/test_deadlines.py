@@ -38,7 +38,7 @@ def told(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Told:
     return found
 
 
-def watch(module: ModuleType, states: list[dict[str, str | None]], seconds: float) -> Any:
+def create_watch(module: ModuleType, states: list[dict[str, str | None]], seconds: float) -> Any:
     """A watch of `work` in a run that began just now; each look finds the next of the states."""
     began = datetime.now(UTC).isoformat()
     made = module.Watch("work", began, seconds, ["owner"])
@@ -49,26 +49,26 @@ def watch(module: ModuleType, states: list[dict[str, str | None]], seconds: floa
     async def look() -> dict[str, str | None]:
         return next(looks)
 
-    again.states = look
+    again.read_states = look
     return again
 
 
-def events(trigger: Any) -> list[Any]:
+def collect_events(trigger: Any) -> list[Any]:
     async def collect() -> list[Any]:
         return [event async for event in trigger.run()]
 
     return asyncio.run(collect())
 
 
-def ends_well(trigger: Any) -> bool:
-    (event,) = events(trigger)
+def has_success_event(trigger: Any) -> bool:
+    (event,) = collect_events(trigger)
     return isinstance(event, TaskSuccessEvent)
 
 
 @pytest.mark.parametrize("end", ["success", "failed", "skipped", "upstream_failed", "removed"])
 def test_a_task_that_ends_in_time_is_left_alone(module: ModuleType, told: Told, end: str) -> None:
     states: list[dict[str, str | None]] = [{}, {"work": None}, {"work": "running"}, {"work": end}]
-    assert ends_well(watch(module, states, seconds=60))
+    assert has_success_event(create_watch(module, states, seconds=60))
     assert told == []
 
 
@@ -76,7 +76,7 @@ def test_a_task_that_ends_in_time_is_left_alone(module: ModuleType, told: Told, 
 def test_people_are_told_once_when_it_has_not(
     module: ModuleType, told: Told, state: str | None
 ) -> None:
-    assert ends_well(watch(module, [{"work": state}], seconds=0))
+    assert has_success_event(create_watch(module, [{"work": state}], seconds=0))
     ((dag_id, run_id, who, subject, text),) = told
     assert (dag_id, run_id, who) == ("a_dag", "a run", ["owner"])
     assert subject == "a_dag: work is late"
@@ -84,22 +84,22 @@ def test_people_are_told_once_when_it_has_not(
 
 
 def test_a_task_that_is_unknown_yet_is_late_too(module: ModuleType, told: Told) -> None:
-    assert ends_well(watch(module, [{}], seconds=0))
+    assert has_success_event(create_watch(module, [{}], seconds=0))
     assert len(told) == 1
 
 
 def test_all_instances_of_a_mapped_task_must_have_ended(module: ModuleType, told: Told) -> None:
     one: dict[str, str | None] = {"work_0": "success", "work_1": "running"}
-    assert ends_well(watch(module, [one, {**one, "work_1": "success"}], seconds=60))
+    assert has_success_event(create_watch(module, [one, {**one, "work_1": "success"}], seconds=60))
     assert told == []
-    assert ends_well(watch(module, [one], seconds=0))
+    assert has_success_event(create_watch(module, [one], seconds=0))
     assert len(told) == 1
 
 
 def test_it_counts_from_the_runs_start(module: ModuleType, told: Told) -> None:
-    trigger = watch(module, [{"work": "running"}], seconds=60)
+    trigger = create_watch(module, [{"work": "running"}], seconds=60)
     trigger.began = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
-    assert ends_well(trigger)
+    assert has_success_event(trigger)
     assert len(told) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_bucket_that_refuses_is_asked_again(
         told.append(arguments)
 
     monkeypatch.setattr(module, "tell", tell)
-    assert ends_well(watch(module, [{"work": "running"}], seconds=0))
+    assert has_success_event(create_watch(module, [{"work": "running"}], seconds=0))
     assert len(told) == 1
 
 
@@ -127,7 +127,7 @@ def test_nobody_to_be_told_in_an_hour_is_an_error(
     monkeypatch.setattr(module, "tell", tell)
     monkeypatch.setattr(module, "PATIENCE", 0)
     with pytest.raises(ConnectionError, match="S3 is away"):
-        events(watch(module, [{"work": "running"}], seconds=0))
+        collect_events(create_watch(module, [{"work": "running"}], seconds=0))
 
 
 def test_a_late_run_is_told_of_with_its_deadline(module: ModuleType, told: Told) -> None:

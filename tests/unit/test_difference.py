@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eks import difference
-from eks.difference import Allowed, Difference, allowed, judge, rows
+from eks.difference import Allowed, Difference, find_differences, judge_differences, read_allowed
 from lab.errors import EnvironmentFileError, PromotionError
 
 Object = dict[str, Any]
@@ -35,9 +35,9 @@ def policy(*egress: object) -> Object:
     return {"kind": "NetworkPolicy", "metadata": {"name": "n", "namespace": "stores"}, "spec": spec}
 
 
-def fields(one: Object, other: Object) -> list[tuple[str, str | None, str | None]]:
+def diff_fields(one: Object, other: Object) -> list[tuple[str, str | None, str | None]]:
     """What differs in two versions of one object."""
-    return [(row.field, row.kind, row.eks) for row in rows([one], [other])]
+    return [(row.field, row.kind, row.eks) for row in find_differences([one], [other])]
 
 
 CONTAINER = "spec.template.spec.containers[base]"
@@ -51,19 +51,19 @@ def test_what_means_the_same_does_not_differ() -> None:
     ports = [{"containerPort": 8080}, {"containerPort": 8081}]
     one = deployment(env=env, ports=ports, resources=None)
     other = deployment(env=env[::-1], ports=ports[::-1])
-    assert fields(one, other) == []
+    assert diff_fields(one, other) == []
 
 
 def test_a_namespace_that_helm_would_give_is_no_difference() -> None:
     one, other = deployment(), deployment()
     other["metadata"]["namespace"] = "airflow"
-    assert rows([one], [other]) == []
+    assert find_differences([one], [other]) == []
 
 
 def test_objects_of_one_name_in_two_namespaces_are_two() -> None:
     one, other = deployment(), deployment()
     other["metadata"]["namespace"] = "stores"
-    found = rows([one], [other])
+    found = find_differences([one], [other])
     assert [(row.object, row.field) for row in found] == [
         ("Deployment/airflow/a", "*"),
         ("Deployment/stores/a", "*"),
@@ -72,18 +72,20 @@ def test_objects_of_one_name_in_two_namespaces_are_two() -> None:
 
 def test_what_is_in_no_namespace_has_a_name_of_two_parts() -> None:
     one = {"kind": "StorageClass", "metadata": {"name": "efs"}}
-    assert rows([], [one]) == [Difference("StorageClass/efs", "*", None, "there")]
+    assert find_differences([], [one]) == [Difference("StorageClass/efs", "*", None, "there")]
 
 
 # --- What differs -------------------------------------------------------------------------------
 
 
 def test_an_object_on_one_side_is_one_row() -> None:
-    assert rows([deployment()], []) == [Difference("Deployment/airflow/a", "*", "there", None)]
+    assert find_differences([deployment()], []) == [
+        Difference("Deployment/airflow/a", "*", "there", None)
+    ]
 
 
 def test_a_field_is_named_by_its_path_with_the_names_of_things() -> None:
-    found = fields(deployment(), deployment(image="airflow:2"))
+    found = diff_fields(deployment(), deployment(image="airflow:2"))
     assert found == [(f"{CONTAINER}.image", "airflow:1", "airflow:2")]
 
 
@@ -91,12 +93,12 @@ def test_a_named_thing_on_one_side_is_one_row() -> None:
     source = {"secretKeyRef": {"name": "s", "key": "k"}}
     other = deployment(env=[{"name": "A", "valueFrom": source}])
     said = '{"valueFrom": {"secretKeyRef": {"key": "k", "name": "s"}}}'
-    assert fields(deployment(env=[]), other) == [(f"{CONTAINER}.env[A]", None, said)]
+    assert diff_fields(deployment(env=[]), other) == [(f"{CONTAINER}.env[A]", None, said)]
 
 
 def test_mounts_are_named_by_their_paths() -> None:
     logs = [{"name": "logs", "mountPath": path} for path in ("/a", "/b")]
-    found = fields(deployment(volumeMounts=logs), deployment(volumeMounts=logs[:1]))
+    found = diff_fields(deployment(volumeMounts=logs), deployment(volumeMounts=logs[:1]))
     assert found == [(f"{CONTAINER}.volumeMounts[/b]", '{"name": "logs"}', None)]
 
 
@@ -104,11 +106,11 @@ def test_a_reference_is_named_by_what_it_refers_to() -> None:
     one = deployment(envFrom=[{"configMapRef": {"name": "e"}}])
     secret = {"secretRef": {"name": "s", "optional": True}}
     other = deployment(envFrom=[{"configMapRef": {"name": "e"}}, secret])
-    assert [field for field, _, _ in fields(one, other)] == [f"{CONTAINER}.envFrom[s]"]
+    assert [field for field, _, _ in diff_fields(one, other)] == [f"{CONTAINER}.envFrom[s]"]
 
 
 def test_the_order_of_arguments_counts() -> None:
-    found = fields(deployment(), deployment(args=["bash", "run", "-c"]))
+    found = diff_fields(deployment(), deployment(args=["bash", "run", "-c"]))
     assert found == [(f"{CONTAINER}.args[1]", "-c", "run"), (f"{CONTAINER}.args[2]", "run", "-c")]
 
 
@@ -117,15 +119,15 @@ def test_the_order_in_which_containers_start_counts() -> None:
     inits = [{"name": "first"}, {"name": "second"}]
     one["spec"]["template"]["spec"]["initContainers"] = inits
     other["spec"]["template"]["spec"]["initContainers"] = inits[::-1]
-    found = fields(one, other)
+    found = diff_fields(one, other)
     assert found == [("spec.template.spec.initContainers", "first, second", "second, first")]
 
 
 def test_items_without_names_are_compared_as_a_whole() -> None:
     same, here, there = ({"ports": [{"port": port}]} for port in (53, 9000, 443))
-    found = fields(policy(same, here), policy(there, same))
+    found = diff_fields(policy(same, here), policy(there, same))
     assert found == [("spec.egress[]", '{"ports": [{"port": 9000}]}', '{"ports": [{"port": 443}]}')]
-    more = fields(policy(same), policy(there, here))
+    more = diff_fields(policy(same), policy(there, here))
     assert [(one is None, other is None) for _, one, other in more] == [
         (True, False),
         (True, False),
@@ -135,7 +137,7 @@ def test_items_without_names_are_compared_as_a_whole() -> None:
 
 def test_two_items_that_are_alike_are_two() -> None:
     rule = {"ports": [{"port": 53}]}
-    assert fields(policy(rule), policy(rule, rule)) == [
+    assert diff_fields(policy(rule), policy(rule, rule)) == [
         ("spec.egress[]", None, '{"ports": [{"port": 53}]}')
     ]
 
@@ -143,17 +145,17 @@ def test_two_items_that_are_alike_are_two() -> None:
 def test_a_list_that_is_there_and_empty_is_not_one_that_is_not_there() -> None:
     other = policy()
     del other["spec"]["egress"]
-    assert fields(policy(), other) == [("spec.egress", "[]", None)]
+    assert diff_fields(policy(), other) == [("spec.egress", "[]", None)]
 
 
 @pytest.mark.parametrize(("one", "other"), [("1", 1), ("true", True), ("", None), (1, True)])
 def test_what_only_looks_the_same_differs(one: object, other: object) -> None:
-    assert len(fields(deployment(x=one), deployment(x=other))) == 1
+    assert len(diff_fields(deployment(x=one), deployment(x=other))) == 1
 
 
 def test_a_volume_that_is_empty_on_one_side_only() -> None:
     other = deployment(volumes=[{"name": "v", "emptyDir": {}}])
-    found = fields(deployment(volumes=[{"name": "v"}]), other)
+    found = diff_fields(deployment(volumes=[{"name": "v"}]), other)
     assert found == [(f"{CONTAINER}.volumes[v].emptyDir", None, "{}")]
 
 
@@ -163,7 +165,7 @@ def test_a_volume_that_is_empty_on_one_side_only() -> None:
 def test_airflow_s_settings_differ_one_by_one() -> None:
     one = config_map("[core]\nparallelism = 4\nx = %(y)s\n[api]\nworkers = 1\n")
     other = config_map("[api]\nworkers=1\n[core]\nx = %(y)s\nparallelism: 8\n[new]\na = b\n")
-    assert fields(one, other) == [
+    assert diff_fields(one, other) == [
         ("airflow.cfg.core.parallelism", '"4"', '"8"'),
         ("airflow.cfg.new.a", None, "b"),
     ]
@@ -172,12 +174,12 @@ def test_airflow_s_settings_differ_one_by_one() -> None:
 def test_the_pod_s_template_differs_field_by_field() -> None:
     one = config_map("", "spec: {containers: [{name: base, image: a}]}")
     other = config_map("", "spec:\n  containers:\n  - image: b\n    name: base\n")
-    assert fields(one, other) == [("pod_template_file.yaml.spec.containers[base].image", "a", "b")]
+    assert diff_fields(one, other) == [("pod_template_file.yaml.spec.containers[base].image", "a", "b")]
 
 
 def test_another_text_of_it_differs_as_a_whole() -> None:
     one, other = config_map("", x="a\nb"), config_map("", x="a\nc")
-    assert fields(one, other) == [("data.x", "a\nb", "a\nc")]
+    assert diff_fields(one, other) == [("data.x", "a\nb", "a\nc")]
 
 
 def test_a_chart_that_keeps_its_settings_elsewhere_is_an_error() -> None:
@@ -185,22 +187,22 @@ def test_a_chart_that_keeps_its_settings_elsewhere_is_an_error() -> None:
     other = copy.deepcopy(one)
     del other["data"]["airflow.cfg"]
     with pytest.raises(PromotionError, match="airflow-config"):
-        rows([one], [other])
+        find_differences([one], [other])
 
 
 def test_an_object_that_is_there_twice_is_an_error() -> None:
     with pytest.raises(PromotionError, match="Deployment/airflow/a is rendered twice"):
-        rows([deployment(), deployment()], [])
+        find_differences([deployment(), deployment()], [])
 
 
 # --- No change goes unseen ----------------------------------------------------------------------
 
 
-def places(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def list_value_paths(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to every plain value below."""
     if isinstance(part, dict | list):
         keys = part if isinstance(part, dict) else range(len(part))
-        return [place for key in keys for place in places(part[key], (*path, key))]
+        return [place for key in keys for place in list_value_paths(part[key], (*path, key))]
     return [path]
 
 
@@ -213,7 +215,7 @@ def test_a_change_of_any_value_is_seen() -> None:
         {"kind": "Namespace", "metadata": {"name": "airflow", "labels": {"a/b": "c"}}},
     ]
     names = random.Random(5)
-    found = places(whole)
+    found = list_value_paths(whole)
     assert len(found) > 25
     for place in found:
         other = copy.deepcopy(whole)
@@ -221,8 +223,8 @@ def test_a_change_of_any_value_is_seen() -> None:
         for key in place[:-1]:
             part = part[key]
         part[place[-1]] = f"changed-{names.randrange(1000)}"
-        assert rows(whole, other), place
-        assert rows(other, whole), place
+        assert find_differences(whole, other), place
+        assert find_differences(other, whole), place
 
 
 # --- What is allowed ----------------------------------------------------------------------------
@@ -269,28 +271,28 @@ def test_an_object_on_one_side_is_allowed_by_its_own_sign_only() -> None:
 def test_the_first_reason_counts_and_what_has_none_is_named() -> None:
     entries = [Allowed("*", "*image", "first"), Allowed("*", "?*", "second", kind="a:1")]
     other = Difference("x", "y", None, "z")
-    assert judge([ROW, other], entries) == [(ROW, "first"), (other, None)]
+    assert judge_differences([ROW, other], entries) == [(ROW, "first"), (other, None)]
 
 
 def test_what_an_option_changes_is_allowed_where_it_is_on() -> None:
     entries = [Allowed("*", "?*", "no store is left", option="rds")]
-    assert judge([ROW], entries) == [(ROW, None)]
-    assert judge([ROW], entries, ["spot"]) == [(ROW, None)]
-    assert judge([ROW], entries, ["rds"]) == [(ROW, "rds: no store is left")]
+    assert judge_differences([ROW], entries) == [(ROW, None)]
+    assert judge_differences([ROW], entries, ["spot"]) == [(ROW, None)]
+    assert judge_differences([ROW], entries, ["rds"]) == [(ROW, "rds: no store is left")]
 
 
 # --- promotion.yaml -----------------------------------------------------------------------------
 
 
-def written(folder: Path, text: str) -> Path:
+def write_promotion(folder: Path, text: str) -> Path:
     path = folder / "promotion.yaml"
     path.write_text(text, "utf-8")
     return path
 
 
 def test_the_list_is_read(tmp_path: Path) -> None:
-    path = written(tmp_path, "- {object: a, field: 'b[c]', reason: d}\n")
-    assert allowed(path) == [Allowed("a", "b[c]", "d")]
+    path = write_promotion(tmp_path, "- {object: a, field: 'b[c]', reason: d}\n")
+    assert read_allowed(path) == [Allowed("a", "b[c]", "d")]
 
 
 @pytest.mark.parametrize(
@@ -311,9 +313,9 @@ def test_the_list_is_read(tmp_path: Path) -> None:
 )
 def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(EnvironmentFileError, match=why):
-        allowed(written(tmp_path, text))
+        read_allowed(write_promotion(tmp_path, text))
 
 
 def test_without_the_list_nothing_is_promoted(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFileError, match="can't be read"):
-        allowed(tmp_path / difference.PROMOTION)
+        read_allowed(tmp_path / difference.PROMOTION)

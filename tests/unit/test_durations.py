@@ -36,7 +36,7 @@ def test_times_are_summed_by_file_and_on_kind_apart(session: Path) -> None:
 
 def test_ci_ends_with_a_table(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (session / "phases").write_text("9 install nox\n700 nox -s tests\n")
-    durations.table(session)
+    durations.print_table(session)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[:3] == [
         ["seconds", "what"],

@@ -35,8 +35,8 @@ def refusal(
     return ClientError(said, operation)
 
 
-def meaning(error: Exception) -> LabError:
-    with pytest.raises(LabError) as caught, aws.errors_known("make x"):
+def translate_error(error: Exception) -> LabError:
+    with pytest.raises(LabError) as caught, aws.translating_aws_errors("make x"):
         raise error
     assert caught.value.__cause__ is error
     return caught.value
@@ -82,7 +82,7 @@ def meaning(error: Exception) -> LabError:
     ],
 )
 def test_what_a_code_means(code: str, kind: type[LabError]) -> None:
-    found = meaning(refusal(code))
+    found = translate_error(refusal(code))
     assert type(found) is kind
     assert code in found.what
     assert "make x" in found.what
@@ -91,13 +91,13 @@ def test_what_a_code_means(code: str, kind: type[LabError]) -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 504])
 def test_a_failure_of_awss_own_without_a_known_code(status: int) -> None:
-    assert type(meaning(refusal("Oops", status=status))) is CloudBusy
+    assert type(translate_error(refusal("Oops", status=status))) is CloudBusy
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"])
 def test_what_aws_quotes_of_a_request_is_not_shown(code: str) -> None:
     """The canonical request holds the session's token."""
-    found = meaning(refusal(code, f"should have been 'x-amz-security-token:{SECRET}'"))
+    found = translate_error(refusal(code, f"should have been 'x-amz-security-token:{SECRET}'"))
     assert SECRET not in found.what + found.fix
 
 
@@ -127,17 +127,17 @@ SCP = (
     ],
 )  # fmt: skip
 def test_which_permission_is_missing(error: ClientError, said: str) -> None:
-    found = meaning(error)
+    found = translate_error(error)
     assert type(found) is MissingPermission
     assert f"{said} is not allowed" in found.what
     assert said in found.fix
 
 
 def test_where_and_why_it_is_missing() -> None:
-    found = meaning(refusal("UnauthorizedOperation", EC2, service="ec2"))
+    found = translate_error(refusal("UnauthorizedOperation", EC2, service="ec2"))
     assert "on arn:aws:ec2:eu:1:vpc/v (because no identity-based policy" in found.what
     assert "4GIOHlTkIaWHQD0Q0m6XSnuUMCm" not in found.what
-    assert "explicit deny in a service control policy" in meaning(refusal("AccessDenied", SCP)).what
+    assert "explicit deny in a service control policy" in translate_error(refusal("AccessDenied", SCP)).what
 
 
 def test_actions_of_s3_that_are_called_otherwise_are_all_operations() -> None:
@@ -189,7 +189,7 @@ UNSENT: list[tuple[BotoCoreError, type[LabError], str]] = [
 def test_what_boto3_says_without_an_answer(
     error: BotoCoreError, kind: type[LabError], fix: str
 ) -> None:
-    found = meaning(error)
+    found = translate_error(error)
     assert type(found) is kind
     assert fix in found.fix
 
@@ -197,14 +197,14 @@ def test_what_boto3_says_without_an_answer(
 def test_what_answers_is_not_aws() -> None:
     from botocore.parsers import ResponseParserError
 
-    found = meaning(ResponseParserError(f"<html>{SECRET}"))
+    found = translate_error(ResponseParserError(f"<html>{SECRET}"))
     assert type(found) is CloudBusy
     assert SECRET not in found.what
 
 
 def test_our_own_errors_pass() -> None:
     error = NameTaken("taken", "choose another")
-    with pytest.raises(NameTaken) as caught, aws.errors_known("make x"):
+    with pytest.raises(NameTaken) as caught, aws.translating_aws_errors("make x"):
         raise error
     assert caught.value is error
 
@@ -227,9 +227,9 @@ def test_what_is_not_there_is_none(code: str) -> None:
     def ask(**_: object) -> None:
         raise refusal(code, status=404)
 
-    assert aws.find("look", ask) is None
+    assert aws.call_or_none("look", ask) is None
     with pytest.raises(PromotionError):
-        aws.ask("look", ask)
+        aws.call_aws("look", ask)
 
 
 # --- Patience -----------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_throttled_it_asks_again() -> None:
             raise answer
         return answer
 
-    assert aws.ask("look", ask) == "there"
+    assert aws.call_aws("look", ask) == "there"
     assert not answers
 
 
@@ -264,7 +264,7 @@ def test_throttled_for_good_it_gives_up() -> None:
         raise refusal("RequestLimitExceeded")
 
     with pytest.raises(CloudBusy, match="RequestLimitExceeded") as caught:
-        aws.ask("look", ask)
+        aws.call_aws("look", ask)
     assert "goes on where it stopped" in caught.value.fix
     assert len(seen) > 2
 
@@ -278,7 +278,7 @@ def test_what_is_refused_is_not_asked_again() -> None:
         raise refusal("AccessDenied")
 
     with pytest.raises(MissingPermission):
-        aws.ask("look", ask)
+        aws.call_aws("look", ask)
     assert len(seen) == 1
 
 
@@ -287,9 +287,10 @@ def test_what_is_refused_is_not_asked_again() -> None:
 
 def test_a_text_that_quotes_aws(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    found = aws.meant("eksctl failed", EC2, log)
+    found = aws.error_from_text("eksctl failed", EC2, log)
     assert (type(found), found.log) == (MissingPermission, log)
     assert re.search("ec2:CreateSecurityGroup is not allowed", found.what)
-    assert type(aws.meant("x", "api error ExpiredToken: The security token")) is AccountError
-    assert type(aws.meant("x", "Rate exceeded")) is CloudBusy
-    assert aws.meant("x", "whatever", fix="do that").fix == "do that"
+    expired = aws.error_from_text("x", "api error ExpiredToken: The security token")
+    assert type(expired) is AccountError
+    assert type(aws.error_from_text("x", "Rate exceeded")) is CloudBusy
+    assert aws.error_from_text("x", "whatever", fix="do that").fix == "do that"

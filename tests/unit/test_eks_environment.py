@@ -28,7 +28,7 @@ LINES = {
 }
 
 
-def tree_with(folder: Path, **changed: str | None) -> Path:
+def write_tree(folder: Path, **changed: str | None) -> Path:
     """A tree whose one environment, `mine`, has these lines; None leaves one out."""
     given = {**LINES, **changed}
     file = folder / environment.FOLDER / "mine.toml"
@@ -40,7 +40,7 @@ def tree_with(folder: Path, **changed: str | None) -> Path:
 
 
 def test_a_file_becomes_an_environment(tmp_path: Path) -> None:
-    tree = tree_with(tmp_path, options='["spot"]', settings='{host = "a.example.org"}')
+    tree = write_tree(tmp_path, options='["spot"]', settings='{host = "a.example.org"}')
     found = environment.load("mine", tree)
     assert found.name == "mine"
     assert found.options == ("spot",)
@@ -50,7 +50,7 @@ def test_a_file_becomes_an_environment(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", environment.names())
+@pytest.mark.parametrize("name", environment.list_names())
 def test_the_environments_of_this_tree_can_be_read(name: str) -> None:
     assert environment.load(name).name == name
 
@@ -104,7 +104,7 @@ def test_staging_follows_main_and_production_follows_release() -> None:
 def test_what_makes_no_sense_is_refused_by_name(
     tmp_path: Path, key: str, value: str | None
 ) -> None:
-    tree = tree_with(tmp_path, **{key: value})
+    tree = write_tree(tmp_path, **{key: value})
     with pytest.raises(EnvironmentFileError) as refused:
         environment.load("mine", tree)
     named = {"options": "option", "settings": "settings"}.get(key, key)
@@ -117,7 +117,7 @@ BY_KEY = {"options": '["private-repository"]', "pipelines": '"ssh://git@git.exam
 
 
 def test_the_pipelines_are_read_by_a_key_with_its_option(tmp_path: Path) -> None:
-    found = environment.load("mine", tree_with(tmp_path, **BY_KEY))
+    found = environment.load("mine", write_tree(tmp_path, **BY_KEY))
     assert found.pipelines == "ssh://git@git.example.org/x.git"
 
 
@@ -130,14 +130,14 @@ def test_the_pipelines_are_read_by_a_key_with_its_option(tmp_path: Path) -> None
     ],
 )
 def test_with_its_option_nothing_else_is_read_by_a_key(tmp_path: Path, key: str, url: str) -> None:
-    tree = tree_with(tmp_path, **{**BY_KEY, key: url})
+    tree = write_tree(tmp_path, **{**BY_KEY, key: url})
     with pytest.raises(EnvironmentFileError, match=key) as refused:
         environment.load("mine", tree)
     assert "secret" not in refused.value.what
 
 
 def test_a_name_that_no_label_can_have_is_refused(tmp_path: Path) -> None:
-    tree = tree_with(tmp_path)
+    tree = write_tree(tmp_path)
     file = tree / environment.FOLDER / "mine.toml"
     file.rename(file.with_name("My_own.toml"))
     with pytest.raises(EnvironmentFileError, match="name"):
@@ -151,13 +151,13 @@ def test_an_environment_that_is_not_there_is_refused_with_those_that_are() -> No
 
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
-    tree = tree_with(tmp_path, account="]")
+    tree = write_tree(tmp_path, account="]")
     with pytest.raises(EnvironmentFileError, match="no TOML"):
         environment.load("mine", tree)
 
 
 def test_a_word_that_nothing_gives_names_the_setting_and_the_file(tmp_path: Path) -> None:
-    found = environment.load("mine", tree_with(tmp_path))
+    found = environment.load("mine", write_tree(tmp_path))
     with pytest.raises(EnvironmentFileError) as refused:
         found.fill("host: ${rds_host}", "values.yaml")
     assert "values.yaml needs rds_host" in refused.value.what
@@ -169,5 +169,5 @@ def test_every_option_of_this_tree_can_be_switched_on(tmp_path: Path) -> None:
     names = sorted(folder.name for folder in (TREE / environment.OPTIONS).glob("*/"))
     assert names
     url = '"ssh://git@git.example.org/x.git"'
-    tree = tree_with(tmp_path, options=str(names).replace("'", '"'), pipelines=url)
+    tree = write_tree(tmp_path, options=str(names).replace("'", '"'), pipelines=url)
     assert environment.load("mine", tree).options == tuple(names)

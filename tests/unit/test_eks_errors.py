@@ -26,10 +26,10 @@ from lab.errors import (
 
 @pytest.fixture
 def staging(tmp_path: Path) -> site.Site:
-    return site.at(environment.load("staging"), tmp_path)
+    return site.create_site(environment.load("staging"), tmp_path)
 
 
-def denied() -> ClientError:
+def access_denied_error() -> ClientError:
     said = "User: me is not authorized to perform: s3:GetObject on resource: arn:aws:s3:::b/k"
     meta = {"HTTPStatusCode": 403, "Service": "s3"}
     answer = {"Error": {"Code": "AccessDenied", "Message": said}, "ResponseMetadata": meta}
@@ -39,24 +39,28 @@ def denied() -> ClientError:
 def test_a_permission_that_the_proof_lacks_is_named(staging: site.Site) -> None:
     with (
         pytest.raises(MissingPermission, match="s3:GetObject"),
-        errors.translated(staging),
-        s3.answers_known(),
+        errors.translating_errors(staging),
+        s3.translating_errors(),
     ):
-        raise denied()
+        raise access_denied_error()
 
 
 def test_an_address_that_does_not_answer_is_aws_being_busy(staging: site.Site) -> None:
     gone = EndpointConnectionError(endpoint_url="https://s3.eu-central-1.amazonaws.com")
     with (
         pytest.raises(CloudBusy, match=r"s3\.eu-central-1"),
-        errors.translated(staging),
-        s3.answers_known(),
+        errors.translating_errors(staging),
+        s3.translating_errors(),
     ):
         raise gone
 
 
 def test_a_token_that_has_ended_is_of_the_account(staging: site.Site) -> None:
-    with pytest.raises(AccountError, match="401"), errors.translated(staging), api.answers_known():
+    with (
+        pytest.raises(AccountError, match="401"),
+        errors.translating_errors(staging),
+        api.translating_errors(),
+    ):
         raise ApiException(status=401, reason="Unauthorized")
 
 
@@ -64,26 +68,26 @@ def test_a_wait_that_ends_says_where_to_look_in_the_cluster(staging: site.Site) 
     def never() -> None:
         raise wait.NotYet("it is Pending")
 
-    with pytest.raises(ServiceError, match="Pending") as told, errors.translated(staging):
-        wait.until(never, what="Airflow", timeout=0)
+    with pytest.raises(ServiceError, match="Pending") as told, errors.translating_errors(staging):
+        wait.wait_until(never, what="Airflow", timeout=0)
     assert f"kubectl --kubeconfig {staging.folder}/kubeconfig" in told.value.fix
 
 
 def test_an_account_that_is_refused_is_one_of_the_cluster(staging: site.Site) -> None:
     refused = AccessError("the git server refused the account 'x'", "its password is in `lab env`")
-    with pytest.raises(AccessError, match="git server") as told, errors.translated(staging):
+    with pytest.raises(AccessError, match="git server") as told, errors.translating_errors(staging):
         raise refused
     assert "git-credentials" in told.value.fix
 
 
 def test_what_is_true_anywhere_is_told_as_it_is(staging: site.Site) -> None:
-    with pytest.raises(ProofError) as told, errors.translated(staging):
+    with pytest.raises(ProofError) as told, errors.translating_errors(staging):
         raise ProofError("the object is gone", "restore it from its older version")
     assert told.value.fix == "restore it from its older version"
 
 
 def test_an_error_keeps_its_kind(staging: site.Site) -> None:
-    with pytest.raises(LabError) as told, errors.translated(staging):
+    with pytest.raises(LabError) as told, errors.translating_errors(staging):
         raise ServiceError("helm failed", "lab logs, lab doctor; then lab up again")
     assert type(told.value) is ServiceError
     assert not errors.OF_A_LAB.search(told.value.fix)

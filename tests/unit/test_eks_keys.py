@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eks.keys import places
+from eks.keys import find_places
 
 STORED = {
     "Secret/s3-credentials": {"AWS_ACCESS_KEY_ID": "steps", "AWS_SECRET_ACCESS_KEY": "x"},
@@ -46,7 +46,7 @@ def reference(variable: str, kind: str, name: str, key: str) -> dict[str, Any]:
     ],
 )
 def test_a_key_within_reach_is_found(found: dict[str, Any]) -> None:
-    assert list(places(found, STORED))
+    assert list(find_places(found, STORED))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_a_key_within_reach_is_found(found: dict[str, Any]) -> None:
     ],
 )
 def test_what_holds_no_key_is_left_alone(clean: dict[str, Any]) -> None:
-    assert not list(places(clean, STORED))
+    assert not list(find_places(clean, STORED))
 
 
 def test_no_value_is_shown() -> None:
     reached = spec(env=[{"name": "NOTE", "value": "AKIAIOSFODNN7EXAMPLE"}])
-    assert all("AKIA" not in place for place in places(reached, STORED))
+    assert all("AKIA" not in place for place in find_places(reached, STORED))

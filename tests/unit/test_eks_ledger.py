@@ -22,12 +22,12 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "made" / "ledger.json", PLACE)
 
 
-def moved(ledger: Ledger, **changed: str) -> Ledger:
+def move_ledger(ledger: Ledger, **changed: str) -> Ledger:
     """The same file, read with an environment that says another place."""
     return replace(ledger, place={**PLACE, **changed})
 
 
-def kill(ledger: Ledger, name: str) -> None:
+def kill_while_making(ledger: Ledger, name: str) -> None:
     with pytest.raises(Killed), ledger.making("x", name):
         raise Killed
 
@@ -92,14 +92,14 @@ def test_a_ledger_that_can_not_be_read_is_said_and_left_alone(ledger: Ledger, te
 
 @pytest.mark.parametrize("word", PLACE)
 def test_what_was_made_elsewhere_is_neither_read_nor_forgotten(ledger: Ledger, word: str) -> None:
-    kill(ledger, "a")
+    kill_while_making(ledger, "a")
     before = ledger.path.read_text()
-    other = moved(ledger, **{word: "another"})
+    other = move_ledger(ledger, **{word: "another"})
     for touch in (
         other.entries,
         lambda: other.find("x", "a"),
         lambda: other.forget("x", "a"),
-        lambda: kill(other, "b"),
+        lambda: kill_while_making(other, "b"),
     ):
         with pytest.raises(EnvironmentFileError) as refused:
             touch()
@@ -110,10 +110,10 @@ def test_what_was_made_elsewhere_is_neither_read_nor_forgotten(ledger: Ledger, w
 
 
 def test_an_empty_ledger_may_move(ledger: Ledger) -> None:
-    kill(ledger, "a")
+    kill_while_making(ledger, "a")
     ledger.forget("x", "a")
-    other = moved(ledger, region="us-west-2")
-    kill(other, "b")
+    other = move_ledger(ledger, region="us-west-2")
+    kill_while_making(other, "b")
     assert [entry.name for entry in other.entries()] == ["b"]
     with pytest.raises(EnvironmentFileError, match="region us-west-2, the file says eu-central-1"):
         ledger.entries()

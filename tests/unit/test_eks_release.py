@@ -24,12 +24,12 @@ SETTINGS = {
 
 
 @dataclass
-class Held:
+class FakeCluster:
     """The one question that is asked of a cluster here: what a Secret of it holds."""
 
     values: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
-    def secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
+    def read_secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
         return self.values.get((namespace, name))
 
     @property
@@ -43,13 +43,13 @@ def given(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(one.variable, f"my-{one.variable}")
 
 
-def with_options(*options: str, **changed: Any) -> Environment:
+def load_staging(*options: str, **changed: Any) -> Environment:
     found = environment.load("staging")
     return replace(found, options=options, settings=SETTINGS, **changed)
 
 
 def test_everything_random_differs_from_cluster_to_cluster() -> None:
-    one, other = (release.wanted(with_options(), Held().api) for _ in range(2))
+    one, other = (release.build_secrets(load_staging(), FakeCluster().api) for _ in range(2))
     assert one.keys() == other.keys()
     for name, key in (
         ((AIRFLOW, "airflow-fernet-key"), "fernet-key"),
@@ -65,31 +65,33 @@ def test_everything_random_differs_from_cluster_to_cluster() -> None:
 def test_the_fernet_key_is_one() -> None:
     from cryptography.fernet import Fernet
 
-    key = release.wanted(with_options(), Held().api)[AIRFLOW, "airflow-fernet-key"]["fernet-key"]
+    key = release.build_secrets(load_staging(), FakeCluster().api)[AIRFLOW, "airflow-fernet-key"][
+        "fernet-key"
+    ]
     assert Fernet(key).decrypt(Fernet(key).encrypt(b"x")) == b"x"
 
 
 def test_a_half_written_cluster_is_completed_with_the_same_password() -> None:
-    held = Held({(STORES, "postgresql"): {"password": "the-first-one"}})
-    wanted = release.wanted(with_options(), held.api)
+    held = FakeCluster({(STORES, "postgresql"): {"password": "the-first-one"}})
+    wanted = release.build_secrets(load_staging(), held.api)
     assert wanted[AIRFLOW, "airflow-metadata"]["password"] == "the-first-one"
     order = list(wanted)
     assert order.index((STORES, "postgresql")) < order.index((AIRFLOW, "airflow-metadata"))
 
 
 def test_no_address_holds_a_password_and_no_secret_has_keys_of_s3() -> None:
-    wanted = release.wanted(with_options(), Held().api)
+    wanted = release.build_secrets(load_staging(), FakeCluster().api)
     assert "@" in wanted[AIRFLOW, "airflow-metadata"]["connection"]
     assert wanted[STORES, "postgresql"]["password"] not in str(
         wanted[AIRFLOW, "airflow-metadata"]["connection"]
     )
     connection = json.loads(wanted[AIRFLOW, "pipelines-credentials"]["connection"])
-    assert connection["host"] == with_options().pipelines
+    assert connection["host"] == load_staging().pipelines
     assert not [key for content in wanted.values() for key in content if key.startswith("AWS")]
 
 
 def test_rds_has_its_own_address_and_no_database_in_the_cluster() -> None:
-    wanted = release.wanted(with_options("rds"), Held().api)
+    wanted = release.build_secrets(load_staging("rds"), FakeCluster().api)
     assert (STORES, "postgresql") not in wanted
     assert wanted[AIRFLOW, "airflow-metadata"] == {
         "connection": "postgresql://airflow@db.example.org:5432/metadata",
@@ -98,8 +100,8 @@ def test_rds_has_its_own_address_and_no_database_in_the_cluster() -> None:
 
 
 def test_a_private_repository_is_reached_by_a_key_that_is_only_named() -> None:
-    chosen = with_options("private-repository", pipelines="ssh://git@git.example.org/x.git")
-    wanted = release.wanted(chosen, Held().api)
+    chosen = load_staging("private-repository", pipelines="ssh://git@git.example.org/x.git")
+    wanted = release.build_secrets(chosen, FakeCluster().api)
     assert wanted[AIRFLOW, "pipelines-ssh"]["key"] == "my-PIPELINES_SSH_KEY\n"
     assert wanted[AIRFLOW, "pipelines-ssh"]["known-hosts"].endswith(" ssh-ed25519 AAAA\n")
     connection = wanted[AIRFLOW, "pipelines-credentials"]["connection"]
@@ -108,13 +110,13 @@ def test_a_private_repository_is_reached_by_a_key_that_is_only_named() -> None:
 
 
 def test_a_private_repository_without_its_servers_key_is_refused() -> None:
-    chosen = replace(with_options("private-repository"), settings={})
+    chosen = replace(load_staging("private-repository"), settings={})
     with pytest.raises(EnvironmentFileError, match="pipelines_host_key"):
-        release.wanted(chosen, Held().api)
+        release.build_secrets(chosen, FakeCluster().api)
 
 
 def test_oidc_has_its_secret() -> None:
-    wanted = release.wanted(with_options("oidc"), Held().api)
+    wanted = release.build_secrets(load_staging("oidc"), FakeCluster().api)
     assert wanted[AIRFLOW, "airflow-oidc"] == {"client-secret": "my-OIDC_CLIENT_SECRET"}
 
 
@@ -135,17 +137,17 @@ def test_what_nobody_gives_is_refused_by_name(
 
     monkeypatch.delenv(variable)
     monkeypatch.setattr(release, "refuse_foreign", lambda *_: None)  # tried on kind
-    monkeypatch.setattr(release, "render", lambda *_: "")
+    monkeypatch.setattr(release, "render_manifests", lambda *_: "")
     monkeypatch.setattr(prerequisites, "check", lambda *_: None)  # tried on kind, too
-    site: Any = SimpleNamespace(environment=with_options(*options))
-    for api in (None, Held().api):
+    site: Any = SimpleNamespace(environment=load_staging(*options))
+    for api in (None, FakeCluster().api):
         with pytest.raises(PromotionError) as refused:
             release.check(site, api)
         assert variable in refused.value.what
         assert "my-" not in refused.value.what
     one = next(one for one in release.GIVEN if one.variable == variable)
-    release.check(site, Held({(AIRFLOW, one.secret): {one.key: "kept"}}).api)
+    release.check(site, FakeCluster({(AIRFLOW, one.secret): {one.key: "kept"}}).api)
 
 
 def test_with_external_secrets_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert release.asked_for(with_options("external-secrets", "rds", "oidc")) == []
+    assert release.required_values(load_staging("external-secrets", "rds", "oidc")) == []

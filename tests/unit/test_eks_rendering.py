@@ -12,9 +12,9 @@ from lab.config import TREE
 from tests.support import promoted
 
 
-def noted(chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = "") -> str:
+def read_pod_annotation(chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = "") -> str:
     """What the pods of an environment are annotated with."""
-    file = rendering.values(chosen, tree, folder, secrets)[-1]
+    file = rendering.write_values_files(chosen, tree, folder, secrets)[-1]
     found = json.loads(file.read_text("utf-8"))
     assert found["airflowPodAnnotations"] == found["pgbouncer"]["podAnnotations"]
     (value,) = found["airflowPodAnnotations"].values()
@@ -26,37 +26,37 @@ def test_pods_restart_when_what_they_read_as_they_start_changes(tmp_path: Path) 
     settings = {"rds_host": "a", "rds_user": "b", "rds_database": "c", "vpc_cidr": "10.0.0.0/16"}
     with_rds = replace(staging, options=("rds",), settings=settings)
     elsewhere = replace(with_rds, settings={**settings, "rds_host": "other"})
-    seen = [noted(chosen, tmp_path) for chosen in (staging, with_rds, elsewhere)]
+    seen = [read_pod_annotation(chosen, tmp_path) for chosen in (staging, with_rds, elsewhere)]
     assert len(set(seen)) == len(seen)
-    assert noted(staging, tmp_path) == seen[0]
+    assert read_pod_annotation(staging, tmp_path) == seen[0]
 
 
 def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
-    tree = promoted.copied(tmp_path).tree
+    tree = promoted.copy_tree(tmp_path).tree
     chosen = replace(environment.load("staging"), options=("high-availability",))
-    before = noted(chosen, tmp_path, tree)
+    before = read_pod_annotation(chosen, tmp_path, tree)
     file = tree / "manifests/options/high-availability/pgbouncer.ini"
     file.write_text(file.read_text() + "; changed\n")
-    assert noted(chosen, tmp_path, tree) != before
+    assert read_pod_annotation(chosen, tmp_path, tree) != before
 
 
 def test_pods_restart_when_a_secret_is_another_one(tmp_path: Path) -> None:
     chosen = environment.load("staging")
-    assert noted(chosen, tmp_path, secrets="a 1") != noted(chosen, tmp_path, secrets="a 2")
+    assert read_pod_annotation(chosen, tmp_path, secrets="a 1") != read_pod_annotation(chosen, tmp_path, secrets="a 2")
 
 
 def test_pods_restart_when_the_steps_contract_changes(tmp_path: Path) -> None:
-    tree = promoted.copied(tmp_path).tree
+    tree = promoted.copy_tree(tmp_path).tree
     chosen = environment.load("staging")
-    before = noted(chosen, tmp_path, tree)
+    before = read_pod_annotation(chosen, tmp_path, tree)
     file = tree / rendering.CONTRACT
     file.write_text(file.read_text() + "# changed\n")
-    assert noted(chosen, tmp_path, tree) != before
+    assert read_pod_annotation(chosen, tmp_path, tree) != before
 
 
 def test_the_strongest_values_are_last_and_filled_in(tmp_path: Path) -> None:
     production = environment.load("production")
-    files = rendering.values(production, TREE, tmp_path)
+    files = rendering.write_values_files(production, TREE, tmp_path)
     assert files[0].name == "values.yaml"
     text = "".join(file.read_text("utf-8") for file in files)
     assert 'tracking_ref: "release"' in text

@@ -26,7 +26,7 @@ def test_without(broken):
 
 @pytest.fixture
 def lab_config():
-    return "a lab's"
+    return "choices"
 
 def test_with(lab_config):
     assert not lab_config
@@ -49,7 +49,7 @@ def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pyt
     assert [line for line in said[short + 1 : long] if line] == [
         "test_it.py::test_wrong (call): ValueError: one line of it … another line",
         "test_it.py::test_without (setup): KeyError: 'a fixture'",
-        'test_it.py::test_with (call): AssertionError: assert not "a lab\'s"',
+        "test_it.py::test_with (call): AssertionError: assert not 'choices'",
         "    the lab can't be asked: 'str' object has no attribute 'backend'",
     ]
 
@@ -61,8 +61,9 @@ def test_nothing_is_told_where_nothing_failed(pytester: pytest.Pytester) -> None
 
 def test_what_is_said_is_not_captured(pytester: pytest.Pytester) -> None:
     fixture = "@pytest.fixture(autouse=True)\ndef kept(request):\n    yield\n    {}"
-    saying = fixture.format("say(request.config, 'kept: the lab'); print('not this')")
-    tests = f"import pytest\nfrom tests.support.failures import say\n{saying}\ndef test_it(): pass"
+    saying = fixture.format("print_line(request.config, 'kept: the lab'); print('not this')")
+    tests = "import pytest\nfrom tests.support.failures import print_line\n"
+    tests += f"{saying}\ndef test_it(): pass"
     said = report(pytester, tests)
     assert "kept: the lab" in said
     assert "not this" not in said

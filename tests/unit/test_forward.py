@@ -23,7 +23,7 @@ from lab.backends.kind import doors, node
 from lab.cluster import forward, tools
 from lab.cluster.workloads import GITEA, POSTGRESQL
 from lab.config import TREE, Config
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 # Answers as the file `answer` says: with that code, or, when it is `silent`, not at all.
 KUBECTL = r"""
@@ -78,7 +78,7 @@ class Forward:
         return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
 
     def answers(self, url: str = "") -> None:
-        await_(lambda: forward.answers(url or self.url))
+        wait_for(lambda: forward.check_answer(url or self.url))
 
     def started(self, times: int) -> None:
         """kubectl has been started that often, or more."""
@@ -87,7 +87,7 @@ class Forward:
             if not (self.folder / "calls").exists() or len(self.calls()) < times:
                 raise NotYet("not often enough")
 
-        await_(look)
+        wait_for(look)
 
     def kubectl(self) -> psutil.Process:
         """The kubectl that was started last; on a slow machine the one before has just ended."""
@@ -98,14 +98,14 @@ class Forward:
             except psutil.NoSuchProcess as error:
                 raise NotYet(str(error)) from error
 
-        return until(look, what="kubectl", timeout=20, interval=0.01)
+        return wait_until(look, what="kubectl", timeout=20, interval=0.01)
 
 
-def await_(check: Callable[[], object]) -> None:
-    until(check, what="it", timeout=20, interval=0.01)
+def wait_for(check: Callable[[], object]) -> None:
+    wait_until(check, what="it", timeout=20, interval=0.01)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
@@ -124,7 +124,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         kubectl.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         kubectl.chmod(0o755)
         (tmp_path / "kubeconfig").touch()
-        port = free_port()
+        port = find_free_port()
         words_ = (kubectl, tmp_path / "kubeconfig", "stores", "gitea", port, 3000, "/health")
         process = subprocess.Popen(
             [sys.executable, *how, *map(str, words_)],
@@ -206,9 +206,9 @@ def test_one_look_without_an_answer_is_not_enough(monkeypatch: pytest.MonkeyPatc
     """A server that is busy for a moment keeps its forward."""
     served = iter([True, False, False, True, False, False, False])
     monkeypatch.setattr(forward, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(forward, "serves", lambda _: next(served))
+    monkeypatch.setattr(forward, "is_answering", lambda _: next(served))
     with subprocess.Popen([sys.executable, "-ISc", "import time; time.sleep(600)"]) as process:
-        forward.follow(process, "http://127.0.0.1:9/")
+        forward.supervise(process, "http://127.0.0.1:9/")
     assert process.returncode == -signal.SIGKILL
     assert list(served) == []
 
@@ -237,10 +237,10 @@ def test_it_ends_when_the_cluster_is_gone(hasty: Forward) -> None:
 def test_the_service_runs_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "find", lambda name: tmp_path / name)
     config = Config(home=tmp_path / "lab")
-    service = doors.service(config, GITEA, 11_234)
+    service = doors.forward_service(config, GITEA, 11_234)
     assert service.command == (
         *(sys.executable, "-m", "lab.cluster.forward", str(tmp_path / "kubectl")),
-        *(str(node.kubeconfig(config)), "stores", "gitea", "11234", "3000", "/api/healthz"),
+        *(str(node.kubeconfig_path(config)), "stores", "gitea", "11234", "3000", "/api/healthz"),
     )
     (port,) = service.ports
     assert (port.name, port.number) == ("gitea", 11_234)
@@ -248,16 +248,16 @@ def test_the_service_runs_the_supervisor(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_has_no_door_is_not_forwarded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="postgresql has no door"):
-        doors.service(Config(home=tmp_path), POSTGRESQL, 11_234)
+        doors.forward_service(Config(home=tmp_path), POSTGRESQL, 11_234)
 
 
 def test_ready_means_that_the_door_answers(start: Callable[..., Forward]) -> None:
     with pytest.raises(OSError, match="refused"):
-        forward.answers(f"http://127.0.0.1:{free_port()}/health")
+        forward.check_answer(f"http://127.0.0.1:{find_free_port()}/health")
     found = start("-c", HASTY)
     found.answers()
     with pytest.raises(OSError):  # noqa: PT011 - any: the connection is just closed
-        forward.answers(found.url.replace("health", "other"))
+        forward.check_answer(found.url.replace("health", "other"))
     found.answer("404")
     with pytest.raises(NotYet, match=f"{found.url} answers 404"):
-        forward.answers(found.url)
+        forward.check_answer(found.url)

@@ -185,7 +185,7 @@ class Engine:
         return [call for call in self.now["calls"] if call[:2] not in looks]
 
 
-def command(folder: Path, name: str, code: str, file: Path) -> None:
+def write_program(folder: Path, name: str, code: str, file: Path) -> None:
     """A program on PATH that runs `code` with `file` as its first argument."""
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.py").write_text(code)
@@ -201,8 +201,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     lists = ("calls", "unanswered", "seen", "environments", "loaded")
     empty: dict[str, object] = {"images": {}, "containers": {}, **{name: [] for name in lists}}
     found.file.write_text(json.dumps(empty))
-    command(tmp_path / "bin", "docker", DOCKER, found.file)
-    command(tmp_path / "bin", "kind", KIND, found.file)
+    write_program(tmp_path / "bin", "docker", DOCKER, found.file)
+    write_program(tmp_path / "bin", "kind", KIND, found.file)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(tools, "find", lambda name: tmp_path / "bin" / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
@@ -233,7 +233,7 @@ def config(tmp_path: Path, engine: Engine) -> Config:
 
 
 def test_this_checkouts_lock() -> None:
-    known = images.locked()
+    known = images.read_lock()
     assert set(known) == {"node", *images.STORES, *images.AIRFLOW, "go", "python"}
     for image in known.values():
         assert re.fullmatch(r"[a-z0-9./-]+:[\w.-]+", image.name), image.name
@@ -248,7 +248,7 @@ def test_this_checkouts_lock() -> None:
 
 
 def test_a_locks_images(tree: Path) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     assert known["postgresql"] == Image("postgresql", "postgres:17", PINNED, None, {})
     assert known["gitea"].digest is None
     assert (known["gitea"].repository, known["gitea"].tag) == ("docker.gitea.com/gitea", "1.26")
@@ -258,7 +258,7 @@ def test_a_locks_images(tree: Path) -> None:
 
 
 def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     assert known["minio"].arguments == {"GO_IMAGE": "golang:1", "VERSION": "v0"}
     assert known["worker"].arguments == {"PYTHON_IMAGE": "python:3"}
     assert known["trainer"].arguments == {"WORKER_IMAGE": known["worker"].name}
@@ -282,12 +282,12 @@ def test_a_registrys_port_is_not_taken_for_a_tag() -> None:
 # --- The tag of a built image -------------------------------------------------------------------
 
 
-def worker(tree: Path) -> str:
-    return images.locked(tree)["worker"].tag
+def worker_tag(tree: Path) -> str:
+    return images.read_lock(tree)["worker"].tag
 
 
-def trainer(tree: Path) -> str:
-    return images.locked(tree)["trainer"].tag
+def trainer_tag(tree: Path) -> str:
+    return images.read_lock(tree)["trainer"].tag
 
 
 CHANGES: list[Callable[[Path], object]] = [
@@ -307,31 +307,31 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("number", range(len(CHANGES)))
 def test_a_tag_changes_with_what_is_built(tree: Path, number: int) -> None:
-    before = worker(tree), trainer(tree)
+    before = worker_tag(tree), trainer_tag(tree)
     CHANGES[number](tree / "images" / "worker")
-    assert worker(tree) != before[0]
-    assert trainer(tree) != before[1], "it is built from the worker's image"
+    assert worker_tag(tree) != before[0]
+    assert trainer_tag(tree) != before[1], "it is built from the worker's image"
 
 
 def test_a_base_s_tag_stays_when_what_is_built_from_it_changes(tree: Path) -> None:
-    before = worker(tree), trainer(tree)
+    before = worker_tag(tree), trainer_tag(tree)
     (tree / "images" / "trainer" / "package" / "code.py").write_text("x = 2\n")
-    assert worker(tree) == before[0]
-    assert trainer(tree) != before[1]
+    assert worker_tag(tree) == before[0]
+    assert trainer_tag(tree) != before[1]
 
 
 def test_bytes_do_not_go_from_one_file_to_the_next_unnoticed(tree: Path) -> None:
     folder = tree / "images" / "worker"
     (folder / "a").write_text("12")
     (folder / "b").write_text("3")
-    before = worker(tree)
+    before = worker_tag(tree)
     (folder / "a").write_text("1")
     (folder / "b").write_text("23")
-    assert worker(tree) != before
+    assert worker_tag(tree) != before
 
 
 def test_a_tag_stays_with_what_is_built(tree: Path) -> None:
-    before = worker(tree)
+    before = worker_tag(tree)
     folder = tree / "images" / "worker"
     compiled = folder / "package" / "__pycache__"
     compiled.mkdir()
@@ -340,22 +340,22 @@ def test_a_tag_stays_with_what_is_built(tree: Path) -> None:
         os.utime(path, (1, 1))
     (tree / "images" / "minio" / "Dockerfile").write_text("FROM another\n")
     (tree / images.LOCK).write_text(LOCK.replace("kindest/node:v1", "kindest/node:v2"))
-    assert worker(tree) == before
+    assert worker_tag(tree) == before
     moved = tree.with_name("another tree")
     tree.rename(moved)
-    assert worker(moved) == before
+    assert worker_tag(moved) == before
 
 
 # --- Having them --------------------------------------------------------------------------------
 
 
-def names_of(known: list[Image]) -> list[str]:
+def sorted_names(known: list[Image]) -> list[str]:
     return sorted(image.name for image in known)
 
 
 def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> None:
     """Images to be built are not, but what they are built from is."""
-    assert names_of(images.missing(tree)) == [
+    assert sorted_names(images.list_unpulled(tree)) == [
         "apache/airflow:3",
         "docker.gitea.com/gitea:1.26",
         "golang:1",
@@ -367,21 +367,21 @@ def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> N
 
 
 def test_what_a_built_image_was_built_from_is_not_missing(engine: Engine, tree: Path) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     engine.hold(*(image.name for key, image in known.items() if key not in ("go", "python")))
-    assert images.missing(tree) == []
+    assert images.list_unpulled(tree) == []
     (known["trainer"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert images.missing(tree) == [], "what it is built from is there"
+    assert images.list_unpulled(tree) == [], "what it is built from is there"
     (known["worker"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert names_of(images.missing(tree)) == ["python:3"]
+    assert sorted_names(images.list_unpulled(tree)) == ["python:3"]
     engine.hold("python:3")
-    assert images.missing(tree) == []
+    assert images.list_unpulled(tree) == []
 
 
 def test_everything_is_brought_in_order(
     engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = images.collect(tree)
+    known = images.ensure_images(tree)
     folders = tree / "images"
     assert engine.made == [
         ["pull", "--quiet", f"kindest/node@{PINNED}"],
@@ -420,25 +420,25 @@ def test_everything_is_brought_in_order(
 def test_what_is_there_is_neither_pulled_nor_built(
     engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     pinned = [image.name for image in known.values() if image.digest]
     engine.hold(*(known[key].name for key in ("node", *images.STORES, *images.AIRFLOW)))
     engine.hold(*pinned, digests=(OTHER, PINNED))
-    assert images.collect(tree) == known
+    assert images.ensure_images(tree) == known
     assert not engine.made
     assert capsys.readouterr().out == ""
 
 
 def test_a_base_that_is_there_is_built_upon(engine: Engine, tree: Path) -> None:
     engine.hold("python:3")
-    known = images.locked(tree)
-    images.provide(known, known["worker"])
+    known = images.read_lock(tree)
+    images.ensure_image(known, known["worker"])
     assert [call[0] for call in engine.made] == ["build"]
 
 
 def test_a_base_that_is_built_here_is_built_first(engine: Engine, tree: Path) -> None:
-    known = images.locked(tree)
-    images.provide(known, known["trainer"])
+    known = images.read_lock(tree)
+    images.ensure_image(known, known["trainer"])
     made = [call[2] for call in engine.made]
     assert made == ["python:3", known["worker"].name, known["trainer"].name]
 
@@ -452,8 +452,8 @@ def test_an_image_of_this_machine_is_used_and_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     engine.hold("postgres:17", digests=(digest,) if digest else ())
-    known = images.locked(tree)
-    images.provide(known, known["postgresql"])
+    known = images.read_lock(tree)
+    images.ensure_image(known, known["postgresql"])
     assert not engine.made
     line = "  postgres:17 is this machine's own image, not the lock's sha256:aaaaaaaaaaaa…\n"
     assert capsys.readouterr().out == (line if said else "")
@@ -461,18 +461,18 @@ def test_an_image_of_this_machine_is_used_and_said(
 
 def test_an_image_that_can_not_be_pulled(engine: Engine, tree: Path) -> None:
     engine.change(unanswered=["pull"])
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     with pytest.raises(LabError, match="it is tired") as caught:
-        images.provide(known, known["postgresql"])
+        images.ensure_image(known, known["postgresql"])
     assert caught.value.fix == "bring it to this machine: docker pull postgres:17"
     assert not engine.names
 
 
 def test_an_image_that_can_not_be_built(engine: Engine, tree: Path) -> None:
     engine.change(unanswered=["build"])
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     with pytest.raises(LabError, match="it is tired") as caught:
-        images.provide(known, known["worker"])
+        images.ensure_image(known, known["worker"])
     assert f"docker build {known['worker'].folder}" in caught.value.fix
 
 
@@ -481,68 +481,68 @@ def test_an_engine_that_fails_does_not_mean_that_an_image_is_missing(
 ) -> None:
     engine.change(unanswered=["image inspect"])
     with pytest.raises(LabError, match="it is tired"):
-        images.missing(tree)
+        images.list_unpulled(tree)
 
 
 # --- Archives -----------------------------------------------------------------------------------
 
 
-def archives() -> list[str]:
-    return sorted(path.name for path in images.folder().iterdir())
+def list_archives() -> list[str]:
+    return sorted(path.name for path in images.ensure_archive_folder().iterdir())
 
 
 def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
-    gitea = images.locked(tree)["gitea"]
+    gitea = images.read_lock(tree)["gitea"]
     engine.hold(gitea.name)
-    path = images.archive(gitea)
-    assert path.parent == images.folder()
+    path = images.ensure_archive(gitea)
+    assert path.parent == images.ensure_archive_folder()
     assert re.fullmatch("gitea-[0-9a-f]{16}.tar", path.name)
     assert path.read_text() == "sha256:" + "1" * 64
-    assert images.archive(gitea) == path
+    assert images.ensure_archive(gitea) == path
     assert [call[0] for call in engine.made] == ["save"]
-    assert images.folder().stat().st_mode & 0o777 == 0o700
+    assert images.ensure_archive_folder().stat().st_mode & 0o777 == 0o700
 
 
 def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Path) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     engine.hold(known["gitea"].name, known["airflow"].name)
-    older = images.archive(known["gitea"])
-    other = images.archive(known["airflow"])
+    older = images.ensure_archive(known["gitea"])
+    other = images.ensure_archive(known["airflow"])
     engine.hold(known["gitea"].name, id_="2" * 64)
-    newer = images.archive(known["gitea"])
+    newer = images.ensure_archive(known["gitea"])
     assert newer.read_text() == "sha256:" + "2" * 64
     assert newer != older
-    assert archives() == sorted([other.name, newer.name])
+    assert list_archives() == sorted([other.name, newer.name])
 
 
 def test_the_same_content_under_another_name_is_another_archive(engine: Engine, tree: Path) -> None:
     """The archive holds the name: loaded, it must give the image that the manifests ask for."""
-    worker = images.locked(tree)["worker"]
+    worker = images.read_lock(tree)["worker"]
     renamed = replace(worker, name=f"{worker.repository}:another")
     engine.hold(worker.name, renamed.name)
-    assert images.archive(worker) != images.archive(renamed)
+    assert images.ensure_archive(worker) != images.ensure_archive(renamed)
 
 
 def test_half_an_archive_is_never_seen(engine: Engine, tree: Path) -> None:
-    gitea = images.locked(tree)["gitea"]
+    gitea = images.read_lock(tree)["gitea"]
     engine.hold(gitea.name)
     engine.change(unanswered=["save"])
     with pytest.raises(LabError, match="it is tired"):
-        images.archive(gitea)
-    assert archives() == []
+        images.ensure_archive(gitea)
+    assert list_archives() == []
     engine.change(unanswered=[])
-    images.archive(gitea)
+    images.ensure_archive(gitea)
     assert engine.now["seen"] == [[]]
 
 
 def test_what_a_killed_save_left_goes_with_the_next_one(engine: Engine, tree: Path) -> None:
-    gitea = images.locked(tree)["gitea"]
+    gitea = images.read_lock(tree)["gitea"]
     engine.hold(gitea.name)
-    left = images.folder() / f"gitea-{'0' * 16}.tar.part-0123456789abcdef"
+    left = images.ensure_archive_folder() / f"gitea-{'0' * 16}.tar.part-0123456789abcdef"
     left.write_text("half")
     os.utime(left, (1, 1))
-    assert archives() == [left.name]
-    assert [images.archive(gitea).name] == archives()
+    assert list_archives() == [left.name]
+    assert [images.ensure_archive(gitea).name] == list_archives()
 
 
 # --- The node -----------------------------------------------------------------------------------
@@ -560,12 +560,12 @@ def test_what_a_killed_save_left_goes_with_the_next_one(engine: Engine, tree: Pa
     ],
 )
 def test_a_name_as_containerd_writes_it(name: str, reference: str) -> None:
-    assert node.reference(Image("x", name, None, None, {})) == reference
+    assert node.containerd_name(Image("x", name, None, None, {})) == reference
 
 
 def test_the_node_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
     barrier = tmp_path / "barrier.conf"
-    described: Any = yaml.safe_load(yaml.safe_dump(node.description(barrier)))
+    described: Any = yaml.safe_load(yaml.safe_dump(node.cluster_config(barrier)))
     assert described["networking"] == {
         "apiServerAddress": "127.0.0.1",
         "serviceSubnet": node.SERVICES,
@@ -573,7 +573,11 @@ def test_the_node_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
     (only,) = described["nodes"]
     assert only["role"] == "control-plane"
     assert only["extraMounts"] == [
-        {"hostPath": str(images.folder()), "containerPath": node.ARCHIVES, "readOnly": True},
+        {
+            "hostPath": str(images.ensure_archive_folder()),
+            "containerPath": node.ARCHIVES,
+            "readOnly": True,
+        },
         {"hostPath": str(barrier), "containerPath": node.BARRIER_PLACE, "readOnly": True},
     ]
     (patch,) = only["kubeadmConfigPatches"]
@@ -583,15 +587,15 @@ def test_the_node_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_each_home_has_a_cluster_of_its_own(tmp_path: Path) -> None:
-    one, two = (node.name(Config(home=tmp_path / name)) for name in ("one", "two"))
+    one, two = (node.cluster_name(Config(home=tmp_path / name)) for name in ("one", "two"))
     assert one != two
-    assert one == node.name(Config(home=tmp_path / "one"))
+    assert one == node.cluster_name(Config(home=tmp_path / "one"))
     assert re.fullmatch(r"mlops-lab-[0-9a-f]{8}", one)
 
 
 @pytest.fixture
 def image(tree: Path) -> Image:
-    return images.locked(tree)["node"]
+    return images.read_lock(tree)["node"]
 
 
 @pytest.fixture
@@ -602,14 +606,14 @@ def strange(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_is_made(engine: Engine, config: Config, image: Image, strange: None) -> None:
-    assert node.state(config) is None
-    node.ensure(config, image)
-    assert node.state(config) == "running"
+    assert node.read_state(config) is None
+    node.ensure_running(config, image)
+    assert node.read_state(config) == "running"
     (call,) = engine.made
     assert call[:3] == ["kind", "create", "cluster"]
     assert call[call.index("--image") + 1] == image.name
-    key = node.kubeconfig(config)
-    assert (key.read_text(), key.stat().st_mode & 0o777) == (node.name(config), 0o600)
+    key = node.kubeconfig_path(config)
+    assert (key.read_text(), key.stat().st_mode & 0o777) == (node.cluster_name(config), 0o600)
     assert [path.name for path in config.secrets.iterdir()] == ["kubeconfig"]
     (env,) = engine.now["environments"]
     assert "PATH" in env
@@ -617,61 +621,66 @@ def test_a_node_is_made(engine: Engine, config: Config, image: Image, strange: N
 
 
 def test_a_node_that_runs_is_left_alone(engine: Engine, config: Config, image: Image) -> None:
-    node.ensure(config, image)
+    node.ensure_running(config, image)
     before = engine.made
-    node.clear(config)
-    node.ensure(config, image)
+    node.delete_incomplete(config)
+    node.ensure_running(config, image)
     assert engine.made == before
 
 
 def test_a_node_that_was_stopped_is_started(engine: Engine, config: Config, image: Image) -> None:
     assert not node.stop(config)
-    node.ensure(config, image)
+    node.ensure_running(config, image)
     assert node.stop(config)
     assert not node.stop(config)
-    node.clear(config)
-    node.ensure(config, image)
-    assert engine.made[-1] == ["start", node.container(config)]
-    assert node.state(config) == "running"
+    node.delete_incomplete(config)
+    node.ensure_running(config, image)
+    assert engine.made[-1] == ["start", node.container_name(config)]
+    assert node.read_state(config) == "running"
 
 
 def test_half_a_cluster_is_made_anew(engine: Engine, config: Config, image: Image) -> None:
     engine.change(unanswered=["kind create"])
     with pytest.raises(LabError, match="failed to create cluster"):
-        node.ensure(config, image)
-    assert node.state(config) == "running"
-    assert not node.kubeconfig(config).exists()
+        node.ensure_running(config, image)
+    assert node.read_state(config) == "running"
+    assert not node.kubeconfig_path(config).exists()
     engine.change(unanswered=[])
-    node.clear(config)
-    assert node.state(config) is None
-    node.ensure(config, image)
+    node.delete_incomplete(config)
+    assert node.read_state(config) is None
+    node.ensure_running(config, image)
     assert [call[1] for call in engine.made] == ["create", "delete", "create"]
-    assert node.kubeconfig(config).exists()
+    assert node.kubeconfig_path(config).exists()
 
 
 def test_a_cluster_is_deleted_with_its_key(engine: Engine, config: Config, image: Image) -> None:
-    node.ensure(config, image)
+    node.ensure_running(config, image)
     node.delete(config)
-    assert node.state(config) is None
-    assert not node.kubeconfig(config).exists()
+    assert node.read_state(config) is None
+    assert not node.kubeconfig_path(config).exists()
 
 
 def test_an_engine_that_fails_does_not_mean_that_there_is_no_node(
     engine: Engine, config: Config, image: Image
 ) -> None:
     engine.change(unanswered=["container inspect"])
-    for look in (node.state, node.clear, lambda config: node.ensure(config, image), node.stop):
+    for look in (
+        node.read_state,
+        node.delete_incomplete,
+        lambda config: node.ensure_running(config, image),
+        node.stop,
+    ):
         with pytest.raises(LabError, match="it is tired"):
             look(config)
     assert not engine.made
 
 
 def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, tree: Path) -> None:
-    known = images.locked(tree)
+    known = images.read_lock(tree)
     wanted = [known[key] for key in ("postgresql", "gitea", "airflow")]
     engine.hold(*(image.name for image in wanted))
     engine.change(loaded=["docker.io/library/postgres:17", "docker.io/library/postgres@sha256:1"])
-    node.load(config, wanted)
+    node.load_images(config, wanted)
     imports = [call[-1] for call in engine.made if "import" in call]
-    kept = [images.archive(known[key]).name for key in ("gitea", "airflow")]
+    kept = [images.ensure_archive(known[key]).name for key in ("gitea", "airflow")]
     assert imports == [f"{node.ARCHIVES}/{name}" for name in kept]

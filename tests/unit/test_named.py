@@ -61,7 +61,7 @@ def parsed(
     return dict(zip(LAYOUTS, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def files() -> list[str]:
+def list_dag_files() -> list[str]:
     """The checkout's DAG files: all but what they import."""
     ignored = (TREE / "dags" / ".airflowignore").read_text("utf-8").splitlines()
     return sorted(p.name for p in (TREE / "dags").glob("*.py") if p.name not in ignored)
@@ -73,7 +73,7 @@ def test_each_file_has_one_dag_that_is_called_after_it(
 ) -> None:
     found = parsed[layout]
     assert not found["errors"]
-    assert found["ids"] == {f"{prefix}{name.removesuffix('.py')}": name for name in files()}
+    assert found["ids"] == {f"{prefix}{name.removesuffix('.py')}": name for name in list_dag_files()}
 
 
 def test_what_staging_makes_starts_nothing_in_production(

@@ -30,7 +30,7 @@ from kubernetes.client import (
 from urllib3.exceptions import HTTPError
 
 TREE = Path(__file__).resolve().parents[2]
-TEMPLATE = Path("manifests", "base", "step-template.yaml")
+TEMPLATE = Path("manifests", "base", "templates", "step", "template.yaml")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of RFC 1123
 STEPS = {"pull_data": "pull", "modify_data": "modify", "push_data": "push"}
 RUN = {
@@ -50,7 +50,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def made(pod: ModuleType, task_id: str = "pull_data", **named: Any) -> Any:
+def create_step(pod: ModuleType, task_id: str = "pull_data", **named: Any) -> Any:
     """A step of a DAG, as `steps.step` makes it."""
     how = {"template": "step", "memory": None, "keep": False, **named}
     return pod.task(task_id, ("dataset-steps", "pull"), RUN, **how)
@@ -63,31 +63,31 @@ def pod(dags: None) -> ModuleType:
 
 @pytest.fixture
 def step(pod: ModuleType) -> Any:
-    return made(pod)
+    return create_step(pod)
 
 
-def template() -> V1Pod:
-    """The pod of manifests/base/step-template.yaml, as the API would send it."""
+def read_template() -> V1Pod:
+    """The pod of manifests/base/templates/step/template.yaml, as the API would send it."""
     document = yaml.safe_load((TREE / TEMPLATE).read_text("utf-8"))
     answer = SimpleNamespace(data=json.dumps(document["template"]))
     with ApiClient() as client:
         return client.deserialize(answer, "V1Pod")
 
 
-def ended(code: int, reason: str = "Error", name: str = "base") -> V1ContainerStatus:
+def terminated_status(code: int, reason: str = "Error", name: str = "base") -> V1ContainerStatus:
     state = V1ContainerState(terminated=V1ContainerStateTerminated(exit_code=code, reason=reason))
-    return status(name, state)
+    return container_status(name, state)
 
 
-def status(name: str, state: V1ContainerState | None) -> V1ContainerStatus:
+def container_status(name: str, state: V1ContainerState | None) -> V1ContainerStatus:
     return V1ContainerStatus(
         name=name, state=state, image="x", image_id="x", ready=False, restart_count=0
     )
 
 
-def found(*statuses: V1ContainerStatus, phase: str = "Failed") -> V1Pod:
+def build_pod(*statuses: V1ContainerStatus, phase: str = "Failed") -> V1Pod:
     """A pod of the template whose containers are so."""
-    pod = template()
+    pod = read_template()
     pod.status = V1PodStatus(phase=phase, container_statuses=list(statuses) or None)
     return pod
 
@@ -153,42 +153,42 @@ UNKNOWN = [
     V1Pod(),
     V1Pod(status=V1PodStatus()),
     V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[])),
-    V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[status("base", None)])),
-    V1Pod(status=V1PodStatus(container_statuses=[status("base", V1ContainerState())])),
-    V1Pod(status=V1PodStatus(container_statuses=[ended(0, "Completed", name="sidecar")])),
+    V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[container_status("base", None)])),
+    V1Pod(status=V1PodStatus(container_statuses=[container_status("base", V1ContainerState())])),
+    V1Pod(status=V1PodStatus(container_statuses=[terminated_status(0, "Completed", name="sidecar")])),
 ]
 
 
 @pytest.mark.parametrize("number", range(len(UNKNOWN)))
 def test_without_a_report_of_the_node_nothing_is_proved(pod: ModuleType, number: int) -> None:
-    assert pod.terminated(UNKNOWN[number]) is None
+    assert pod.terminated_state(UNKNOWN[number]) is None
     with pytest.raises(pod.AirflowException, match="nobody saw the step end with code 0"):
         pod.refuse_unproven(UNKNOWN[number])
 
 
 @pytest.mark.parametrize("code", [1, 65, 75, 137, 143])
 def test_another_code_than_0_is_no_success(pod: ModuleType, code: int) -> None:
-    one = found(ended(0, name="sidecar"), ended(code), phase="Succeeded")
-    assert pod.terminated(one).exit_code == code
+    one = build_pod(terminated_status(0, name="sidecar"), terminated_status(code), phase="Succeeded")
+    assert pod.terminated_state(one).exit_code == code
     with pytest.raises(pod.AirflowException) as caught:
         pod.refuse_unproven(one)
     assert not isinstance(caught.value, pod.AirflowFailException)  # it is tried again
 
 
 def test_code_0_is_success(pod: ModuleType) -> None:
-    pod.refuse_unproven(found(ended(0, "Completed"), phase="Succeeded"))
-    pod.refuse_unproven(found(ended(1, name="sidecar"), ended(0, "Completed")))
+    pod.refuse_unproven(build_pod(terminated_status(0, "Completed"), phase="Succeeded"))
+    pod.refuse_unproven(build_pod(terminated_status(1, name="sidecar"), terminated_status(0, "Completed")))
 
 
 # --- The reason ---------------------------------------------------------------------------------
 
 
-def explained(step: Any, left: V1Pod | None) -> BaseException:
+def explain_error(step: Any, left: V1Pod | None) -> BaseException:
     """What is raised in the place of the provider's error, or that error."""
     error: BaseException = AirflowException("the provider's words")
     step.remote_pod = left
     try:
-        step.explain({"dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py")}, error)
+        step.explain_failure({"dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py")}, error)
     except AirflowException as better:
         error = better
     return error
@@ -196,23 +196,23 @@ def explained(step: Any, left: V1Pod | None) -> BaseException:
 
 def test_too_little_memory_of_the_template_is_explained(pod: ModuleType) -> None:
     """With the limit, and where it is written; with the same limit no retry can help."""
-    step = made(pod, template="big")
-    limit = template().spec.containers[0].resources.limits["memory"]
-    error = explained(step, found(ended(137, "OOMKilled")))
+    step = create_step(pod, template="big")
+    limit = read_template().spec.containers[0].resources.limits["memory"]
+    error = explain_error(step, build_pod(terminated_status(137, "OOMKilled")))
     assert type(error) is pod.AirflowFailException
     assert str(error.__cause__) == "the provider's words"
     assert str(error) == (
         f"OOMKilled: pull_data needed more than its limit of {limit}; raise "
-        "resources.limits.memory in manifests/base/big-template.yaml, then lab up"
+        "resources.limits.memory in manifests/base/templates/big, then lab up"
     )
-    assert (TREE / pod.StepPodOperator.memory_of_template(made(pod)).split()[2][:-1]).is_file()
+    assert (TREE / pod.StepPodOperator.template_memory_setting(create_step(pod)).split()[2][:-1]).is_dir()
 
 
 def test_too_little_memory_of_the_step_s_own_is_explained(pod: ModuleType) -> None:
-    step = made(pod, memory="256Mi")
-    left = found(ended(137, "OOMKilled"))
+    step = create_step(pod, memory="256Mi")
+    left = build_pod(terminated_status(137, "OOMKilled"))
     left.spec.containers[0].resources.limits["memory"] = "256Mi"
-    error = explained(step, left)
+    error = explain_error(step, left)
     assert type(error) is pod.AirflowFailException
     assert str(error) == (
         "OOMKilled: pull_data needed more than its limit of 256Mi; "
@@ -221,15 +221,15 @@ def test_too_little_memory_of_the_step_s_own_is_explained(pod: ModuleType) -> No
 
 
 def test_what_no_retry_can_help_fails_for_good(pod: ModuleType, step: Any) -> None:
-    error = explained(step, found(ended(65)))
+    error = explain_error(step, build_pod(terminated_status(65)))
     assert type(error) is pod.AirflowFailException
     assert "no retry can help" in str(error)
 
 
 @pytest.mark.parametrize("code", [0, 1, 75, 137, 143])
 def test_any_other_error_is_left_as_it_is(pod: ModuleType, step: Any, code: int) -> None:
-    for one in (found(ended(code)), None, found()):
-        assert str(explained(step, one)) == "the provider's words"
+    for one in (build_pod(terminated_status(code)), None, build_pod()):
+        assert str(explain_error(step, one)) == "the provider's words"
 
 
 def test_the_step_s_codes_are_those_of_the_steps(pod: ModuleType) -> None:
@@ -254,10 +254,10 @@ class Api:
 
     def read_namespaced_pod_template(self, name: str, namespace: str) -> Any:
         assert (name, namespace) == ("step", "airflow")
-        return SimpleNamespace(template=template())
+        return SimpleNamespace(template=read_template())
 
 
-def executed(
+def execute_step(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch, raised: str, *left: V1Pod
 ) -> None:
     """Executes the step: the provider's part raises or returns, and leaves this pod behind."""
@@ -275,7 +275,7 @@ def executed(
 def test_a_step_is_green_when_its_end_was_seen(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executed(pod, step, monkeypatch, "", found(ended(0)))
+    execute_step(pod, step, monkeypatch, "", build_pod(terminated_status(0)))
     assert re.fullmatch("dataset-pipeline-pull-data-[0-9a-f]{16}", step.name)
 
 
@@ -283,27 +283,27 @@ def test_a_step_is_not_green_when_its_pod_vanished(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(pod.AirflowException, match="nobody saw"):
-        executed(pod, step, monkeypatch, "")
+        execute_step(pod, step, monkeypatch, "")
     with pytest.raises(pod.AirflowException, match="nobody saw"):
-        executed(pod, step, monkeypatch, "", found(ended(143), phase="Succeeded"))
+        execute_step(pod, step, monkeypatch, "", build_pod(terminated_status(143), phase="Succeeded"))
 
 
 def test_a_failure_is_explained_or_raised_as_it_is(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(pod.AirflowFailException):
-        executed(pod, step, monkeypatch, "a failure", found(ended(65)))
+        execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(65)))
     with pytest.raises(pod.AirflowException, match="OOMKilled"):
-        executed(pod, step, monkeypatch, "a failure", found(ended(137, "OOMKilled")))
+        execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(137, "OOMKilled")))
     with pytest.raises(pod.AirflowException, match=r"^a failure$"):
-        executed(pod, step, monkeypatch, "a failure", found(ended(75)))
+        execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(75)))
     with pytest.raises(pod.AirflowException, match=r"^a failure$"):
-        executed(pod, step, monkeypatch, "a failure")
+        execute_step(pod, step, monkeypatch, "a failure")
 
 
-def built_by(pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch) -> V1Pod:
+def build_pod_request(pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch) -> V1Pod:
     """The pod that the provider would ask for."""
-    executed(pod, step, monkeypatch, "", found(ended(0)))
+    execute_step(pod, step, monkeypatch, "", build_pod(terminated_status(0)))
     monkeypatch.setattr(type(step), "_get_ti_pod_labels", lambda *_: {"dag_id": "d"})
     return step.build_pod_request_obj({}, dry_run=True)
 
@@ -312,8 +312,8 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of the template is lost when the provider builds its request."""
-    built = built_by(pod, step, monkeypatch)
-    plain = template()
+    built = build_pod_request(pod, step, monkeypatch)
+    plain = read_template()
     (container,) = built.spec.containers
     assert (container.command, container.args) == (["dataset-steps"], ["pull"])
     own = {variable.name: variable.value for variable in container.env if variable.value}
@@ -335,8 +335,8 @@ def test_a_step_s_own_memory_takes_the_place_of_the_template_s(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it asks for, too, or the limit could lie below that; its CPU stays as it is."""
-    built = built_by(pod, made(pod, memory="100Mi"), monkeypatch)
-    plain = template().spec.containers[0].resources
+    built = build_pod_request(pod, create_step(pod, memory="100Mi"), monkeypatch)
+    plain = read_template().spec.containers[0].resources
     given = built.spec.containers[0].resources
     assert given.limits == {**plain.limits, "memory": "100Mi"}
     assert given.requests == {**plain.requests, "memory": "100Mi"}
@@ -346,10 +346,10 @@ def test_a_pod_says_whose_it_is_and_whether_it_is_kept(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its annotations, which hold any name as it is; in a label, by which it is chosen."""
-    step = made(pod, keep=True)
+    step = create_step(pod, keep=True)
     monkeypatch.setattr(type(step), "sweep", lambda *_: None)
     step.keep_hours = "24"  # as Airflow renders it
-    built = built_by(pod, step, monkeypatch)
+    built = build_pod_request(pod, step, monkeypatch)
     assert built.metadata.annotations == {"dag_id": "{{ dag.dag_id }}", "run_id": "{{ run_id }}"}
     assert {"annotations", "keep_hours"} <= set(pod.StepPodOperator.template_fields)
     assert built.metadata.labels["kept"] == "True"
@@ -357,13 +357,13 @@ def test_a_pod_says_whose_it_is_and_whether_it_is_kept(
 
 def test_memory_that_is_none_is_no_dag(pod: ModuleType) -> None:
     with pytest.raises(ValueError, match="'256MB' is no amount of memory"):
-        made(pod, memory="256MB")
+        create_step(pod, memory="256MB")
 
 
 # --- A name that is taken -----------------------------------------------------------------------
 
 
-def creating(
+def fake_creation(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch, *answers: object
 ) -> Callable[[], int]:
     """The provider's creation raises or returns these, one after another; how often it did."""
@@ -386,7 +386,7 @@ def test_the_pod_of_an_attempt_that_is_ending_is_waited_for(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = ApiException(status=409)
-    calls = creating(pod, monkeypatch, taken, taken, taken, "a pod")
+    calls = fake_creation(pod, monkeypatch, taken, taken, taken, "a pod")
     assert step.get_or_create_pod(V1Pod(), {}) == "a pod"
     assert calls() == 4
 
@@ -397,7 +397,7 @@ def test_the_pod_of_an_attempt_that_is_ending_is_waited_for(
 def test_another_failure_is_not_waited_for(
     error: Exception, pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = creating(pod, monkeypatch, error)
+    calls = fake_creation(pod, monkeypatch, error)
     with pytest.raises(type(error)):
         step.get_or_create_pod(V1Pod(), {})
     assert calls() == 1
@@ -408,7 +408,7 @@ def test_a_pod_that_stays_is_given_up_on(
 ) -> None:
     monkeypatch.setattr(pod, "GONE_SECONDS", 0.05)
     monkeypatch.setattr(pod, "PAUSE", 0.01)
-    calls = creating(pod, monkeypatch, ApiException(status=409))
+    calls = fake_creation(pod, monkeypatch, ApiException(status=409))
     with pytest.raises(ApiException) as caught:
         step.get_or_create_pod(V1Pod(), {})
     assert caught.value.status == 409
@@ -451,7 +451,7 @@ class Namespace:
 
     def list_namespaced_pod(self, *_: str, label_selector: str, **__: str) -> Any:
         self.lists.append(label_selector)
-        wanted = [p for p in self.pods if chosen(p.metadata.labels, label_selector)]
+        wanted = [p for p in self.pods if is_selected(p.metadata.labels, label_selector)]
         return SimpleNamespace(items=wanted)
 
     def delete_namespaced_pod(self, name: str, _: str, body: Any) -> None:
@@ -473,7 +473,7 @@ class Namespace:
         return pod
 
 
-def chosen(labels: dict[str, str], selector: str) -> bool:
+def is_selected(labels: dict[str, str], selector: str) -> bool:
     """Whether the labels are such; a label that is not there differs from any value."""
     for term in selector.split(","):
         name, differs, value = term.partition("!=") if "!=" in term else term.partition("=")
@@ -485,7 +485,7 @@ def chosen(labels: dict[str, str], selector: str) -> bool:
     return True
 
 
-def left(
+def build_kept_pod(
     name: str,
     phase: str = "Failed",
     ago: timedelta = timedelta(0),
@@ -494,7 +494,7 @@ def left(
     **labels: str,
 ) -> V1Pod:
     """A kept pod of task t in run r of DAG d, as a step left it so long ago."""
-    pod = found(ended(1), phase=phase)
+    pod = build_pod(terminated_status(1), phase=phase)
     own = {"dag_id": "d", "run_id": "r", "task_id": "t", "try_number": "1", "kept": "True"}
     pod.metadata.name, pod.metadata.uid = name, str(uuid.uuid4())
     pod.metadata.labels = {**own, "kubernetes_pod_operator": "True", **labels}
@@ -507,7 +507,7 @@ def left(
     return pod
 
 
-def whole(**values: object) -> dict[str, Any]:
+def run_context(**values: object) -> dict[str, Any]:
     """What an attempt knows of its run."""
     ti = context(**values)["ti"]
     return {"ti": ti, "run_id": ti.run_id, "dag": SimpleNamespace()}
@@ -519,20 +519,20 @@ def kept(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     monkeypatch.setattr(pod, "PAUSE", 0.001)
 
     def step(*pods: V1Pod, keep_hours: str = "24") -> tuple[Any, Namespace]:
-        made_, namespace = made(pod, "t", keep=True), Namespace(*pods)
+        made_, namespace = create_step(pod, "t", keep=True), Namespace(*pods)
         made_.keep_hours = keep_hours
         made_.__dict__["client"] = namespace
-        made_.name = pod.pod_name(whole())
+        made_.name = pod.pod_name(run_context())
         return made_, namespace
 
     return step
 
 
-def request_of(step: Any) -> V1Pod:
+def build_request(step: Any) -> V1Pod:
     """What a second attempt asks for."""
-    request = template()
+    request = read_template()
     request.metadata.name, request.metadata.namespace = step.name, "airflow"
-    request.metadata.labels = {**step._get_ti_pod_labels(whole(try_number=2)), "kept": "True"}
+    request.metadata.labels = {**step._get_ti_pod_labels(run_context(try_number=2)), "kept": "True"}
     return request
 
 
@@ -542,9 +542,9 @@ def test_an_earlier_attempt_s_kept_pod_is_not_taken_for_the_new_one(
     kept: Callable[..., Any], pod: ModuleType, phase: str, read: bool
 ) -> None:
     """Its end would be the new attempt's, though nothing was done again."""
-    old = left(pod.pod_name(whole()), phase, read=read)
+    old = build_kept_pod(pod.pod_name(run_context()), phase, read=read)
     step, namespace = kept(old)
-    taken = step.get_or_create_pod(request_of(step), whole(try_number=2))
+    taken = step.get_or_create_pod(build_request(step), run_context(try_number=2))
     (now,) = namespace.pods
     assert taken.metadata.labels["try_number"] == "2"
     assert (now.metadata.labels["try_number"], now.status.phase) == ("2", "Pending")
@@ -555,26 +555,26 @@ def test_an_earlier_attempt_s_kept_pod_is_not_taken_for_the_new_one(
 def test_an_earlier_attempt_s_pod_that_is_at_work_is_taken_up(
     kept: Callable[..., Any], pod: ModuleType, phase: str
 ) -> None:
-    old = left(pod.pod_name(whole()), phase, read=False)
+    old = build_kept_pod(pod.pod_name(run_context()), phase, read=False)
     step, namespace = kept(old)
-    assert step.get_or_create_pod(request_of(step), whole(try_number=2)) is old
+    assert step.get_or_create_pod(build_request(step), run_context(try_number=2)) is old
     assert namespace.pods == [old]
 
 
 def test_two_attempts_at_once_have_one_pod(kept: Callable[..., Any], pod: ModuleType) -> None:
     """The one that comes second finds the other's, whichever of them found the old one."""
-    step, namespace = kept(left(pod.pod_name(whole())))
+    step, namespace = kept(build_kept_pod(pod.pod_name(run_context())))
     late, _ = kept()
     late.__dict__["client"] = namespace
-    step.get_or_create_pod(request_of(step), whole(try_number=2))
-    taken = late.get_or_create_pod(request_of(late), whole(try_number=3))
+    step.get_or_create_pod(build_request(step), run_context(try_number=2))
+    taken = late.get_or_create_pod(build_request(late), run_context(try_number=3))
     assert [taken] == namespace.pods
 
 
 def test_a_pod_that_took_the_name_of_another_is_not_removed_for_it(
     kept: Callable[..., Any], pod: ModuleType
 ) -> None:
-    old, new = left("a-pod"), left("a-pod", "Running")
+    old, new = build_kept_pod("a-pod"), build_kept_pod("a-pod", "Running")
     step, namespace = kept(new)
     step.remove(old)
     assert (namespace.pods, namespace.going) == ([new], {})
@@ -583,15 +583,15 @@ def test_a_pod_that_took_the_name_of_another_is_not_removed_for_it(
 def test_what_earlier_runs_left_goes_when_it_is_old(kept: Callable[..., Any]) -> None:
     day, hour = timedelta(hours=24), timedelta(hours=1)
     step, namespace = kept(
-        left("old", ago=day, run_id="a"),
-        left("old-success", "Succeeded", ago=day + hour, run_id="b"),
-        left("young", ago=day - hour, run_id="a"),
-        left("at-work", "Running", run_id="a"),
-        left("its-own", ago=day + hour),
-        left("of-another-dag", ago=day + hour, run_id="a", dag_id="e"),
-        left("not-kept", ago=day + hour, run_id="a", kept="False"),
+        build_kept_pod("old", ago=day, run_id="a"),
+        build_kept_pod("old-success", "Succeeded", ago=day + hour, run_id="b"),
+        build_kept_pod("young", ago=day - hour, run_id="a"),
+        build_kept_pod("at-work", "Running", run_id="a"),
+        build_kept_pod("its-own", ago=day + hour),
+        build_kept_pod("of-another-dag", ago=day + hour, run_id="a", dag_id="e"),
+        build_kept_pod("not-kept", ago=day + hour, run_id="a", kept="False"),
     )
-    step.sweep(whole(), 24)
+    step.sweep(run_context(), 24)
     assert {p.metadata.name for p in namespace.pods if p.metadata.uid in namespace.going} == {
         "old",
         "old-success",
@@ -601,12 +601,12 @@ def test_what_earlier_runs_left_goes_when_it_is_old(kept: Callable[..., Any]) ->
 def test_nothing_is_left_of_earlier_runs_when_nothing_is_kept(kept: Callable[..., Any]) -> None:
     """But what an operator may be about to read: a killed one's, after an hour."""
     step, namespace = kept(
-        left("just-now", run_id="a"),
-        left("clock-behind", ago=timedelta(seconds=-5), run_id="a"),
-        left("unread", ago=timedelta(minutes=59), run_id="a", read=False),
-        left("nobody-s", ago=timedelta(minutes=61), run_id="a", read=False),
+        build_kept_pod("just-now", run_id="a"),
+        build_kept_pod("clock-behind", ago=timedelta(seconds=-5), run_id="a"),
+        build_kept_pod("unread", ago=timedelta(minutes=59), run_id="a", read=False),
+        build_kept_pod("nobody-s", ago=timedelta(minutes=61), run_id="a", read=False),
     )
-    step.sweep(whole(), 0)
+    step.sweep(run_context(), 0)
     assert {p.metadata.name for p in namespace.pods if p.metadata.uid in namespace.going} == {
         "just-now",
         "clock-behind",
@@ -617,10 +617,10 @@ def test_nothing_is_left_of_earlier_runs_when_nothing_is_kept(kept: Callable[...
 def test_a_pod_of_which_the_node_said_nothing_is_as_old_as_it_is(
     kept: Callable[..., Any],
 ) -> None:
-    silent = left("evicted", run_id="a")
+    silent = build_kept_pod("evicted", run_id="a")
     silent.status.container_statuses = None
     step, namespace = kept(silent)
-    step.sweep(whole(), 24)
+    step.sweep(run_context(), 24)
     assert list(namespace.going) == [silent.metadata.uid]
 
 
@@ -630,11 +630,11 @@ def test_the_first_step_of_a_run_sweeps_and_no_other(
     swept: list[float] = []
     monkeypatch.setattr(pod.StepPodOperator, "sweep", lambda *given: swept.append(given[2]))
     first, _ = kept(keep_hours="0.5")
-    executed(pod, first, monkeypatch, "", found(ended(0)))
+    execute_step(pod, first, monkeypatch, "", build_pod(terminated_status(0)))
     second, _ = kept(keep_hours="0.5")
     second.upstream_task_ids.add("first")
-    executed(pod, second, monkeypatch, "", found(ended(0)))
-    executed(pod, made(pod), monkeypatch, "", found(ended(0)))
+    execute_step(pod, second, monkeypatch, "", build_pod(terminated_status(0)))
+    execute_step(pod, create_step(pod), monkeypatch, "", build_pod(terminated_status(0)))
     assert swept == [0.5]
 
 
@@ -642,13 +642,13 @@ def test_the_first_step_of_a_run_sweeps_and_no_other(
 def test_a_step_does_not_fail_for_what_is_left_of_others(
     error: Exception, kept: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, namespace = kept(left("old", ago=timedelta(days=2), run_id="a"))
+    step, namespace = kept(build_kept_pod("old", ago=timedelta(days=2), run_id="a"))
 
     def refused(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(namespace, "delete_namespaced_pod", refused)
-    step.sweep(whole(), 24)
+    step.sweep(run_context(), 24)
     assert namespace.lists
     assert namespace.names() == ["old"]
 
@@ -668,13 +668,13 @@ def prompt(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
     return manager
 
 
-def running() -> V1Pod:
+def running_pod() -> V1Pod:
     state = V1ContainerState(running=V1ContainerStateRunning())
-    return found(status("base", state), phase="Running")
+    return build_pod(container_status("base", state), phase="Running")
 
 
-def named(name: str = "a-pod") -> V1Pod:
-    pod = template()
+def named_pod(name: str = "a-pod") -> V1Pod:
+    pod = read_template()
     pod.metadata.name, pod.metadata.namespace = name, "airflow"
     return pod
 
@@ -685,10 +685,10 @@ def test_the_operator_uses_the_prompt_manager(pod: ModuleType, step: Any) -> Non
 
 
 def test_the_node_s_report_is_waited_for_and_no_longer(prompt: Callable[..., Any]) -> None:
-    manager, api = prompt(running(), running(), running(), found(ended(0)))
-    assert manager.container_is_running(named(), "base") is False
+    manager, api = prompt(running_pod(), running_pod(), running_pod(), build_pod(terminated_status(0)))
+    assert manager.container_is_running(named_pod(), "base") is False
     assert api.reads == 4
-    assert manager.container_is_running(named(), "base") is False
+    assert manager.container_is_running(named_pod(), "base") is False
     assert api.reads == 5
 
 
@@ -696,40 +696,40 @@ def test_a_container_that_goes_on_runs(
     pod: ModuleType, prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod, "REPORT_SECONDS", 0.05)
-    manager, api = prompt(running())
-    assert manager.container_is_running(named(), "base") is True
+    manager, api = prompt(running_pod())
+    assert manager.container_is_running(named_pod(), "base") is True
     assert api.reads > 2
 
 
 def test_completion_is_seen_without_the_provider_s_pauses(
     prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = found(ended(0), phase="Succeeded")
-    manager, api = prompt(running(), running(), over)
+    over = build_pod(terminated_status(0), phase="Succeeded")
+    manager, api = prompt(running_pod(), running_pod(), over)
     module = importlib.import_module("airflow.providers.cncf.kubernetes.utils.pod_manager")
     monkeypatch.setattr(module.time, "sleep", lambda s: pytest.fail("a pause") if s >= 1 else None)
-    assert manager.await_pod_completion(named()) is over
+    assert manager.await_pod_completion(named_pod()) is over
     assert api.reads == 4
 
 
 @pytest.mark.parametrize(
     ("one", "over"),
     [
-        (running(), False),
-        (found(phase="Pending"), False),
-        (found(ended(0), phase="Succeeded"), True),
-        (found(ended(1)), True),
+        (running_pod(), False),
+        (build_pod(phase="Pending"), False),
+        (build_pod(terminated_status(0), phase="Succeeded"), True),
+        (build_pod(terminated_status(1)), True),
     ],
 )
 def test_when_a_pod_is_over(one: V1Pod, over: bool, prompt: Callable[..., Any]) -> None:
     manager, _ = prompt(one)
-    assert manager.is_over(named()) is over
+    assert manager.is_over(named_pod()) is over
 
 
 def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
     prompt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = named()
+    now = named_pod()
     now.metadata.uid = "now"
     manager, api = prompt(now)
     events = [
@@ -743,8 +743,8 @@ def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
         return SimpleNamespace(items=list(events))
 
     monkeypatch.setattr(api, "list_namespaced_event", listed, raising=False)
-    assert [event.message for event in manager.read_pod_events(named()).items] == ["started"]
-    assert manager.read_pod_events(named(), resource_version="7").items == [events[1]]
+    assert [event.message for event in manager.read_pod_events(named_pod()).items] == ["started"]
+    assert manager.read_pod_events(named_pod(), resource_version="7").items == [events[1]]
     assert asked[0]["field_selector"] == "involvedObject.name=a-pod"
     assert asked[1]["resource_version"] == "7"
 
@@ -752,7 +752,7 @@ def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
 # --- The DAG ------------------------------------------------------------------------------------
 
 
-def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_pipeline.py") -> Any:
+def parse_dag(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_pipeline.py") -> Any:
     """The DAG of the file, which gives it no name of its own."""
     dag_type = importlib.import_module("airflow.sdk").DAG
     enter, entered = dag_type.__enter__, []
@@ -770,7 +770,7 @@ def parsed(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_p
     return dag
 
 
-def words(task: Any) -> list[str]:
+def step_command(task: Any) -> list[str]:
     """The command of a step, wherever it runs."""
     return [*task.cmds, *task.arguments] if hasattr(task, "cmds") else list(task.argv)
 
@@ -781,10 +781,10 @@ def words(task: Any) -> list[str]:
 def test_a_dag_has_the_same_steps_wherever_they_run(
     runtime: str, operator: str, pod: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dag = parsed(runtime, monkeypatch)
+    dag = parse_dag(runtime, monkeypatch)
     assert dag.dag_id == "dataset_pipeline"
     assert {type(task).__name__ for task in dag.tasks} == {operator}
-    assert {t.task_id: words(t) for t in dag.tasks} == {
+    assert {t.task_id: step_command(t) for t in dag.tasks} == {
         task_id: ["dataset-steps", name] for task_id, name in STEPS.items()
     }
     for task in dag.tasks:
@@ -802,8 +802,8 @@ def test_a_dag_has_the_same_steps_wherever_they_run(
 @pytest.mark.parametrize("runtime", ["pod", "process"])
 def test_the_etl_workflow_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kept for as long as the DAG's param says; what is asked of `copies` is checked first."""
-    dag = parsed(runtime, monkeypatch, "etl_workflow.py")
-    assert {t.task_id: words(t) for t in dag.tasks} == {
+    dag = parse_dag(runtime, monkeypatch, "etl_workflow.py")
+    assert {t.task_id: step_command(t) for t in dag.tasks} == {
         name: ["dataset-steps", name] for name in ("extract", "transform", "load")
     }
     for task in dag.tasks:
@@ -835,4 +835,4 @@ def test_how_the_operator_is_set(step: Any) -> None:
 
 def test_an_unknown_runtime_is_no_dag(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"runtimes\.cloud"):
-        parsed("cloud", monkeypatch)
+        parse_dag("cloud", monkeypatch)

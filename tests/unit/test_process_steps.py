@@ -59,7 +59,7 @@ def run(
     monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
 
     def execute(main: Callable[[], object], memory: str | None = None) -> None:
-        monkeypatch.setattr(process, "main_of", lambda _: main)
+        monkeypatch.setattr(process, "load_entry_point", lambda _: main)
         how: dict[str, Any] = {"template": "step", "memory": memory, "keep": True}
         step = process.task("a_step", ("a-step", "word"), {"RUN_ID": "r"}, **how)
         step.execute(CONTEXT)
@@ -67,12 +67,12 @@ def run(
     return execute
 
 
-def last_line(capfd: pytest.CaptureFixture[str]) -> str:
+def read_last_line(capfd: pytest.CaptureFixture[str]) -> str:
     """What a step printed last; Airflow warns first that no worker of its own is at work."""
     return capfd.readouterr().out.splitlines()[-1]
 
 
-def watches() -> list[str]:
+def list_watch_threads() -> list[str]:
     """The threads that look at a step's memory."""
     return [t.name for t in threading.enumerate() if t.name.startswith("memory of")]
 
@@ -89,7 +89,7 @@ def test_a_step_sees_the_contract_and_its_run_and_nothing_of_airflow(
         print(json.dumps([dict(os.environ), sys.argv, str(Path.cwd())]))
 
     run(main)
-    env, argv, folder = json.loads(last_line(capfd))
+    env, argv, folder = json.loads(read_last_line(capfd))
     assert env == {
         "SHARED_DIR": str(tmp_path),
         "PATH": os.environ["PATH"],
@@ -129,7 +129,7 @@ def test_a_step_that_raises_shows_it_and_is_tried_again(
 def test_a_step_that_is_left_behind_is_killed(process: ModuleType, tmp_path: Path) -> None:
     env = {"SHARED_DIR": str(tmp_path)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "main_of", lambda _: lambda: time.sleep(60))
+        patch.setattr(process, "load_entry_point", lambda _: lambda: time.sleep(60))
         with pytest.raises(KeyError), process.child(["a-step"], env) as child:
             raise KeyError
     assert not psutil.pid_exists(child.pid)
@@ -138,7 +138,7 @@ def test_a_step_that_is_left_behind_is_killed(process: ModuleType, tmp_path: Pat
 # --- Its memory ---------------------------------------------------------------------------------
 
 
-def out_of(run: Run, process: ModuleType, main: Callable[[], object], memory: str) -> str:
+def run_out_of_memory(run: Run, process: ModuleType, main: Callable[[], object], memory: str) -> str:
     """What is said of a step that took too much."""
     with pytest.raises(process.AirflowFailException) as caught:
         run(main, memory)
@@ -151,10 +151,10 @@ def test_a_step_that_takes_too_much_is_ended_and_it_is_said_what_to_raise(
     def main() -> None:
         exec(GREEDY.format(120))  # noqa: S102
 
-    assert out_of(run, process, main, "100Mi") == (
+    assert run_out_of_memory(run, process, main, "100Mi") == (
         "OOMKilled: a_step needed more than its limit of 100Mi; raise memory= in dags/some_dag.py"
     )
-    assert not watches()
+    assert not list_watch_threads()
 
 
 def test_what_a_step_starts_counts_and_is_ended_with_it(
@@ -169,7 +169,7 @@ def test_what_a_step_starts_counts_and_is_ended_with_it(
         (tmp_path / "pids").write_text(" ".join(str(p.pid) for p in started), "utf-8")
         started[0].wait()
 
-    assert out_of(run, process, main, "100Mi").startswith("OOMKilled")
+    assert run_out_of_memory(run, process, main, "100Mi").startswith("OOMKilled")
     pids = [int(word) for word in (tmp_path / "pids").read_text("utf-8").split()]
     _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 10)
     assert len(pids) == 2
@@ -182,7 +182,7 @@ def test_a_step_within_its_limit_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    looks = looked(process, monkeypatch)
+    looks = record_looks(process, monkeypatch)
 
     def main() -> None:
         taken = bytearray(50 * MIB)
@@ -190,16 +190,16 @@ def test_a_step_within_its_limit_is_left_alone(
         print(len(taken))
 
     run(main, "100Mi")
-    assert last_line(capfd) == str(50 * MIB)
+    assert read_last_line(capfd) == str(50 * MIB)
     assert max(looks) > 50 * MIB
-    assert not watches()
+    assert not list_watch_threads()
 
 
 def test_what_a_step_shares_with_airflow_s_worker_is_not_its_own(
     run: Run, process: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_the_worker = os.urandom(200 * MIB)
-    looks = looked(process, monkeypatch)
+    looks = record_looks(process, monkeypatch)
 
     def main() -> None:
         assert of_the_worker.count(b"x")  # reads all of it
@@ -209,16 +209,16 @@ def test_what_a_step_shares_with_airflow_s_worker_is_not_its_own(
     assert looks
 
 
-def looked(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def record_looks(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What each look finds, as a list that grows."""
-    taken: Callable[[int], int] = process.taken
+    taken: Callable[[int], int] = process.used_memory
     found: list[int] = []
 
     def look(pid: int) -> int:
         found.append(taken(pid))
         return found[-1]
 
-    monkeypatch.setattr(process, "taken", look)
+    monkeypatch.setattr(process, "used_memory", look)
     return found
 
 
@@ -238,7 +238,7 @@ def test_a_step_that_is_killed_by_somebody_else_is_tried_again(
 def test_without_a_limit_nobody_looks(
     run: Run, process: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = looked(process, monkeypatch)
+    looks = record_looks(process, monkeypatch)
     run(lambda: time.sleep(0.1))
     assert not looks
 
@@ -250,7 +250,7 @@ def test_without_a_limit_nobody_looks(
     "text", ["1", "1024", "256Mi", "256M", "1.5Gi", ".5G", "2k", "2Ki", "1T", "1Ti", "1P", "1Ei"]
 )
 def test_an_amount_is_what_it_is_to_kubernetes(runtimes: ModuleType, text: str) -> None:
-    assert runtimes.bytes_of(text) == int(parse_quantity(text))
+    assert runtimes.bytes_from_quantity(text) == int(parse_quantity(text))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_an_amount_is_what_it_is_to_kubernetes(runtimes: ModuleType, text: str) 
 )
 def test_what_is_no_amount_is_no_dag(runtimes: ModuleType, process: ModuleType, text: str) -> None:
     with pytest.raises(ValueError, match="no amount of memory: write it as in 256Mi"):
-        runtimes.bytes_of(text)
+        runtimes.bytes_from_quantity(text)
     if text:
         with pytest.raises(ValueError, match="no amount of memory"):
             process.task("t", ("a-step",), {}, template="step", memory=text, keep=False)

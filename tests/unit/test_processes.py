@@ -20,7 +20,7 @@ from lab.config import TREE, Config
 from lab.errors import ServiceError
 from lab.home import processes, state
 from lab.model import Service
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 SERVER = """if True:
     import http.server, sys
@@ -57,7 +57,7 @@ def config(tmp_path: Path) -> Iterator[Config]:
     config = Config(home=tmp_path / "lab")
     state.make_home(config)
     yield config
-    for process in processes.strays(config):
+    for process in processes.list_processes(config):
         process.kill()
 
 
@@ -78,31 +78,31 @@ def server(config: Config, port: int) -> Service:
     return replace(service(config, SERVER, str(port), name="server"), ready=answers)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def said(config: Config, name: str = "thing") -> str:
+def read_first_line(config: Config, name: str = "thing") -> str:
     """The first line of a service's log."""
 
     def line() -> str:
-        text = processes.log_of(config, name).read_text("utf-8")
+        text = processes.log_path(config, name).read_text("utf-8")
         if "\n" not in text:
             raise NotYet(text)
         return text.splitlines()[0]
 
-    return until(line, what=name, timeout=20, interval=0.02)
+    return wait_until(line, what=name, timeout=20, interval=0.02)
 
 
-def running(config: Config, name: str = "thing") -> psutil.Process:
-    found = processes.find(config, name)
+def require_process(config: Config, name: str = "thing") -> psutil.Process:
+    found = processes.find_process(config, name)
     assert found
     return found
 
 
-def gone(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -113,38 +113,38 @@ def gone(pid: int) -> bool:
 
 
 def test_a_service_is_started_once_and_answers(config: Config) -> None:
-    web = server(config, free_port())
-    assert processes.find(config, "server") is None
-    assert processes.ensure(config, web) is True
-    processes.await_ready(config, web, 20)
-    pid = running(config, "server").pid
-    assert processes.ensure(config, web) is False
-    assert running(config, "server").pid == pid
-    assert [p.pid for p in processes.strays(config)] == [pid]
+    web = server(config, find_free_port())
+    assert processes.find_process(config, "server") is None
+    assert processes.ensure_running(config, web) is True
+    processes.wait_until_ready(config, web, 20)
+    pid = require_process(config, "server").pid
+    assert processes.ensure_running(config, web) is False
+    assert require_process(config, "server").pid == pid
+    assert [p.pid for p in processes.list_processes(config)] == [pid]
 
 
 def test_a_service_outlives_the_command_that_started_it(config: Config) -> None:
     code = """if True:
         import sys
         from pathlib import Path
-        from lab import processes
+        from lab.home import processes
         from lab.config import Config
         from lab.model import Service
         config = Config(home=Path(sys.argv[1]))
         command = (sys.executable, "-c", "import time; time.sleep(600)")
-        processes.ensure(config, Service("thing", command, config.data, {}, lambda: None))
+        processes.ensure_running(config, Service("thing", command, config.data, {}, lambda: None))
     """
     command = [sys.executable, "-c", code, str(config.home)]
     with subprocess.Popen(command, cwd=TREE, start_new_session=True) as starter:
         assert starter.wait() == 0
     with pytest.raises(ProcessLookupError):
         os.killpg(starter.pid, signal.SIGKILL)  # as when a terminal is closed
-    assert running(config).is_running()
+    assert require_process(config).is_running()
 
 
 def test_a_service_is_the_leader_of_a_session_of_its_own(config: Config) -> None:
-    processes.ensure(config, service(config, IDLE))
-    assert os.getsid(running(config).pid) == running(config).pid
+    processes.ensure_running(config, service(config, IDLE))
+    assert os.getsid(require_process(config).pid) == require_process(config).pid
 
 
 def test_a_service_sees_nothing_of_the_callers_environment(
@@ -154,41 +154,41 @@ def test_a_service_sees_nothing_of_the_callers_environment(
     monkeypatch.setenv("LAB_HOME", "/elsewhere")
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.delenv("HOME")
-    processes.ensure(config, service(config, IDLE))
-    env = running(config).environ()
+    processes.ensure_running(config, service(config, IDLE))
+    env = require_process(config).environ()
     assert env["COLOUR"] == "red"
     assert env["TZ"] == "UTC"
     assert (env[processes.MARK], env[processes.NAME]) == (str(config.home), "thing")
-    assert set(env) <= {"COLOUR", processes.MARK, processes.NAME, *processes.PASSED_ON} - {"HOME"}
+    assert set(env) <= {"COLOUR", processes.MARK, processes.NAME, *processes.INHERITED} - {"HOME"}
 
 
 def test_a_service_writes_its_log_and_private_files_into_its_folder(config: Config) -> None:
     code = "import os, sys; open('file', 'w'); print('out'); print('err', file=sys.stderr)"
-    processes.ensure(config, service(config, code + f"; {IDLE}"))
-    assert said(config) == "out"
-    until((config.data / "file").stat, what="file", timeout=20)
+    processes.ensure_running(config, service(config, code + f"; {IDLE}"))
+    assert read_first_line(config) == "out"
+    wait_until((config.data / "file").stat, what="file", timeout=20)
     assert stat.S_IMODE((config.data / "file").stat().st_mode) == 0o600
-    assert processes.log_of(config, "thing").parent == config.logs
+    assert processes.log_path(config, "thing").parent == config.logs
 
 
 def test_a_log_is_continued_by_the_next_start(config: Config) -> None:
     for word in ("one", "two"):
-        processes.start(config, service(config, f"print('{word}')"))
-        until(lambda word=word: expect(config, word), what=word, timeout=20)  # type: ignore[misc]
-    assert processes.log_of(config, "thing").read_text() == "one\ntwo\n"
+        processes.start_service(config, service(config, f"print('{word}')"))
+        wait_until(lambda word=word: require_logged(config, word), what=word, timeout=20)  # type: ignore[misc]
+    assert processes.log_path(config, "thing").read_text() == "one\ntwo\n"
 
 
-def expect(config: Config, word: str) -> None:
-    if word not in processes.log_of(config, "thing").read_text():
+def require_logged(config: Config, word: str) -> None:
+    if word not in processes.log_path(config, "thing").read_text():
         raise NotYet(word)
 
 
 def test_what_a_service_needs_is_prepared_each_time_it_starts(config: Config) -> None:
     prepared: list[bool] = []
-    note = lambda: prepared.append(processes.find(config, "thing") is None)  # noqa: E731
+    note = lambda: prepared.append(processes.find_process(config, "thing") is None)  # noqa: E731
     careful = replace(service(config, IDLE), prepare=note)
-    processes.ensure(config, careful)
-    processes.ensure(config, careful)
+    processes.ensure_running(config, careful)
+    processes.ensure_running(config, careful)
     assert prepared == [True]
 
 
@@ -203,30 +203,30 @@ def test_a_service_whose_environment_can_not_be_read_yet_is_waited_for(
         return {} if ours and next(looks) < 3 else as_it_is(process)
 
     monkeypatch.setattr(psutil.Process, "environ", late)
-    processes.start(config, service(config, IDLE))
-    assert running(config)
-    assert len(processes.strays(config)) == 1
+    processes.start_service(config, service(config, IDLE))
+    assert require_process(config)
+    assert len(processes.list_processes(config)) == 1
 
 
 def test_a_process_that_died_is_not_found(config: Config) -> None:
-    processes.ensure(config, service(config, IDLE))
-    process = running(config)
+    processes.ensure_running(config, service(config, IDLE))
+    process = require_process(config)
     process.kill()
-    until(lambda: expect_gone(process.pid), what="its end", timeout=20)
-    assert processes.find(config, "thing") is None
-    assert processes.ensure(config, service(config, IDLE)) is True
+    wait_until(lambda: require_gone(process.pid), what="its end", timeout=20)
+    assert processes.find_process(config, "thing") is None
+    assert processes.ensure_running(config, service(config, IDLE)) is True
 
 
-def expect_gone(pid: int) -> None:
-    if not gone(pid):
+def require_gone(pid: int) -> None:
+    if not is_gone(pid):
         raise NotYet(f"{pid} runs")
 
 
 def test_a_stranger_with_the_same_id_is_neither_believed_nor_ended(config: Config) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         (config.run / "thing.pid").write_text(str(stranger.pid))
-        assert processes.find(config, "thing") is None
-        assert processes.end_all(config) == 0
+        assert processes.find_process(config, "thing") is None
+        assert processes.terminate_all(config) == 0
         assert stranger.poll() is None
         stranger.kill()
 
@@ -237,72 +237,72 @@ def test_a_stranger_with_the_same_id_is_neither_believed_nor_ended(config: Confi
 )
 def test_a_broken_record_is_no_service(text: str, config: Config) -> None:
     (config.run / "thing.pid").write_text(text)
-    assert processes.find(config, "thing") is None
+    assert processes.find_process(config, "thing") is None
 
 
 def test_a_service_whose_record_is_lost_is_replaced_not_doubled(config: Config) -> None:
-    processes.ensure(config, service(config, IDLE))
-    first = running(config)
+    processes.ensure_running(config, service(config, IDLE))
+    first = require_process(config)
     (config.run / "thing.pid").unlink()
-    assert processes.ensure(config, service(config, IDLE)) is True
-    assert gone(first.pid)
-    assert len(processes.strays(config)) == 1
+    assert processes.ensure_running(config, service(config, IDLE)) is True
+    assert is_gone(first.pid)
+    assert len(processes.list_processes(config)) == 1
 
 
 # --- Ending -------------------------------------------------------------------------------------
 
 
 def test_everything_is_ended_and_counted(config: Config) -> None:
-    processes.ensure(config, service(config, PARENT))
-    processes.ensure(config, service(config, IDLE, name="other"))
-    child = int(said(config))
-    leaders = [running(config).pid, running(config, "other").pid]
-    assert processes.end_all(config) == 3
-    assert all(map(gone, [child, *leaders]))
+    processes.ensure_running(config, service(config, PARENT))
+    processes.ensure_running(config, service(config, IDLE, name="other"))
+    child = int(read_first_line(config))
+    leaders = [require_process(config).pid, require_process(config, "other").pid]
+    assert processes.terminate_all(config) == 3
+    assert all(map(is_gone, [child, *leaders]))
     assert not list(config.run.glob("*.pid"))
-    assert processes.end_all(config) == 0
+    assert processes.terminate_all(config) == 0
 
 
 def test_children_of_a_killed_service_are_found_by_the_mark(config: Config) -> None:
-    processes.ensure(config, service(config, PARENT))
-    child = int(said(config))
-    running(config).kill()
-    assert [p.pid for p in processes.strays(config, "thing") if p.pid == child] == [child]
-    processes.start(config, service(config, IDLE))
-    assert gone(child)
-    assert len(processes.strays(config)) == 1
+    processes.ensure_running(config, service(config, PARENT))
+    child = int(read_first_line(config))
+    require_process(config).kill()
+    assert [p.pid for p in processes.list_processes(config, "thing") if p.pid == child] == [child]
+    processes.start_service(config, service(config, IDLE))
+    assert is_gone(child)
+    assert len(processes.list_processes(config)) == 1
 
 
 def test_who_does_not_listen_is_killed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
-    processes.ensure(config, service(config, DEAF))
-    assert said(config) == "deaf"
+    processes.ensure_running(config, service(config, DEAF))
+    assert read_first_line(config) == "deaf"
     began = time.monotonic()
-    assert processes.end_all(config) == 1
+    assert processes.terminate_all(config) == 1
     assert 0.4 < time.monotonic() - began < 5
-    assert not processes.strays(config)
+    assert not processes.list_processes(config)
 
 
 def test_who_is_started_while_others_end_is_ended_too(config: Config) -> None:
-    processes.ensure(config, service(config, HEIR))
-    assert said(config) == "ready"
-    assert processes.end_all(config) == 2
-    assert not processes.strays(config)
+    processes.ensure_running(config, service(config, HEIR))
+    assert read_first_line(config) == "ready"
+    assert processes.terminate_all(config) == 2
+    assert not processes.list_processes(config)
 
 
 def test_a_stopped_process_is_ended(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.5)
-    processes.ensure(config, service(config, IDLE))
-    running(config).suspend()
-    assert processes.end_all(config) == 1
-    assert not processes.strays(config)
+    processes.ensure_running(config, service(config, IDLE))
+    require_process(config).suspend()
+    assert processes.terminate_all(config) == 1
+    assert not processes.list_processes(config)
 
 
 def test_a_process_that_nobody_reaps_is_not_waited_for(config: Config) -> None:
     marks = {processes.MARK: str(config.home), "PATH": os.environ["PATH"]}
     with subprocess.Popen(["sleep", "600"], env=marks) as unreaped:
         began = time.monotonic()
-        assert processes.end_all(config) == 1
+        assert processes.terminate_all(config) == 1
         assert time.monotonic() - began < 5
         assert psutil.Process(unreaped.pid).status() == psutil.STATUS_ZOMBIE
 
@@ -311,20 +311,19 @@ def test_another_lab_is_left_alone(config: Config, tmp_path: Path) -> None:
     other = Config(home=tmp_path / "lab2")
     state.make_home(other)
     try:
-        processes.ensure(config, service(config, IDLE))
-        processes.ensure(other, service(other, IDLE))
-        assert processes.end_all(config) == 1
-        assert running(other).is_running()
+        processes.ensure_running(config, service(config, IDLE))
+        processes.ensure_running(other, service(other, IDLE))
+        assert processes.terminate_all(config) == 1
+        assert require_process(other).is_running()
     finally:
-        assert processes.end_all(other) == 1
+        assert processes.terminate_all(other) == 1
 
 
 def test_this_very_command_is_not_ended(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lab down` may be typed in a terminal that a lab's own process has opened."""
-    code = "import sys; from pathlib import Path; from lab import processes; "
-    code += (
-        "from lab.config import Config; print(processes.end_all(Config(home=Path(sys.argv[1]))))"
-    )
+    code = "import sys; from pathlib import Path; from lab.home import processes; "
+    code += "from lab.config import Config; config = Config(home=Path(sys.argv[1])); "
+    code += "print(processes.terminate_all(config))"
     monkeypatch.setenv(processes.MARK, str(config.home))
     command = [sys.executable, "-c", code, str(config.home)]
     done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
@@ -332,42 +331,42 @@ def test_this_very_command_is_not_ended(config: Config, monkeypatch: pytest.Monk
 
 
 def test_the_memory_of_a_lab_is_that_of_its_processes(config: Config) -> None:
-    assert processes.memory(config) == 0
-    processes.ensure(config, service(config, f"x = b'x' * 2**26; print('x'); {IDLE}"))
-    assert said(config) == "x"
-    assert 2**26 < processes.memory(config) < 2**28
+    assert processes.measure_memory(config) == 0
+    processes.ensure_running(config, service(config, f"x = b'x' * 2**26; print('x'); {IDLE}"))
+    assert read_first_line(config) == "x"
+    assert 2**26 < processes.measure_memory(config) < 2**28
 
 
 # --- Waiting for an answer ----------------------------------------------------------------------
 
 
 def test_a_service_that_dies_again_is_given_up_at_once_with_its_log(config: Config) -> None:
-    dying = server(config, free_port())
+    dying = server(config, find_free_port())
     code = "print('no room left'); import sys; sys.exit(3)"
     dying = replace(dying, command=service(config, code).command)
-    processes.ensure(config, dying)
+    processes.ensure_running(config, dying)
     began = time.monotonic()
     with pytest.raises(ServiceError, match="server exited before it answered") as caught:
-        processes.await_ready(config, dying, 60)
+        processes.wait_until_ready(config, dying, 60)
     assert time.monotonic() - began < 10
-    assert caught.value.log == processes.log_of(config, "server")
+    assert caught.value.log == processes.log_path(config, "server")
     assert caught.value.log.read_text() == "no room left\n" * 2
 
 
 def test_a_service_that_dies_is_started_once_more(config: Config) -> None:
-    web = server(config, free_port())
+    web = server(config, find_free_port())
     code = "import os, sys\nif not os.path.exists('been'): open('been', 'w'); sys.exit(3)\n"
     web = replace(web, command=(sys.executable, "-c", code + SERVER, web.command[-1]))
-    processes.ensure(config, web)
-    processes.await_ready(config, web, 20)
+    processes.ensure_running(config, web)
+    processes.wait_until_ready(config, web, 20)
     assert (config.data / "been").exists()
-    assert running(config, "server").is_running()
+    assert require_process(config, "server").is_running()
 
 
 def test_a_service_that_does_not_answer_is_given_up_in_time(config: Config) -> None:
-    silent = server(config, free_port())
+    silent = server(config, find_free_port())
     silent = replace(silent, command=service(config, IDLE).command)
-    processes.ensure(config, silent)
+    processes.ensure_running(config, silent)
     with pytest.raises(ServiceError, match=r"server was not ready after 1 s: .*refused") as caught:
-        processes.await_ready(config, silent, 0.6)
-    assert caught.value.log == processes.log_of(config, "server")
+        processes.wait_until_ready(config, silent, 0.6)
+    assert caught.value.log == processes.log_path(config, "server")

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from lab import progress
-from lab.progress import mark, phase, silent, title
+from lab.progress import mark, phase, phase_title, silent_phase
 
 
-def broken(name: str) -> None:
+def fail_in_phase(name: str) -> None:
     with phase(name):
         raise OSError("it broke")
 
@@ -26,7 +26,7 @@ def test_a_phase_that_ends_is_marked_done(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_phase_that_raises_is_marked_failed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="it broke"):
-        broken("Sing a song")
+        fail_in_phase("Sing a song")
     assert capsys.readouterr().out.startswith("✗ Sing a song ")
 
 
@@ -49,14 +49,16 @@ def test_a_terminal_without_such_letters_gets_words(monkeypatch: pytest.MonkeyPa
 def test_a_terminal_shows_a_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person may run a DAG of any name: it is no markup."""
     screen = io.StringIO()
-    monkeypatch.setattr(progress, "console", lambda: Console(file=screen, force_terminal=True))
+    monkeypatch.setattr(
+        progress, "create_console", lambda: Console(file=screen, force_terminal=True)
+    )
     with phase("Run [/red]"):
         pass
     assert "Run [/red]" in screen.getvalue()
 
 
 def test_silence_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with silent("Sing a song"):
+    with silent_phase("Sing a song"):
         pass
     assert capsys.readouterr() == ("", "")
 
@@ -71,4 +73,4 @@ def test_a_title_is_the_first_line_of_a_docstring() -> None:
     def hum() -> None:
         pass
 
-    assert (title(sing), title(hum)) == ("Sing a song", "hum")
+    assert (phase_title(sing), phase_title(hum)) == ("Sing a song", "hum")

@@ -19,7 +19,7 @@ from lab.model import Run
 from tests.support.serving import Silent, serving
 
 
-def a_lab(url: str) -> Lab:
+def build_lab(url: str) -> Lab:
     names = ("backend", "git_url", "git_user", "git_password", "s3_endpoint", "s3_bucket")
     more = (
         "git_page",
@@ -92,13 +92,13 @@ def test_a_conf_that_is_no_object_is_refused(text: str, kind: str) -> None:
 
 def test_a_token_is_asked_for_with_the_labs_account() -> None:
     with answering(201, {"access_token": "t0ken"}) as (url, received):
-        assert runs.token(a_lab(url)) == "t0ken"
+        assert runs.fetch_token(build_lab(url)) == "t0ken"
     assert received == [{"username": "airflow_user", "password": "airflow_password"}]
 
 
 def test_a_refused_account_is_an_access_error_without_the_password() -> None:
     with answering(401, {}) as (url, _), pytest.raises(AccessError) as caught:
-        runs.token(a_lab(url))
+        runs.fetch_token(build_lab(url))
     assert "'airflow_user'" in caught.value.what
     assert "airflow_password" not in caught.value.what
 
@@ -107,7 +107,7 @@ def test_an_airflow_that_does_not_answer_is_a_service_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServiceError, match=f"Airflow does not answer at {url}"):
-        runs.token(a_lab(url))
+        runs.fetch_token(build_lab(url))
 
 
 # --- Tasks --------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_all_tasks_of_a_large_run_are_listed(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("airflow_client.client.TaskInstanceApi", Api)
     client: Any = None
-    assert runs.tasks(client, Run("a run", "a_dag", "running", None)) == known
+    assert runs.list_tasks(client, Run("a run", "a_dag", "running", None)) == known
 
 
 # --- Logs ---------------------------------------------------------------------------------------
@@ -154,15 +154,15 @@ def test_a_log_says_why_a_task_failed() -> None:
 
 def test_files_are_waited_for_until_airflow_knows_each(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = iter([set(), {"one.py"}, {"one.py", "two.py", "other.py"}])
-    monkeypatch.setattr(runs, "files_at", lambda *_: next(asked))
-    assert runs.await_files(a_lab("http://127.0.0.1:9"), ["one.py", "two.py"], "c0", 30) == []
+    monkeypatch.setattr(runs, "list_processed_files", lambda *_: next(asked))
+    assert runs.wait_for_files(build_lab("http://127.0.0.1:9"), ["one.py", "two.py"], "c0", 30) == []
 
 
 def test_files_that_airflow_says_nothing_of_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "files_at", lambda *_: {"one.py"})
-    left = runs.await_files(a_lab("http://127.0.0.1:9"), ["two.py", "one.py"], "c0", 0)
+    monkeypatch.setattr(runs, "list_processed_files", lambda *_: {"one.py"})
+    left = runs.wait_for_files(build_lab("http://127.0.0.1:9"), ["two.py", "one.py"], "c0", 0)
     assert left == ["two.py"]
 
 
 def test_nothing_is_known_of_files_while_airflow_does_not_answer() -> None:
-    assert runs.await_files(a_lab("http://127.0.0.1:9"), ["one.py"], "c0", 0) == ["one.py"]
+    assert runs.wait_for_files(build_lab("http://127.0.0.1:9"), ["one.py"], "c0", 0) == ["one.py"]

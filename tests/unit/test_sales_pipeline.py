@@ -50,11 +50,11 @@ def file(key: str, *records: dict[str, Any]) -> Any:
     ],
 )
 def test_columns_are_found_by_name(sales: ModuleType, text: str) -> None:
-    assert sales.rows("a.csv", text.encode()) == [record()]
+    assert sales.parse_rows("a.csv", text.encode()) == [record()]
 
 
 def test_a_file_with_a_header_only_has_no_records(sales: ModuleType) -> None:
-    assert sales.rows("a.csv", b"id,amount,city\n") == []
+    assert sales.parse_rows("a.csv", b"id,amount,city\n") == []
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_file_with_a_header_only_has_no_records(sales: ModuleType) -> None:
 )
 def test_an_unreadable_file_is_named(sales: ModuleType, content: bytes, why: str) -> None:
     with pytest.raises(sales.AirflowFailException, match=f"a.csv {why}"):
-        sales.rows("a.csv", content)
+        sales.parse_rows("a.csv", content)
 
 
 @pytest.mark.parametrize("row", ["1,10", "1", "1,10,Rome,more"])
 def test_a_row_of_another_length_is_a_bad_record(sales: ModuleType, row: str) -> None:
-    (found,) = sales.rows("a.csv", f"id,amount,city\n{row}\n".encode())
-    assert sales.flaw(found, ()) == "it has not the columns of the header"
+    (found,) = sales.parse_rows("a.csv", f"id,amount,city\n{row}\n".encode())
+    assert sales.find_flaw(found, ()) == "it has not the columns of the header"
 
 
 # --- Records ------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_a_row_of_another_length_is_a_bad_record(sales: ModuleType, row: str) ->
 
 @pytest.mark.parametrize("amount", ["1", "0.01", "100", "999999999999999.999999", "007"])
 def test_an_amount_above_zero_is_good(sales: ModuleType, amount: str) -> None:
-    assert sales.flaw(record(amount=amount), {"2"}) is None
+    assert sales.find_flaw(record(amount=amount), {"2"}) is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_an_amount_above_zero_is_good(sales: ModuleType, amount: str) -> None:
 def test_a_bad_record_is_known_by_its_flaw(
     sales: ModuleType, bad: dict[str, Any], why: str
 ) -> None:
-    assert why in sales.flaw(bad, {"2"})
+    assert why in sales.find_flaw(bad, {"2"})
 
 
 def test_bad_records_are_left_out_while_they_are_few(sales: ModuleType) -> None:
@@ -142,12 +142,12 @@ def test_the_share_is_exact(sales: ModuleType) -> None:
     [("0.5", "low"), ("100", "low"), ("100.01", "medium"), ("500", "medium"), ("500.01", "high")],
 )
 def test_the_category_of_an_amount(sales: ModuleType, amount: str, category: str) -> None:
-    assert sales.categorised(record(amount=amount))["revenue_category"] == category
+    assert sales.categorise(record(amount=amount))["revenue_category"] == category
 
 
 def test_the_warehouse_brings_back_every_record(sales: ModuleType) -> None:
     odd = record('a"b', "1.50", "Saint-Étienne, Loire\nFrance")
-    content = sales.table([file("a.csv", sales.categorised(odd)), file("b.csv")])
+    content = sales.render_warehouse([file("a.csv", sales.categorise(odd)), file("b.csv")])
     assert list(csv.DictReader(io.StringIO(content.decode()))) == [
         {**odd, "revenue_category": "low"}
     ]

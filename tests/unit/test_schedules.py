@@ -51,7 +51,7 @@ def next_run(timetable: Any, last: datetime | None) -> Any:
     )
 
 
-def now_is(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+def set_now(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
     monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: now)
 
 
@@ -64,7 +64,7 @@ def test_a_new_lab_waits_for_the_next_time(
     timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, period = DUE[name]
-    now_is(monkeypatch, due + timedelta(minutes=2))
+    set_now(monkeypatch, due + timedelta(minutes=2))
     assert next_run(timetables[name], None).run_after == due + period
 
 
@@ -73,7 +73,7 @@ def test_a_time_that_comes_while_a_dag_is_read_for_the_first_time_is_not_missed(
     timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, _ = DUE[name]
-    now_is(monkeypatch, due + timedelta(seconds=30))
+    set_now(monkeypatch, due + timedelta(seconds=30))
     assert next_run(timetables[name], None).run_after == due
 
 
@@ -82,6 +82,6 @@ def test_a_lab_that_was_down_makes_up_for_the_last_time_only(
     timetables: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, period = DUE[name]
-    now_is(monkeypatch, due + timedelta(minutes=30))
+    set_now(monkeypatch, due + timedelta(minutes=30))
     assert next_run(timetables[name], due - 3 * period).run_after == due
     assert next_run(timetables[name], due).run_after == due + period

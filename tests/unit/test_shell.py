@@ -14,13 +14,13 @@ from lab.shell import TAIL_LINES, run, tail
 PYTHON = sys.executable
 
 
-def python(code: str) -> list[str]:
+def python_command(code: str) -> list[str]:
     return [PYTHON, "-c", code]
 
 
 def test_what_it_printed_is_returned(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr)"
-    assert run(python(code), timeout=30) == "out\n"
+    assert run(python_command(code), timeout=30) == "out\n"
     assert capfd.readouterr() == ("", "")
 
 
@@ -43,27 +43,27 @@ def test_it_reads_what_it_is_given_and_never_the_terminal() -> None:
 
 def test_it_runs_in_a_folder_with_an_environment(tmp_path: Path) -> None:
     code = "import os; print(os.getcwd(), sorted(n for n in os.environ if n != 'LC_CTYPE'))"
-    assert run(python(code), timeout=30, cwd=tmp_path, env={"A": "1"}) == f"{tmp_path} ['A']\n"
+    assert run(python_command(code), timeout=30, cwd=tmp_path, env={"A": "1"}) == f"{tmp_path} ['A']\n"
 
 
 def test_a_failure_holds_code_output_and_advice() -> None:
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)"
     with pytest.raises(LabError) as caught:
-        run(python(code), timeout=30, fix="try harder")
+        run(python_command(code), timeout=30, fix="try harder")
     assert "exited with code 7\n    one\n    two" in caught.value.what
     assert caught.value.fix == "try harder"
 
 
 def test_a_failure_holds_the_last_lines_only() -> None:
     with pytest.raises(LabError) as caught:
-        run(python("print(*range(100), sep='\\n'); exit(1)"), timeout=30)
+        run(python_command("print(*range(100), sep='\\n'); exit(1)"), timeout=30)
     lines = caught.value.what.splitlines()[1:]
     assert lines == [f"    {number}" for number in range(100 - TAIL_LINES, 100)]
 
 
 def test_a_killed_command_is_a_failure() -> None:
     with pytest.raises(LabError, match="exited with code -9"):
-        run(python("import os; os.kill(os.getpid(), 9)"), timeout=30)
+        run(python_command("import os; os.kill(os.getpid(), 9)"), timeout=30)
 
 
 def test_a_command_that_takes_too_long_is_ended() -> None:
@@ -81,7 +81,7 @@ def test_a_missing_command_is_named() -> None:
 
 
 def test_bytes_that_are_no_text_do_no_harm() -> None:
-    assert run(python("import os; os.write(1, b'a\\xffb')"), timeout=30) == "a\ufffdb"
+    assert run(python_command("import os; os.write(1, b'a\\xffb')"), timeout=30) == "a\ufffdb"
 
 
 def test_text_is_utf_8_whatever_the_locale() -> None:
@@ -90,7 +90,7 @@ def test_text_is_utf_8_whatever_the_locale() -> None:
     )
     plain = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     tree = Path(__file__).resolve().parents[2]
-    assert run(python(code), timeout=30, cwd=tree, env=plain) == "'gr\\xf6\\xdfer'\n"
+    assert run(python_command(code), timeout=30, cwd=tree, env=plain) == "'gr\\xf6\\xdfer'\n"
 
 
 def test_the_tail_of_nothing_is_nothing() -> None:

@@ -42,7 +42,7 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
+def start_python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Another process that runs `code`; its output is to be read."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
@@ -50,7 +50,7 @@ def python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def modes(folder: Path) -> dict[str, int]:
+def read_modes(folder: Path) -> dict[str, int]:
     paths = [folder, *folder.rglob("*")]
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths}
 
@@ -59,13 +59,13 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 def test_there_is_no_state_before_the_first_lab(config: Config) -> None:
-    assert state.read(config) is None
+    assert state.read_state(config) is None
     assert not config.home.exists()
 
 
 def test_a_state_is_read_as_it_was_written(made: Config) -> None:
-    state.write(made, SOME)
-    assert state.read(made) == state.readable(made) == SOME
+    state.write_state(made, SOME)
+    assert state.read_state(made) == state.try_read_state(made) == SOME
 
 
 def test_a_state_gets_other_ports() -> None:
@@ -93,14 +93,14 @@ def test_a_state_gets_other_ports() -> None:
 def test_a_state_of_no_use_is_refused_with_what_removes_it(text: str, made: Config) -> None:
     (made.home / "state.json").write_text(text, "latin-1")
     with pytest.raises(HomeError) as caught:
-        state.read(made)
+        state.read_state(made)
     assert f"{made.home}/state.json is of no use" in caught.value.what
     assert f"LAB_HOME={made.home} lab down --purge" in caught.value.fix
-    assert state.readable(made) is None
+    assert state.try_read_state(made) is None
 
 
 def test_the_advice_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
-    advice = state.purge(Config(home=tmp_path / "my lab's home"))
+    advice = state.purge_hint(Config(home=tmp_path / "my lab's home"))
     assignment = advice.removeprefix("remove it with: ").removesuffix(" lab down --purge")
     script = f'{assignment}; printf %s "$LAB_HOME"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
@@ -111,7 +111,7 @@ def test_the_advice_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
 def test_a_home_that_is_a_file_or_below_one_is_refused(path: str, tmp_path: Path) -> None:
     (tmp_path / "lab").touch()
     with pytest.raises(HomeError, match="can't be read: Not a directory"):
-        state.read(Config(home=tmp_path / path))
+        state.read_state(Config(home=tmp_path / path))
 
 
 # --- Whose folder it is -------------------------------------------------------------------------
@@ -122,8 +122,8 @@ def test_what_an_interrupted_command_leaves_is_a_labs(names: list[str], config: 
     config.home.mkdir()
     for name in names:
         (config.home / name).touch()
-    assert state.read(config) is None
-    assert state.readable(config) is None
+    assert state.read_state(config) is None
+    assert state.try_read_state(config) is None
 
 
 @pytest.mark.parametrize("names", [["notes"], ["data"], ["logs", "run"], ["lock", "Cargo.toml"]])
@@ -131,7 +131,7 @@ def test_a_folder_of_somebody_else_is_refused(names: list[str], config: Config) 
     config.home.mkdir()
     for name in names:
         (config.home / name).touch()
-    for ask in (state.read, state.readable):
+    for ask in (state.read_state, state.try_read_state):
         with pytest.raises(HomeError, match="holds other files") as caught:
             ask(config)
         assert "empty folder" in caught.value.fix
@@ -141,16 +141,16 @@ def test_a_state_without_a_lock_is_somebody_elses_unless_it_is_ours(config: Conf
     config.home.mkdir()
     (config.home / "state.json").write_text('{"tool": "another"}')
     with pytest.raises(HomeError, match="holds other files"):
-        state.readable(config)
-    state.write(config, SOME)
-    assert state.readable(config) == SOME
+        state.try_read_state(config)
+    state.write_state(config, SOME)
+    assert state.try_read_state(config) == SOME
 
 
 def test_a_file_that_a_person_put_beside_a_lab_does_no_harm(made: Config) -> None:
-    state.write(made, SOME)
+    state.write_state(made, SOME)
     (made.home / "notes").touch()
-    assert state.read(made) == SOME
-    state.remove(made)
+    assert state.read_state(made) == SOME
+    state.remove_home(made)
     assert not made.home.exists()
 
 
@@ -158,33 +158,33 @@ def test_removing_follows_no_link(made: Config, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
     (made.home / "link").symlink_to(tmp_path / "precious")
-    state.remove(made)
+    state.remove_home(made)
     assert not made.home.exists()
     assert (tmp_path / "precious" / "file").exists()
 
 
 def test_removing_nothing_is_no_error(config: Config) -> None:
-    state.remove(config)
+    state.remove_home(config)
 
 
 def test_a_removal_that_was_cut_off_can_be_repeated(made: Config) -> None:
-    state.write(made, SOME)
+    state.write_state(made, SOME)
     code = """if True:
         import os, shutil, sys
         from pathlib import Path
-        from lab import state
+        from lab.home import state
         from lab.config import Config
         one, left = shutil.rmtree, [3]
         def rmtree(path):
             left[0] -= 1
             one(path) if left[0] else os.kill(os.getpid(), 9)
         shutil.rmtree = rmtree
-        state.remove(Config(home=Path(sys.argv[1])))
+        state.remove_home(Config(home=Path(sys.argv[1])))
     """
-    assert python(code, made.home).wait() == -9
+    assert start_python(code, made.home).wait() == -9
     assert len(list(made.home.iterdir())) == 2 + 3
-    assert state.readable(made) == SOME
-    state.remove(made)
+    assert state.try_read_state(made) == SOME
+    state.remove_home(made)
     assert not made.home.exists()
 
 
@@ -194,10 +194,10 @@ def test_a_removal_that_was_cut_off_can_be_repeated(made: Config) -> None:
 @pytest.mark.usefixtures("open_umask")
 def test_nobody_else_may_read_anything_even_with_an_open_umask(config: Config) -> None:
     state.make_home(config)
-    state.write(config, SOME)
+    state.write_state(config, SOME)
     Secrets(config).get("password")
     files = {"lock", "state.json", "secrets.json"}
-    found = modes(config.home)
+    found = read_modes(config.home)
     assert {name for name, mode in found.items() if mode == 0o600} == files
     assert {mode for name, mode in found.items() if name not in files} == {0o700}
 
@@ -207,7 +207,7 @@ def test_a_home_that_was_open_is_closed(config: Config) -> None:
         folder.mkdir()
         folder.chmod(0o755)
     state.make_home(config)
-    assert modes(config.home)["secrets"] == modes(config.home)["lab"] == 0o700
+    assert read_modes(config.home)["secrets"] == read_modes(config.home)["lab"] == 0o700
 
 
 def test_a_home_is_made_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -228,35 +228,35 @@ def test_a_private_file_is_replaced_with_its_rights(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o644)
-    files.write_private(path, "größer")
+    files.write_private_file(path, "größer")
     assert path.read_text("utf-8") == "größer"
-    assert modes(tmp_path)["file"] == 0o600
+    assert read_modes(tmp_path)["file"] == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_a_kill_before_the_rename_leaves_the_old_file(call: str, made: Config) -> None:
-    state.write(made, SOME)
+    state.write_state(made, SOME)
     code = f"""if True:
         import os, sys
         from pathlib import Path
-        from lab import state
+        from lab import files
         kill = lambda *_: os.kill(os.getpid(), 9)
         os.fsync, Path.replace = (kill, Path.replace) if "{call}" == "fsync" else (os.fsync, kill)
-        state.write_private(Path(sys.argv[1]), "half")
+        files.write_private_file(Path(sys.argv[1]), "half")
     """
-    assert python(code, made.home / "state.json").wait() == -9
+    assert start_python(code, made.home / "state.json").wait() == -9
     assert (made.home / "state.json.part").exists()
-    assert state.read(made) == SOME
-    state.write(made, state.with_ports(SOME, {}))
-    assert state.read(made) == state.with_ports(SOME, {})
+    assert state.read_state(made) == SOME
+    state.write_state(made, state.with_ports(SOME, {}))
+    assert state.read_state(made) == state.with_ports(SOME, {})
     assert not (made.home / "state.json.part").exists()
 
 
 def test_a_link_in_the_place_of_the_part_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "file.part").symlink_to("theirs")
-    files.write_private(tmp_path / "file", "ours")
+    files.write_private_file(tmp_path / "file", "ours")
     assert (tmp_path / "theirs").read_text() == "theirs"
     assert (tmp_path / "file").read_text() == "ours"
 
@@ -266,42 +266,45 @@ def test_a_link_in_the_place_of_the_part_is_not_followed(tmp_path: Path) -> None
 HOLD = """if True:
     import sys
     from pathlib import Path
-    from lab import state
+    from lab.home import state
     from lab.config import Config
-    with state.exclusive(Config(home=Path(sys.argv[1]))):
+    with state.exclusive_lock(Config(home=Path(sys.argv[1]))):
         print("held", flush=True)
         sys.stdin.read()
 """
 
 
 def test_a_second_command_is_refused_and_told_by_whom(config: Config) -> None:
-    holder = python(HOLD, config.home)
+    holder = start_python(HOLD, config.home)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     with pytest.raises(BusyError, match=rf"\(pid {holder.pid}\) is changing {config.home}"):
-        state.exclusive(config).__enter__()
+        state.exclusive_lock(config).__enter__()
     holder.communicate()
-    with state.exclusive(config):
+    with state.exclusive_lock(config):
         assert (config.home / "lock").read_text() == str(os.getpid())
 
 
 def test_a_killed_command_holds_nothing(config: Config) -> None:
-    holder = python(HOLD, config.home)
+    holder = start_python(HOLD, config.home)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
-    with state.exclusive(config):
+    with state.exclusive_lock(config):
         pass
 
 
 def test_the_lock_is_free_after_an_error(config: Config) -> None:
-    with pytest.raises(OSError, match="it broke"), state.exclusive(config):
+    with pytest.raises(OSError, match="it broke"), state.exclusive_lock(config):
         raise OSError("it broke")
-    with state.exclusive(config):
+    with state.exclusive_lock(config):
         pass
 
 
 def test_two_labs_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    with state.exclusive(Config(home=tmp_path / "a")), state.exclusive(Config(home=tmp_path / "b")):
+    with (
+        state.exclusive_lock(Config(home=tmp_path / "a")),
+        state.exclusive_lock(Config(home=tmp_path / "b")),
+    ):
         pass
 
 
@@ -309,14 +312,14 @@ def test_a_full_disk_keeps_nobody_from_removing_a_lab(made: Config) -> None:
     code = """if True:
         import resource, sys
         from pathlib import Path
-        from lab import state
+        from lab.home import state
         from lab.config import Config
         config = Config(home=Path(sys.argv[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # each write fails from now on
-        with state.exclusive(config):
-            state.remove(config)
+        with state.exclusive_lock(config):
+            state.remove_home(config)
     """
-    assert python(code, made.home).wait() == 0
+    assert start_python(code, made.home).wait() == 0
     assert not made.home.exists()
 
 
@@ -357,14 +360,14 @@ def test_commands_that_ask_at_once_get_one_value(made: Config) -> None:
         import json, sys
         from pathlib import Path
         from lab.config import Config
-        from lab.state import Secrets
+        from lab.home.secrets import Secrets
         secrets = Secrets(Config(home=Path(sys.argv[1])))
         print(flush=True)
         sys.stdin.readline()
         print(json.dumps({n: secrets.get(n) for n in sys.argv[2:]}))
     """
     own = [[f"{number}-{n}" for n in range(20)] for number in range(3)]
-    processes = [python(code, made.home, "shared", *names, "shared-too") for names in own]
+    processes = [start_python(code, made.home, "shared", *names, "shared-too") for names in own]
     for process in processes:
         assert process.stdout and process.stdin and process.stdout.readline()
     for process in processes:

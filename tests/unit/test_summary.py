@@ -14,7 +14,7 @@ from dataset_steps.extract import write_columns
 HEADER = "id,Attrition,Name,Monthly Income,Job Role\n"
 
 
-def extracted(content: bytes, folder: Path) -> tuple[int, str]:
+def extract_columns(content: bytes, folder: Path) -> tuple[int, str]:
     """The number of records that the extract is said to have, and its text."""
     source, into = folder / "staff.csv", folder / "extract.csv"
     source.write_bytes(content)
@@ -24,7 +24,7 @@ def extracted(content: bytes, folder: Path) -> tuple[int, str]:
 
 def test_an_extract_has_the_columns_wanted_wherever_they_are(tmp_path: Path) -> None:
     content = HEADER + '1,Left,"a, b",1000,"Health, ""Care"""\n2,Stayed,"c\nd",2000,Größe\n'
-    assert extracted(content.encode(), tmp_path) == (
+    assert extract_columns(content.encode(), tmp_path) == (
         2,
         'Job Role,Monthly Income,Attrition\n"Health, ""Care""",1000,Left\nGröße,2000,Stayed\n',
     )
@@ -47,7 +47,7 @@ def test_data_of_another_shape_is_refused_and_the_old_extract_stays(
 ) -> None:
     (tmp_path / "extract.csv").write_text("old", "utf-8")
     with pytest.raises(StepError, match=text) as caught:
-        extracted(content, tmp_path)
+        extract_columns(content, tmp_path)
     assert caught.value.exit_code == 65
     assert (tmp_path / "extract.csv").read_text("utf-8") == "old"
 
@@ -81,23 +81,23 @@ def test_a_value_of_another_kind_is_refused(row: list[str], text: str) -> None:
 
 
 def test_what_copies_may_be() -> None:
-    assert transform.copies({}) == 1
-    assert transform.copies({"COPIES": "10000"}) == 10_000
+    assert transform.parse_copies({}) == 1
+    assert transform.parse_copies({"COPIES": "10000"}) == 10_000
 
 
 @pytest.mark.parametrize("copies", ["0", "10001", "-1", "1.5", "many", "", "\u0663", "²"])
 def test_what_copies_may_not_be(copies: str) -> None:
     with pytest.raises(StepError, match="COPIES is"):
-        transform.copies({"COPIES": copies})
+        transform.parse_copies({"COPIES": copies})
 
 
 def test_what_hours_may_be() -> None:
-    assert [kept.hours(env) for env in ({}, {"KEEP_HOURS": ""})] == [None, None]
-    assert kept.hours({"KEEP_HOURS": "0"}) == 0
-    assert kept.hours({"KEEP_HOURS": "1e-05"}) == 0.00001
+    assert [kept.parse_keep_hours(env) for env in ({}, {"KEEP_HOURS": ""})] == [None, None]
+    assert kept.parse_keep_hours({"KEEP_HOURS": "0"}) == 0
+    assert kept.parse_keep_hours({"KEEP_HOURS": "1e-05"}) == 0.00001
 
 
 @pytest.mark.parametrize("hours", ["-1", "nan", "a day"])
 def test_what_hours_may_not_be(hours: str) -> None:
     with pytest.raises(StepError, match=f"KEEP_HOURS is '{hours}'"):
-        kept.hours({"KEEP_HOURS": hours})
+        kept.parse_keep_hours({"KEEP_HOURS": hours})

@@ -33,11 +33,11 @@ PutOnPath = Callable[[str, str], Path]
 
 def script(name: str, version: str) -> str:
     """A program that says its version when asked as the real one is, and nothing else."""
-    asked = " ".join(tools.ASK[name])
+    asked = " ".join(tools.VERSION_ARGUMENTS[name])
     return f"#!/bin/sh\n[ \"$*\" = '{asked}' ] && echo '{SAID[name].format(version)}'\n"
 
 
-def archive(program: str, content: bytes) -> bytes:
+def build_archive(program: str, content: bytes) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         entry = tarfile.TarInfo(program)
@@ -72,8 +72,8 @@ class Releases:
 
     def content(self, name: str, version: str, program: str | None) -> bytes:
         text = script(name, version).encode()
-        os, arch = tools.machine()
-        return archive(program.format(os=os, arch=arch), text) if program else text
+        os, arch = tools.os_and_arch()
+        return build_archive(program.format(os=os, arch=arch), text) if program else text
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def put_on_path(tmp_path: Path) -> PutOnPath:
 
 def test_each_tool_is_pinned_for_each_platform() -> None:
     pins = tomllib.loads(tools.PINS.read_text("utf-8"))
-    assert list(pins) == NAMES == list(tools.ASK)
+    assert list(pins) == NAMES == list(tools.VERSION_ARGUMENTS)
     digests = [digest for pin in pins.values() for digest in pin["sha256"].values()]
     assert all(set(pin["sha256"]) == PLATFORMS for pin in pins.values())
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
@@ -130,7 +130,7 @@ def test_each_tool_is_pinned_for_each_platform() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_pinned_release_is_one_that_would_do_on_path(name: str) -> None:
-    pin = tools.pinned(name)
+    pin = tools.read_pin(name)
     assert pin.version in SpecifierSet(pin.accepts)
 
 
@@ -170,8 +170,8 @@ def test_a_release_is_the_one_for_this_machine(
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.machine", lambda: arch)
-    pin = tools.pinned(name)
-    release = tools.release(pin)
+    pin = tools.read_pin(name)
+    release = tools.pinned_release(pin)
     assert release.url == url.format(pin.version)
     assert release.program == program
     assert release.sha256 in pin.sha256.values()
@@ -213,7 +213,7 @@ def test_the_one_on_path_is_taken_when_it_will_do(
     assert tools.find(name) == program
     numbers = re.match(r"[\d.]+", version)
     assert numbers and tools.describe(name) == f"{name} {numbers[0]} ({program})"
-    assert name not in tools.missing()
+    assert name not in tools.list_missing()
     assert not releases.requests
 
 
@@ -240,8 +240,8 @@ def test_a_version_is_asked_for_once(put_on_path: PutOnPath) -> None:
 def test_without_one_on_path_the_release_is_downloaded_once(
     name: str, own_cache: Path, releases: Releases
 ) -> None:
-    version = tools.pinned(name).version
-    assert tools.missing() == NAMES
+    version = tools.read_pin(name).version
+    assert tools.list_missing() == NAMES
     url = f"{releases.address}/{name}"
     assert tools.describe(name) == f"{name} {version} (to be downloaded: {url})"
     assert not releases.requests and not own_cache.exists()
@@ -250,12 +250,12 @@ def test_without_one_on_path_the_release_is_downloaded_once(
     assert program.parent == own_cache
     assert version in program.name
     assert program.stat().st_mode & 0o777 == 0o755
-    assert tools.version_of(name, program) == Version(version)
+    assert tools.ask_version(name, program) == Version(version)
 
     tools.find.cache_clear()
     assert tools.find(name) == program
     assert tools.describe(name) == f"{name} {version} ({program})"
-    assert name not in tools.missing()
+    assert name not in tools.list_missing()
     assert len(releases.requests) == 1
 
 
@@ -289,7 +289,7 @@ def test_a_release_that_is_another_file_is_refused(
     with pytest.raises(LabError, match="another file than the pinned one"):
         tools.find(name)
     assert not list(own_cache.iterdir())
-    assert name in tools.missing()
+    assert name in tools.list_missing()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -297,7 +297,7 @@ def test_a_tampered_cache_is_mended(name: str, own_cache: Path, releases: Releas
     good = tools.find(name).read_bytes()
     for path in own_cache.iterdir():
         path.write_bytes(b"#!/bin/sh\necho I am another program\n")
-    assert name in tools.missing()
+    assert name in tools.list_missing()
     tools.find.cache_clear()
     assert tools.find(name).read_bytes() == good
     assert len(releases.requests) == 2

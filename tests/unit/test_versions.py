@@ -38,7 +38,7 @@ class Repository:
     def __init__(self, folder: Path, dataset: str) -> None:
         self.folder = folder
         self.pointer = f"{dataset}.dvc"
-        self.lab = a_lab(folder, dataset)
+        self.lab = build_lab(folder, dataset)
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *arguments: str) -> str:
@@ -66,7 +66,7 @@ class Repository:
         return self.commit(f"version {number}\n\n{trailers}", {self.pointer: text})
 
 
-def a_lab(folder: Path, dataset: str) -> Lab:
+def build_lab(folder: Path, dataset: str) -> Lab:
     given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
     given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
     return Lab(**given)
@@ -83,7 +83,9 @@ def repository(tmp_path: Path, request: pytest.FixtureRequest) -> Repository:
 
 def test_a_version_is_what_its_pointer_and_its_trailers_say() -> None:
     trailers = "Run-Id: manual: 1\x1eData-Md5: abc\x1e"
-    version = versions.version_of("c0ffee", POINTER.format(md5=MD5, size=7, name="a"), trailers)
+    version = versions.version_from_pointer(
+        "c0ffee", POINTER.format(md5=MD5, size=7, name="a"), trailers
+    )
     said = {"Run-Id": "manual: 1", "Data-Md5": "abc"}
     assert version == Version("c0ffee", MD5, 7, said)
 
@@ -104,13 +106,13 @@ def test_a_version_is_what_its_pointer_and_its_trailers_say() -> None:
 )
 def test_a_pointer_that_is_none_is_no_proof(text: str) -> None:
     with pytest.raises(ProofError, match="the pointer at c0ffee is not one"):
-        versions.version_of("c0ffee", text, "")
+        versions.version_from_pointer("c0ffee", text, "")
 
 
 def test_an_object_is_where_dvc_keeps_it() -> None:
     version = Version("c0ffee", MD5, 7, {})
-    assert versions.object_key("", version) == f"files/md5/{MD5[:2]}/{MD5[2:]}"
-    assert versions.object_key("a/b", version) == f"a/b/files/md5/{MD5[:2]}/{MD5[2:]}"
+    assert versions.object_key("", version.md5) == f"files/md5/{MD5[:2]}/{MD5[2:]}"
+    assert versions.object_key("a/b", version.md5) == f"a/b/files/md5/{MD5[:2]}/{MD5[2:]}"
 
 
 # --- A history ----------------------------------------------------------------------------------
@@ -121,30 +123,30 @@ def test_a_history_has_each_version_the_newest_first(repository: Repository) -> 
     second = repository.version(2, "Run-Id: r2\nData-Size: 2")
     repository.commit("something else", {"README": "hello"})
     third = repository.version(3)
-    found = versions.history(repository.lab, "main")
+    found = versions.read_history(repository.lab, "main")
     assert [(v.commit, v.size) for v in found] == [(third, 3), (second, 2), (first, 1)]
     assert [dict(v.trailers) for v in found] == [{}, {"Run-Id": "r2", "Data-Size": "2"}, {}]
-    assert versions.history(repository.lab, second[:10])[0].commit == second
+    assert versions.read_history(repository.lab, second[:10])[0].commit == second
 
 
 def test_a_history_without_the_dataset_is_refused(repository: Repository) -> None:
     repository.commit("something else", {"README": "hello"})
     with pytest.raises(CommitError, match=r"has no datasets/.*\.csv\.dvc"):
-        versions.history(repository.lab, "main")
+        versions.read_history(repository.lab, "main")
 
 
 @pytest.mark.parametrize("name", ["0123456", "no-such-branch", "--all", "-1", "HEAD:README", ""])
 def test_a_commit_that_there_is_not_is_refused(name: str, repository: Repository) -> None:
     repository.version(1)
     with pytest.raises(CommitError):
-        versions.history(repository.lab, name)
+        versions.read_history(repository.lab, name)
 
 
 def test_files_are_read_whole_whatever_letters_they_have(repository: Repository) -> None:
     files = {"empty": "", "one": "größer\n\n", "two": "王小明", "three": "no newline\nat the end"}
     commit = repository.commit("files", files)
     names = [f"{commit}:{name}" for name in files]
-    found = versions.contents(repository.lab, repository.folder, names)
+    found = versions.read_blobs(repository.lab, repository.folder, names)
     assert found == list(files.values())
 
 
@@ -153,12 +155,12 @@ def test_what_is_no_file_of_a_commit_is_no_proof(name: str, repository: Reposito
     commit = repository.commit("files", {"folder/file": "hello", "file": "hello"})
     names = [f"{commit}:file", f"{commit}:{name}"]
     with pytest.raises(ProofError, match=f"{commit}:{name} is not a file of that commit"):
-        versions.contents(repository.lab, repository.folder, names)
+        versions.read_blobs(repository.lab, repository.folder, names)
 
 
 def test_a_clone_is_gone_afterwards(repository: Repository) -> None:
     repository.version(1)
-    with versions.clone(repository.lab) as folder:
+    with versions.temporary_clone(repository.lab) as folder:
         assert (folder / repository.pointer).exists()
     assert not folder.parent.exists()
 
@@ -180,7 +182,7 @@ def test_the_remote_is_that_of_the_commit(
 ) -> None:
     commit = repository.commit("dvc", {".dvc/config": CONFIG.format(url=url)})
     repository.commit("moved", {".dvc/config": CONFIG.format(url="s3://moved")})
-    assert versions.remote_of(repository.lab, repository.folder, commit) == place
+    assert versions.read_remote(repository.lab, repository.folder, commit) == place
 
 
 @pytest.mark.parametrize(
@@ -189,10 +191,10 @@ def test_the_remote_is_that_of_the_commit(
 def test_a_commit_that_names_no_remote_is_no_proof(text: str, repository: Repository) -> None:
     commit = repository.commit("dvc", {".dvc/config": text})
     with pytest.raises(ProofError, match=f".dvc/config at {commit}"):
-        versions.remote_of(repository.lab, repository.folder, commit)
+        versions.read_remote(repository.lab, repository.folder, commit)
 
 
 def test_a_commit_without_dvc_is_refused(repository: Repository) -> None:
     commit = repository.commit("no dvc", {"README": "hello"})
     with pytest.raises(LabError):
-        versions.remote_of(repository.lab, repository.folder, commit)
+        versions.read_remote(repository.lab, repository.folder, commit)

@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from lab.errors import RunError, ServiceError
-from lab.wait import NotYet, until
+from lab.wait import NotYet, wait_until
 
 
-def counting() -> Callable[[], int]:
+def create_flaky_check() -> Callable[[], int]:
     """Fails twice, then gives the number of its calls."""
     calls = itertools.count(1)
 
@@ -27,16 +27,16 @@ def counting() -> Callable[[], int]:
     return check
 
 
-def never() -> NoReturn:
+def raise_not_yet() -> NoReturn:
     raise NotYet("still asleep")
 
 
 def test_the_first_answer_is_returned() -> None:
-    assert until(lambda: "ready", what="it", timeout=0) == "ready"
+    assert wait_until(lambda: "ready", what="it", timeout=0) == "ready"
 
 
 def test_it_asks_until_there_is_an_answer() -> None:
-    assert until(counting(), what="it", timeout=5, interval=0.01) == 3
+    assert wait_until(create_flaky_check(), what="it", timeout=5, interval=0.01) == 3
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), requests.ConnectionError("refused")])
@@ -48,13 +48,13 @@ def test_a_server_that_is_not_there_yet_is_asked_again(error: OSError) -> None:
             raise error
         return "hello"
 
-    assert until(check, what="it", timeout=5, interval=0.01) == "hello"
+    assert wait_until(check, what="it", timeout=5, interval=0.01) == "hello"
 
 
 def test_a_deadline_ends_it_with_the_last_status(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        until(never, what="the cat", timeout=1, interval=0.05, log=tmp_path / "cat.log")
+        wait_until(raise_not_yet, what="the cat", timeout=1, interval=0.05, log=tmp_path / "cat.log")
     assert 0.9 < time.monotonic() - began < 3
     assert caught.value.what == "the cat was not ready after 1 s: still asleep"
     assert caught.value.log == tmp_path / "cat.log"
@@ -63,19 +63,19 @@ def test_a_deadline_ends_it_with_the_last_status(tmp_path: Path) -> None:
 
 def test_there_is_one_attempt_even_without_time() -> None:
     with pytest.raises(ServiceError, match="still asleep"):
-        until(never, what="the cat", timeout=0)
+        wait_until(raise_not_yet, what="the cat", timeout=0)
 
 
 def test_it_gives_up_at_once_when_there_is_no_hope(tmp_path: Path) -> None:
     reasons = iter([None, None, "the cat is gone"])
     began = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        until(
-            never,
+        wait_until(
+            raise_not_yet,
             what="the cat",
             timeout=60,
             interval=0.01,
-            alive=lambda: next(reasons),
+            failure=lambda: next(reasons),
             log=tmp_path,
         )
     assert time.monotonic() - began < 5
@@ -86,7 +86,7 @@ def test_it_gives_up_at_once_when_there_is_no_hope(tmp_path: Path) -> None:
 def test_what_is_dead_is_not_asked() -> None:
     asked: list[int] = []
     with pytest.raises(ServiceError, match="gone"):
-        until(lambda: asked.append(1), what="it", timeout=1, alive=lambda: "gone")
+        wait_until(lambda: asked.append(1), what="it", timeout=1, failure=lambda: "gone")
     assert not asked
 
 
@@ -96,5 +96,5 @@ def test_any_other_failure_is_passed_on_at_once() -> None:
 
     began = time.monotonic()
     with pytest.raises(RunError, match="failed"):
-        until(check, what="it", timeout=60)
+        wait_until(check, what="it", timeout=60)
     assert time.monotonic() - began < 5

@@ -16,15 +16,23 @@ import pytest
 
 from dataset_steps import workspace
 from dataset_steps.errors import TemporaryError
-from dataset_steps.workspace import Base, Change, Workspace, exclusive, run_key, sweep, try_lock
+from dataset_steps.workspace import (
+    Base,
+    Change,
+    Workspace,
+    exclusive_lock,
+    run_key,
+    sweep,
+    try_lock,
+)
 
 BASE = Base("0123abc", "d41d8cd98f00b204e9800998ecf8427e", 7)
 DEADLINE = 20  # seconds for anything that a test waits for
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dataset_steps.workspace import Workspace, exclusive
-with exclusive(Workspace(Path(sys.argv[1]), "data.csv", Path(sys.argv[1]).name)):
+from dataset_steps.workspace import Workspace, exclusive_lock
+with exclusive_lock(Workspace(Path(sys.argv[1]), "data.csv", Path(sys.argv[1]).name)):
     {inside}
 """
 
@@ -34,12 +42,12 @@ def space(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "runs" / "run", "datasets/data.csv", "run")
 
 
-def lock_of(space: Workspace) -> Path:
+def lock_path(space: Workspace) -> Path:
     return space.root.with_name(f"{space.key}.lock")
 
 
 @contextmanager
-def process(space: Workspace, inside: str) -> Iterator[subprocess.Popen[str]]:
+def holding_process(space: Workspace, inside: str) -> Iterator[subprocess.Popen[str]]:
     """Another process inside the workspace, which has printed its first line."""
     command = [sys.executable, "-u", "-c", HOLDER.format(inside=inside), str(space.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -49,7 +57,7 @@ def process(space: Workspace, inside: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-def first_line(child: subprocess.Popen[str]) -> str:
+def read_first_line(child: subprocess.Popen[str]) -> str:
     assert child.stdout
     return child.stdout.readline().strip()
 
@@ -93,57 +101,57 @@ def test_a_folder_s_name_is_readable() -> None:
 
 
 def test_one_process_at_a_time(space: Workspace) -> None:
-    with process(space, "print('inside'); time.sleep(60)") as child:
-        assert first_line(child) == "inside"
-        assert try_lock(lock_of(space)) is None
-    with exclusive(space):
+    with holding_process(space, "print('inside'); time.sleep(60)") as child:
+        assert read_first_line(child) == "inside"
+        assert try_lock(lock_path(space)) is None
+    with exclusive_lock(space):
         assert space.root.is_dir()
 
 
 def test_waiting_ends(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "LOCK_SECONDS", 0.3)
-    with process(space, "print('inside'); time.sleep(60)") as child:
-        first_line(child)
+    with holding_process(space, "print('inside'); time.sleep(60)") as child:
+        read_first_line(child)
         began = time.monotonic()
-        with pytest.raises(TemporaryError, match="another process holds"), exclusive(space):
+        with pytest.raises(TemporaryError, match="another process holds"), exclusive_lock(space):
             pytest.fail("two are inside")
         assert time.monotonic() - began < 5
 
 
 def test_a_retry_comes_in_as_soon_as_the_other_is_gone(space: Workspace) -> None:
-    with process(space, "print('inside'); time.sleep(0.5)") as child:
-        first_line(child)
+    with holding_process(space, "print('inside'); time.sleep(0.5)") as child:
+        read_first_line(child)
         began = time.monotonic()
-        with exclusive(space):
+        with exclusive_lock(space):
             assert 0.1 < time.monotonic() - began < DEADLINE
 
 
 def test_a_child_of_a_killed_step_keeps_a_retry_out(space: Workspace) -> None:
     orphan = "import subprocess; p = subprocess.Popen(['sleep', '60'], close_fds=False)"
-    with process(space, f"{orphan}; print(p.pid); time.sleep(60)") as child:
-        pid = int(first_line(child))
+    with holding_process(space, f"{orphan}; print(p.pid); time.sleep(60)") as child:
+        pid = int(read_first_line(child))
         child.kill()
         child.wait()
     try:
-        assert try_lock(lock_of(space)) is None
+        assert try_lock(lock_path(space)) is None
     finally:
         os.kill(pid, signal.SIGKILL)
-    with exclusive(space):
+    with exclusive_lock(space):
         pass
 
 
 def test_the_lock_goes_with_the_workspace(space: Workspace) -> None:
-    with exclusive(space):
-        assert lock_of(space).exists()
+    with exclusive_lock(space):
+        assert lock_path(space).exists()
         space.remove()
     assert list(space.root.parent.iterdir()) == []
 
 
 def test_the_lock_stays_with_the_workspace(space: Workspace) -> None:
-    with pytest.raises(ZeroDivisionError), exclusive(space):
+    with pytest.raises(ZeroDivisionError), exclusive_lock(space):
         raise ZeroDivisionError
     assert space.root.is_dir()
-    with exclusive(space):
+    with exclusive_lock(space):
         pass
 
 
@@ -153,7 +161,7 @@ def test_never_two_inside_though_each_removes_the_lock(space: Workspace) -> None
     pass
 for _ in range(40):
     space = Workspace(Path(sys.argv[1]), "data.csv", Path(sys.argv[1]).name)
-    with exclusive(space):
+    with exclusive_lock(space):
         mark = Path({str(space.root.parent.parent / "mark")!r})
         mark.touch(exist_ok=False)
         time.sleep(0.0005)
@@ -172,19 +180,19 @@ for _ in range(40):
 
 def test_records_are_read_as_they_were_written(space: Workspace) -> None:
     space.clear()
-    assert (space.base(), space.change()) == (None, None)
+    assert (space.read_base(), space.read_change()) == (None, None)
     space.record_base(BASE)
     space.record_change(Change(BASE.md5, 12))
-    assert (space.base(), space.change()) == (BASE, Change(BASE.md5, 12))
+    assert (space.read_base(), space.read_change()) == (BASE, Change(BASE.md5, 12))
 
 
 def test_a_record_that_was_cut_off_is_none(space: Workspace) -> None:
     space.clear()
     (space.root / "base.json.part").write_text('{"commit": "0')
-    assert space.base() is None
+    assert space.read_base() is None
     space.record_base(BASE)
     (space.root / "base.json.part").write_text('{"commit": "0')
-    assert space.base() == BASE
+    assert space.read_base() == BASE
 
 
 def test_a_cleared_workspace_is_empty(space: Workspace) -> None:
@@ -209,7 +217,7 @@ def test_a_removed_workspace_leaves_nothing(space: Workspace) -> None:
 @pytest.fixture
 def old(space: Workspace) -> Workspace:
     """A workspace that nobody touched for more than the time that one is kept."""
-    with exclusive(space):
+    with exclusive_lock(space):
         space.record_base(BASE)
     long_ago = time.time() - workspace.KEEP_SECONDS - 60
     os.utime(space.root, (long_ago, long_ago))
@@ -225,10 +233,10 @@ def test_old_workspaces_are_swept(old: Workspace) -> None:
 
 
 def test_an_old_workspace_in_use_is_not_swept(old: Workspace) -> None:
-    with exclusive(old):
+    with exclusive_lock(old):
         sweep(old.root.parent)
-        assert old.base() == BASE
-        assert lock_of(old).exists()
+        assert old.read_base() == BASE
+        assert lock_path(old).exists()
 
 
 def test_a_workspace_that_goes_meanwhile_does_not_disturb(

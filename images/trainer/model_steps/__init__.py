@@ -1,9 +1,9 @@
 """The steps of `ml_training_pipeline`, the same on every backend.
 
-    request     what one run is asked to do, read from its environment
-    schema      the dataset's columns: what they hold, which of them a model learns from
+    request     the params of one run, read from its environment
+    schema      the dataset's columns: their types, and the features that a model learns from
     records     the dataset, read and split line by line
-    model       where a model is kept, and how its file is written and read
+    model       the model's paths, and how its file is written and read
     prepare, train, validate, publish   one step each
 
 What they share with `dataset_pipeline` (git, the DVC remote, the run's workspace) is in

@@ -6,19 +6,19 @@ import argparse
 import os
 from functools import partial
 
-from dataset_steps.process import carry_out
+from dataset_steps.process import run_step
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace
 from model_steps.request import Request
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one step. Exits 0 when it is done, 65 when no retry can help, 75 when one may."""
-    arguments = parser().parse_args(argv)
-    carry_out(partial(run, arguments.step))
+    """Run one step. Exit with 0 when it is done, 65 when no retry can help, 75 when one may."""
+    arguments = make_parser().parse_args(argv)
+    run_step(partial(run, arguments.step))
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("model-steps", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("prepare", help="pull the dataset of a data commit, check and split it")
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(step: str, settings: Settings, workspace: Workspace) -> None:
-    """Imports a step only when it is run: scikit-learn alone takes a second."""
+    """Run the step, importing it only now: scikit-learn alone takes a second."""
     request = Request.from_environment(os.environ)
     match step:
         case "prepare":

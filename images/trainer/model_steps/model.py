@@ -1,4 +1,4 @@
-"""Where a model is kept, in a run's workspace and in the repository; its file, and its records."""
+"""The model: its paths in the workspace and in the repository, its file, and its records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import md5_of, whole
+from dataset_steps.files import atomic_write, md5_of
 from dataset_steps.pointer import Pointer
 from dataset_steps.workspace import Workspace
 from model_steps import schema
@@ -16,7 +16,7 @@ from model_steps.schema import Schema
 
 Record = TypeVar("Record")
 
-LONGEST = 300  # characters of what Python says of a file that it can't read
+LONGEST = 300  # characters of Python's error for a file that can't be read
 # In the repository.
 MODEL = "models/attrition.joblib"
 METRICS = "models/attrition.metrics.json"
@@ -25,7 +25,7 @@ SCHEMA = "models/attrition.schema.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data that a run trains on: which version of the dataset it is, and its parts' records."""
+    """The data that a run trains on: the dataset's version, and the number of records per part."""
 
     data_commit: str
     data_md5: str
@@ -47,39 +47,39 @@ class Trained:
 
 @dataclass(frozen=True)
 class Validated:
-    """The model that was held against the threshold, and the metrics that it has."""
+    """The model that reached the threshold, and its metrics."""
 
     md5: str
     metrics: dict[str, float]
 
 
-def prepared(workspace: Workspace) -> Prepared:
-    """What this run has prepared. Raises StepError when that step has not come to its end."""
-    return done(workspace.recorded("prepared", Prepared), "prepare_features")
+def read_prepared(workspace: Workspace) -> Prepared:
+    """Return the record of what the run prepared. Raise StepError unless that step is complete."""
+    return require_record(workspace.read_record("prepared", Prepared), "prepare_features")
 
 
-def trained(workspace: Workspace) -> Trained:
-    """What this run has trained. Raises StepError, as above."""
-    return done(workspace.recorded("trained", Trained), "train_model")
+def read_trained(workspace: Workspace) -> Trained:
+    """Return the record of the trained model. Raise StepError unless that step is complete."""
+    return require_record(workspace.read_record("trained", Trained), "train_model")
 
 
-def validated(workspace: Workspace) -> Validated:
-    """What this run has validated. Raises StepError, as above."""
-    return done(workspace.recorded("validated", Validated), "validate_model")
+def read_validated(workspace: Workspace) -> Validated:
+    """Return the record of the validated model. Raise StepError unless that step is complete."""
+    return require_record(workspace.read_record("validated", Validated), "validate_model")
 
 
-def done(record: Record | None, task: str) -> Record:
+def require_record(record: Record | None, task: str) -> Record:
     if record is None:
         raise StepError(f"this run's workspace has nothing of {task}: run that task first")
     return record
 
 
-def known_schema(workspace: Workspace) -> Schema:
-    """The schema of the data that this run has prepared."""
-    return done(schema.read(schema_file(workspace)), "prepare_features")
+def read_schema(workspace: Workspace) -> Schema:
+    """Return the schema of the data that this run has prepared."""
+    return require_record(schema.read(schema_file(workspace)), "prepare_features")
 
 
-def file(workspace: Workspace) -> Path:
+def model_file(workspace: Workspace) -> Path:
     return workspace.root / "model.joblib"
 
 
@@ -87,24 +87,24 @@ def schema_file(workspace: Workspace) -> Path:
     return workspace.root / "schema.json"
 
 
-def part(workspace: Workspace, name: str) -> Path:
-    """The file with the records of one part."""
+def part_file(workspace: Workspace, name: str) -> Path:
+    """Return the file with the records of one part."""
     return workspace.root / f"{name}.csv"
 
 
 def dump(pipeline: Any, path: Path) -> Trained:
-    """`path` holds the trained pipeline, whole."""
-    import joblib  # with scikit-learn a second's work, which steps without a model are spared
+    """Write the trained pipeline to `path`, atomically."""
+    import joblib  # takes a second with scikit-learn, which steps without a model don't need
 
-    with whole(path) as file:
+    with atomic_write(path) as file:
         joblib.dump(pipeline, file)
     return Trained(md5_of(path), path.stat().st_size)
 
 
-def proven(workspace: Workspace) -> Trained:
-    """The model's file is the one that was trained. Raises StepError."""
-    record, path = trained(workspace), file(workspace)
-    if not is_there(path, record):
+def verify_model(workspace: Workspace) -> Trained:
+    """Return the record of the trained model. Raise StepError when its file is another one."""
+    record, path = read_trained(workspace), model_file(workspace)
+    if not is_intact(path, record):
         raise StepError(
             f"the model {path} is not the one that was trained (MD5 {record.md5}): it was changed "
             "or lost since; clear train_model to make it anew"
@@ -112,26 +112,27 @@ def proven(workspace: Workspace) -> Trained:
     return record
 
 
-def is_there(path: Path, record: Trained | None) -> bool:
-    """Whether the file holds the model that the record is about."""
+def is_intact(path: Path, record: Trained | None) -> bool:
+    """Return whether the file holds the recorded model."""
     return record is not None and path.exists() and md5_of(path) == record.md5
 
 
 def load(workspace: Workspace) -> Any:
-    """The trained pipeline. Raises StepError when its file can't be read.
+    """Return the trained pipeline. Raise StepError when its file can't be read.
 
-    Its bytes are compared first: to load a file of this kind is to run what it says.
+    Its bytes are verified first: loading such a file executes code in it.
     """
     import joblib
     from sklearn.exceptions import InconsistentVersionWarning
 
-    proven(workspace)
+    verify_model(workspace)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", InconsistentVersionWarning)
-            return joblib.load(file(workspace))
-    except Exception as error:  # whatever the bytes make of Python
+            return joblib.load(model_file(workspace))
+    except Exception as error:  # unpickling can raise anything
         what = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
         raise StepError(
-            f"the model {file(workspace)} can't be read (clear train_model to make it anew): {what}"
+            f"the model {model_file(workspace)} can't be read "
+            f"(clear train_model to make it anew): {what}"
         ) from error

@@ -1,4 +1,4 @@
-"""`prepare`: the run's workspace has the records of one data commit, checked and split."""
+"""`prepare`: download, check and split the dataset of one data commit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dataset_steps import pointer, repository
 from dataset_steps.errors import StepError
-from dataset_steps.files import write_whole
-from dataset_steps.patience import patiently
+from dataset_steps.files import write_atomically
+from dataset_steps.patience import with_retries
 from dataset_steps.pointer import Pointer
 from dataset_steps.remote import Remote
 from dataset_steps.settings import Settings
@@ -19,13 +19,13 @@ from model_steps.schema import HELD_OUT, TRAINING
 
 
 def prepare(settings: Settings, workspace: Workspace, request: Request) -> None:
-    """The workspace holds the parts of the dataset at the data commit, and its schema.
+    """Write the parts of the data commit's dataset, and its schema, to the workspace.
 
-    What was finished is not done again, what was cut off starts afresh. Raises StepError when
-    there is no such commit, when no model can be trained on its dataset, and when its schema is
-    another than the newest model's.
+    A finished preparation is not repeated; one that was cut off starts afresh. Raise StepError when
+    there is no such commit, when no model can be trained on its dataset, and when its schema
+    differs from the newest model's.
     """
-    if done := workspace.recorded("prepared", Prepared):
+    if done := workspace.read_record("prepared", Prepared):
         print(f"already prepared: data commit {done.data_commit}")
         return
     sweep(workspace.root.parent)
@@ -33,20 +33,20 @@ def prepare(settings: Settings, workspace: Workspace, request: Request) -> None:
     clone = workspace.repository
     repository.clone(settings.git_url, clone)
     newest = schema.read(clone / model.SCHEMA)
-    commit = find(settings, workspace, request.data_commit)
+    commit = find_data_commit(settings, workspace, request.data_commit)
     repository.checkout(clone, commit)
     version = pointer.read(workspace.pointer)
-    fetch(workspace, version)
-    split = records.split(workspace.dataset, *parts(workspace))
+    fetch_dataset(workspace, version)
+    split = records.split(workspace.dataset, *part_files(workspace))
     if newest and not request.accept_schema_change:
-        schema.refuse(schema.drift(newest, split.schema()), commit)
-    write_whole(model.schema_file(workspace), split.schema().text())
-    workspace.dataset.unlink()  # its parts are what is needed
-    keep(workspace, commit, version, split)
+        schema.refuse_changes(schema.find_changes(newest, split.schema()), commit)
+    write_atomically(model.schema_file(workspace), split.schema().text())
+    workspace.dataset.unlink()  # only its parts are needed
+    record_prepared(workspace, commit, version, split)
 
 
-def find(settings: Settings, workspace: Workspace, asked: str) -> str:
-    """The commit that made the version of the dataset which a commit has. Raises StepError."""
+def find_data_commit(settings: Settings, workspace: Workspace, asked: str) -> str:
+    """Return the commit that made the dataset version of the commit asked for. Raise StepError."""
     commit = repository.resolve(workspace.repository, asked)
     if commit is None:
         raise StepError(
@@ -54,23 +54,25 @@ def find(settings: Settings, workspace: Workspace, asked: str) -> str:
             "begins so; `git log` in a clone shows the commits there are"
         )
     path = f"{settings.dataset_path}.dvc"
-    if made := repository.last_change(workspace.repository, commit, path):
+    if made := repository.find_last_change(workspace.repository, commit, path):
         return made
     raise StepError(f"commit {commit} has no {path}: choose a commit with a dataset")
 
 
-@patiently  # the file is replaced whole, by the same bytes each time
-def fetch(workspace: Workspace, version: Pointer) -> None:
-    """The dataset is the one that the checked-out pointer names."""
+@with_retries  # each attempt replaces the file by the same bytes
+def fetch_dataset(workspace: Workspace, version: Pointer) -> None:
+    """Download the dataset that the checked-out pointer names."""
     Remote(workspace.repository).download(version, workspace.dataset_path, workspace.dataset)
 
 
-def parts(workspace: Workspace) -> tuple[Path, Path]:
-    return model.part(workspace, TRAINING), model.part(workspace, HELD_OUT)
+def part_files(workspace: Workspace) -> tuple[Path, Path]:
+    return model.part_file(workspace, TRAINING), model.part_file(workspace, HELD_OUT)
 
 
-def keep(workspace: Workspace, commit: str, version: Pointer, split: records.Split) -> None:
-    """The step is done: the next one may begin."""
+def record_prepared(
+    workspace: Workspace, commit: str, version: Pointer, split: records.Split
+) -> None:
+    """Record that the preparation is complete, for the next step."""
     training, held_out = split.size_of(TRAINING), split.size_of(HELD_OUT)
     workspace.record("prepared", Prepared(commit, version.md5, training, held_out))
     print(

@@ -1,4 +1,4 @@
-"""The dataset, read line by line: split into two parts, and a part as what a model learns from."""
+"""The dataset, read line by line: its split into two parts, and a part as a model's input."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import whole_csv
-from dataset_steps.record import rows, whole_lines
+from dataset_steps.files import atomic_csv_writer
+from dataset_steps.record import parse_rows, read_line_blocks
 from model_steps import schema
 from model_steps.schema import HELD_OUT, PART, TARGET, TRAINING, Schema
 
-LEAST = 50  # records of each answer in each part: below, the metrics would say nothing
+LEAST = 50  # records of each answer in each part; with fewer, the metrics mean nothing
 ANSWERS = 2
 
 
 @dataclass
 class Split:
-    """What is known of a dataset while it is split."""
+    """The state of a dataset's split: column types, and counts."""
 
     header: list[str]
     kinds: list[str | None] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Split:
         self.target, self.part = self.header.index(TARGET), self.header.index(PART)
 
     def add(self, row: list[str], line: int) -> str:
-        """The part that the record belongs to; it is counted. Raises StepError."""
+        """Count a record and return the part that it belongs to. Raise StepError."""
         if len(row) != len(self.header):
             raise StepError(
                 f"line {line} of the dataset has {len(row)} fields, its header {len(self.header)}"
@@ -48,7 +48,7 @@ class Split:
                 f"line {line} of the dataset has {part!r} in the column {PART}; "
                 f"it must be {TRAINING} or {HELD_OUT}"
             )
-        self.kinds = [schema.widened(*pair) for pair in zip(self.kinds, row, strict=True)]
+        self.kinds = [schema.widen(*pair) for pair in zip(self.kinds, row, strict=True)]
         self.count(part, answer, line)
         return part
 
@@ -62,16 +62,16 @@ class Split:
             )
 
     def size_of(self, part: str) -> int:
-        """How many records belong to a part."""
+        """Return the number of records in a part."""
         return sum(count for (other, _), count in self.counts.items() if other == part)
 
     def schema(self) -> Schema:
-        """The schema of all records that were added."""
+        """Return the schema of all records that were added."""
         kinds = [kind or schema.TEXT for kind in self.kinds]
         return Schema(dict(zip(self.header, kinds, strict=True)))
 
     def refuse_too_few(self) -> None:
-        """Raises StepError when a part has too few records of an answer."""
+        """Raise StepError when a part has too few records of an answer."""
         answers = sorted({answer for _, answer in self.counts})
         if len(answers) < ANSWERS:
             raise StepError(
@@ -87,19 +87,19 @@ class Split:
 
 
 def split(dataset: Path, training: Path, held_out: Path) -> Split:
-    """The two files hold the dataset's records, features first and the answer last.
+    """Split the dataset's records into the two files, features first and the answer last.
 
-    Memory stays the same for every dataset size. Raises StepError when no model can be trained.
+    Memory stays the same for every dataset size. Raise StepError when no model can be trained.
     """
     with ExitStack() as stack:
         file = stack.enter_context(dataset.open("rb"))
         size = dataset.stat().st_size
-        lines = (row for block in whole_lines(file, size) for row in rows(block))
-        found = Split(schema.named(next(lines, [])))
+        lines = (row for block in read_line_blocks(file, size) for row in parse_rows(block))
+        found = Split(schema.check_header(next(lines, [])))
         columns = [*Schema(dict.fromkeys(found.header, "")).features, TARGET]
         places = [found.header.index(name) for name in columns]
         writers = {
-            part: stack.enter_context(whole_csv(path))
+            part: stack.enter_context(atomic_csv_writer(path))
             for part, path in ((TRAINING, training), (HELD_OUT, held_out))
         }
         for line, row in enumerate(lines, start=2):
@@ -109,21 +109,23 @@ def split(dataset: Path, training: Path, held_out: Path) -> Split:
 
 
 class Part(NamedTuple):
-    """The records of one part: what a model is given, and what it should answer."""
+    """The records of one part: a model's input, and the answers that it should give."""
 
     features: np.ndarray[Any, np.dtype[np.object_]]
     answers: np.ndarray[Any, np.dtype[np.str_]]
 
 
-def read(path: Path, known: Schema) -> Part:
-    """The records of one of `split`'s files; each text is kept once, however often it occurs."""
+def read_part(path: Path, known: Schema) -> Part:
+    """Read one of `split`'s files; each text is in memory once, however often it occurs."""
     texts: dict[str, str] = {}
     categories = set(known.categories)
     columns: list[Any] = [[] if i in categories else array("d") for i in range(len(known.features))]
     answers: list[str] = []
-    for *values, answer in lines_of(path):
+    for *values, answer in read_rows(path):
         for i, (column, value) in enumerate(zip(columns, values, strict=True)):
-            column.append(texts.setdefault(value, value) if i in categories else number(value))
+            column.append(
+                texts.setdefault(value, value) if i in categories else parse_number(value)
+            )
         answers.append(texts.setdefault(answer, answer))
     features = np.empty((len(answers), len(columns)), dtype=object)
     for i, column in enumerate(columns):
@@ -131,11 +133,11 @@ def read(path: Path, known: Schema) -> Part:
     return Part(features, np.array(answers))
 
 
-def lines_of(path: Path) -> Iterator[list[str]]:
+def read_rows(path: Path) -> Iterator[list[str]]:
     with path.open(encoding="utf-8", newline="") as file:
         yield from csv.reader(file)
 
 
-def number(value: str) -> float:
-    """An empty field is a value that nobody knows."""
+def parse_number(value: str) -> float:
+    """Return the number of a field; an empty one is a missing value, NaN."""
     return float(value) if value else float("nan")

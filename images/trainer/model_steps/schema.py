@@ -1,4 +1,4 @@
-"""The dataset's columns: what they hold, which of them a model learns from, how they change."""
+"""The dataset's columns: their types, the features among them, and how they change."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of one version of the dataset, in their order, and what each holds."""
+    """The columns of one version of the dataset, in their order, and their types."""
 
     columns: dict[str, str]
 
     @property
     def features(self) -> list[str]:
-        """What a model learns from: neither the answer, nor the split, nor what names a record."""
+        """The columns that a model learns from: not the answer, not the split, no key."""
         others = {TARGET, PART}
         return [n for n in self.columns if n not in others and not KEY_NAME.fullmatch(n.strip())]
 
     @property
     def categories(self) -> list[int]:
-        """The places of the features that hold text."""
+        """The positions of the features that hold text."""
         return [i for i, name in enumerate(self.features) if self.columns[name] == TEXT]
 
     def text(self) -> str:
-        """As it is committed beside the model: whoever has the model knows what to give it."""
+        """Return the JSON that is committed beside the model, and documents the model's input."""
         content = {"target": TARGET, "features": self.features, "columns": self.columns}
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> Schema | None:
-    """The schema in a file, or None where there is no such file. Raises StepError."""
+    """Read the schema in a file; None if there is no such file. Raise StepError."""
     try:
         columns = json.loads(path.read_text(encoding="utf-8"))["columns"]
         return Schema({str(name): str(kind) for name, kind in columns.items()})
@@ -58,8 +58,8 @@ def read(path: Path) -> Schema | None:
         ) from error
 
 
-def named(header: list[str]) -> list[str]:
-    """The header, or StepError when a model can't be trained on columns of these names."""
+def check_header(header: list[str]) -> list[str]:
+    """Return the header, or raise StepError when no model can be trained on these columns."""
     if len(set(header)) < len(header):
         raise StepError(f"the dataset names a column twice: {', '.join(header)}")
     if missing := [name for name in (TARGET, PART) if name not in header]:
@@ -70,8 +70,8 @@ def named(header: list[str]) -> list[str]:
     return header
 
 
-def widened(kind: str | None, value: str) -> str | None:
-    """What a column holds that held `kind` so far (None: nothing yet) and holds `value` as well."""
+def widen(kind: str | None, value: str) -> str | None:
+    """Return the type of a column of type `kind` (None: no value yet) that holds `value`, too."""
     if not value or kind == TEXT:
         return kind
     narrowest = INTEGER if kind is None else kind
@@ -82,8 +82,8 @@ def widened(kind: str | None, value: str) -> str | None:
     return TEXT
 
 
-def drift(old: Schema, new: Schema) -> list[str]:
-    """What is different between two schemas; the columns' order is not."""
+def find_changes(old: Schema, new: Schema) -> list[str]:
+    """List the differences between two schemas, regardless of the columns' order."""
     before, now = old.columns, new.columns
     missing = [f"{name!r} is missing" for name in before if name not in now]
     added = [f"{name!r} is new" for name in now if name not in before]
@@ -95,8 +95,8 @@ def drift(old: Schema, new: Schema) -> list[str]:
     return missing + added + changed
 
 
-def refuse(changes: Iterable[str], commit: str) -> None:
-    """Raises StepError when there is a change: the newest model stays as it is."""
+def refuse_changes(changes: Iterable[str], commit: str) -> None:
+    """Raise StepError when there is a change: the newest model stays as it is."""
     if listed := "; ".join(changes):
         raise StepError(
             f"the schema of data commit {commit} is not the newest model's: {listed}. Nothing was "

@@ -1,4 +1,4 @@
-"""`train`: the run's workspace has a model, trained on the records to train with."""
+"""`train`: train a model on the training records, in the run's workspace."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from model_steps.model import Trained
 from model_steps.request import Request
 from model_steps.schema import TRAINING, Schema
 
-MOST_CATEGORIES = 200  # of one column, the rare ones taken together; the trees take up to 255
+MOST_CATEGORIES = 200  # of one column, rare ones taken together; the trees accept up to 255
 
 
 def train(workspace: Workspace, request: Request) -> None:
-    """The model's file is there, whole, and its hash is recorded.
+    """Train the model, write its file atomically, and record its hash.
 
-    The same records and the same seed make the same bytes. A model that is there is not trained
-    again; one whose file was changed or lost is.
+    The same records and the same seed make the same bytes. A model that was trained already is not
+    trained again, unless its file was changed or lost.
     """
-    path = model.file(workspace)
-    known = model.known_schema(workspace)
-    if model.is_there(path, workspace.recorded("trained", Trained)):
+    path = model.model_file(workspace)
+    known = model.read_schema(workspace)
+    if model.is_intact(path, workspace.read_record("trained", Trained)):
         print("already trained")
         return
-    learnt = fitted(known, records.read(model.part(workspace, TRAINING), known), request.seed)
+    learnt = fit_pipeline(
+        known, records.read_part(model.part_file(workspace, TRAINING), known), request.seed
+    )
     made = model.dump(learnt, path)
     workspace.record("trained", made)
     print(f"trained {learnt[-1].n_iter_} trees: {made.size} bytes with MD5 {made.md5}")
 
 
-def fitted(known: Schema, part: records.Part, seed: int) -> Any:
-    """The trained pipeline. One thread: sums must not depend on how many share them."""
+def fit_pipeline(known: Schema, part: records.Part, seed: int) -> Any:
+    """Return the trained pipeline. One thread: sums must not depend on the number of threads."""
     with threadpool_limits(limits=1):
-        return untrained(known, seed).fit(part.features, part.answers)
+        return build_pipeline(known, seed).fit(part.features, part.answers)
 
 
-def untrained(known: Schema, seed: int) -> Pipeline:
-    """From a record's features, as the dataset has them and in the schema's order, to an answer.
+def build_pipeline(known: Schema, seed: int) -> Pipeline:
+    """Build the untrained pipeline: from raw features, in the schema's order, to an answer.
 
-    Of scikit-learn's own parts alone: who loads the model needs nothing of this package.
+    It has only parts of scikit-learn: whoever loads the model does not need this package.
     """
     categories = known.categories
     numbers = [i for i in range(len(known.features)) if i not in categories]
     encoder = OrdinalEncoder(
         handle_unknown="use_encoded_value",
-        unknown_value=float("nan"),  # to the trees, a value that nobody knows
+        unknown_value=float("nan"),  # a missing value to the trees
         max_categories=MOST_CATEGORIES,
     )
     columns = [("categories", encoder, categories), ("numbers", "passthrough", numbers)]

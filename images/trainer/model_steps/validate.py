@@ -1,4 +1,4 @@
-"""`validate`: the trained model is good enough, as the records that were held out say."""
+"""`validate`: check the trained model against the threshold on the held-out records."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DECIMALS = 6
 
 
 def validate(workspace: Workspace, request: Request) -> None:
-    """The model's metrics are recorded. Raises StepError when it is worse than the threshold."""
-    prepared = model.prepared(workspace)
+    """Record the model's metrics. Raise StepError when it is below the threshold."""
+    prepared = model.read_prepared(workspace)
     pipeline = model.load(workspace)
-    part = records.read(model.part(workspace, HELD_OUT), model.known_schema(workspace))
+    part = records.read_part(model.part_file(workspace, HELD_OUT), model.read_schema(workspace))
     found = metrics(pipeline, part)
     print(", ".join(f"{name} {value}" for name, value in found.items()))
     if found["roc_auc"] < request.threshold:
@@ -32,12 +32,15 @@ def validate(workspace: Workspace, request: Request) -> None:
         )
     counts = {"training_records": prepared.training, "held_out_records": prepared.held_out}
     all_of_them = {**found, **counts, "threshold": request.threshold}
-    workspace.record("validated", Validated(model.trained(workspace).md5, all_of_them))
+    workspace.record("validated", Validated(model.read_trained(workspace).md5, all_of_them))
 
 
 def metrics(pipeline: Any, part: records.Part) -> dict[str, float]:
-    """How the model answers. `roc_auc`, which the threshold is for: of two records with different
-    answers, how often it can tell which is which."""
+    """Return the model's metrics on these records.
+
+    `roc_auc`, which the threshold is for: of two records with different answers, how often the
+    model can tell which is which.
+    """
     with threadpool_limits(limits=1):
         chances = pipeline.predict_proba(part.features)
     first, second = pipeline.classes_

@@ -7,18 +7,18 @@ import os
 from functools import partial
 from pathlib import Path
 
-from dataset_steps.process import carry_out
+from dataset_steps.process import run_step
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs one step. Exits 0 when it is done, 65 when no retry can help, 75 when one may."""
-    arguments = parser().parse_args(argv)
-    carry_out(partial(run, arguments))
+    """Run one step. Exit with 0 when it is done, 65 when no retry can help, 75 when one may."""
+    arguments = make_parser().parse_args(argv)
+    run_step(partial(run, arguments))
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dataset-steps", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser(
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace) -> None:
-    """Imports a step only when it is run: most of a short step's time goes into imports."""
+    """Run the step, importing it only now: imports are most of a short step's time."""
     match arguments.step:
         case "pull":
             from dataset_steps.pull import pull

@@ -1,4 +1,4 @@
-"""`extract`: of the newest version of the dataset, the columns that a summary is made of."""
+"""`extract`: take a summary's columns out of the newest version of the dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataset_steps import kept
 from dataset_steps.errors import StepError
-from dataset_steps.files import whole_csv
+from dataset_steps.files import atomic_csv_writer
 from dataset_steps.pull import pull
 from dataset_steps.settings import Settings
 from dataset_steps.transform import COLUMNS, EXTRACT
@@ -16,44 +16,44 @@ from dataset_steps.workspace import Workspace
 
 
 def extract(settings: Settings, workspace: Workspace, env: Mapping[str, str]) -> None:
-    """The workspace holds the newest dataset and, in `extract.csv`, the columns wanted of it.
+    """Pull the newest dataset and write its COLUMNS to `extract.csv` in the workspace.
 
-    An attempt that is made again works on the very version that the first one pulled.
+    A retry works on the very version that the first attempt pulled.
     """
-    keep = kept.hours(env)
+    keep = kept.parse_keep_hours(env)
     if keep is not None:
         kept.sweep(settings, workspace, keep)
     try:
         pull(settings, workspace)
     finally:
         if keep is not None:
-            kept.note(settings, workspace)
+            kept.write_note(settings, workspace)
     count = write_columns(workspace.dataset, workspace.root / EXTRACT)
     print(f"extracted {', '.join(COLUMNS)} of {count} records")
 
 
 def write_columns(source: Path, into: Path) -> int:
-    """`into` holds the wanted columns of the CSV `source`, whole; the number of its records.
+    """Write COLUMNS of the CSV `source` to `into`, atomically. Return the number of records.
 
-    Raises StepError when the file has no such columns, or is no CSV. Memory stays the same for
+    Raise StepError when the file lacks such a column, or is no CSV. Memory stays the same for
     every dataset size.
     """
     count = -1  # the first line names the columns
-    with whole_csv(into) as writer:
-        for count, row in enumerate(wanted(source)):  # noqa: B007
+    with atomic_csv_writer(into) as writer:
+        for count, row in enumerate(read_columns(source)):  # noqa: B007
             writer.writerow(row)
         if count < 1:
             raise StepError(f"{source.name} has no record")
     return count
 
 
-def wanted(source: Path) -> Iterator[list[str]]:
-    """The wanted columns' names, then their fields of each record."""
+def read_columns(source: Path) -> Iterator[list[str]]:
+    """Yield the names of COLUMNS, then their fields of each record. Raise StepError."""
     with source.open(encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])
-            places = places_of(header, source.name)
+            places = find_columns(header, source.name)
             yield list(COLUMNS)
             for row in reader:
                 if len(row) != len(header):
@@ -68,8 +68,8 @@ def wanted(source: Path) -> Iterator[list[str]]:
             raise StepError(f"line {reader.line_num} of {source.name}: {error}") from error
 
 
-def places_of(header: list[str], name: str) -> list[int]:
-    """Where the wanted columns are. Raises StepError naming each that is missing."""
+def find_columns(header: list[str], name: str) -> list[int]:
+    """Return the positions of COLUMNS. Raise StepError naming each that is missing."""
     if missing := [column for column in COLUMNS if column not in header]:
         raise StepError(
             f"{name} lacks the column {' and the column '.join(missing)}: "

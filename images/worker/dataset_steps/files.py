@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their hashes."""
+"""Atomic writes of files, and their hashes."""
 
 from __future__ import annotations
 
@@ -17,67 +17,67 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20  # bytes read at a time; memory stays the same for every dataset size
 
 
-def write_whole(path: Path, text: str) -> None:
-    """`path` holds `text`, on the disk and not only in memory, or what it held before."""
-    with whole(path) as file:
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`, on disk and not only in memory, or leave it as it was."""
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """What the block writes becomes `path` when it ends, and nothing of it does when it fails."""
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that replaces `path` when the block ends, unless it fails."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         yield file
         file.flush()
-        flush(file.fileno())
+        sync_to_disk(file.fileno())
     part.replace(path)
 
 
 @contextmanager
-def whole_csv(path: Path) -> Iterator[Writer]:
-    """What the block writes are the records of `path` when it ends; none are when it fails."""
-    with whole(path) as file:
+def atomic_csv_writer(path: Path) -> Iterator[Writer]:
+    """Yield a CSV writer whose file replaces `path` when the block ends, unless it fails."""
+    with atomic_write(path) as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
         try:
             yield csv.writer(text, lineterminator="\n")
         finally:
-            text.detach()  # `whole` closes the file
+            text.detach()  # `atomic_write` closes the file
 
 
-def flush(descriptor: int) -> None:
-    """All that was written to `descriptor` has reached the disk."""
+def sync_to_disk(descriptor: int) -> None:
+    """Wait until all that was written to `descriptor` is on disk."""
     os.fsync(descriptor)
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of all bytes of `path`, in hexadecimal: what DVC names an object by."""
+    """Return the MD5 of `path` in hexadecimal, by which DVC names an object."""
     with path.open("rb") as file:
-        return md5_of_blocks(blocks(file))
+        return md5_of_blocks(read_blocks(file))
 
 
-def md5_of_both(path: Path, size: int) -> tuple[str, str]:
-    """The MD5s of the first `size` bytes and of all bytes of `path`, read once."""
+def md5_of_prefix_and_all(path: Path, size: int) -> tuple[str, str]:
+    """Return the MD5s of the first `size` bytes and of all bytes of `path`, read once."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        for block in blocks(file, size):
+        for block in read_blocks(file, size):
             digest.update(block)
         first = digest.hexdigest()
-        for block in blocks(file):
+        for block in read_blocks(file):
             digest.update(block)
     return first, digest.hexdigest()
 
 
 def md5_of_blocks(parts: Iterable[bytes]) -> str:
-    """The MD5 of these bytes, one after another."""
+    """Return the MD5 of the concatenated blocks."""
     digest = hashlib.md5(usedforsecurity=False)
     for block in parts:
         digest.update(block)
     return digest.hexdigest()
 
 
-def blocks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
-    """The next `size` bytes of `file` (all that are left when None), block by block."""
+def read_blocks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
+    """Yield the next `size` bytes of `file` (all that are left when None), block by block."""
     while block := file.read(BLOCK if size is None else min(BLOCK, size)):
         yield block
         if size is not None:

@@ -1,4 +1,4 @@
-"""`import`: the repository has a first version of the dataset."""
+"""`import`: publish the first version of the dataset."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PREFIX = "store"  # the folder in the bucket, as in the guide this lab comes fro
 
 
 def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> None:
-    """The server's repository is a DVC one and holds a pointer to the bytes of `source`.
+    """Make the server's repository a DVC one and publish a pointer to the bytes of `source`.
 
-    A repository that has a pointer at the dataset's path already is left as it is.
+    A repository that already has a pointer at the dataset's path is left as it is.
     """
     version = Pointer(md5_of(source), source.stat().st_size)
     workspace.clear()
@@ -38,6 +38,7 @@ def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> No
     reraise=True,
 )
 def publish(settings: Settings, workspace: Workspace, source: Path, version: Pointer) -> None:
+    """Publish `source` unless the repository has a version. Raise PushRejected if outrun."""
     clone = workspace.repository
     repository.fetch(clone)
     if repository.tip(clone):
@@ -45,21 +46,21 @@ def publish(settings: Settings, workspace: Workspace, source: Path, version: Poi
     if workspace.pointer.exists():
         print(f"{settings.dataset_path} is already versioned")
         return
-    paths = [*configure(clone, settings.bucket), repository.ignore(workspace.dataset)]
+    paths = [*configure_dvc(clone, settings.bucket), repository.ignore_file(workspace.dataset)]
     Remote(clone).store(version, source)
     pointer.write(workspace.pointer, version)
     trailers = pointer.trailers(settings.dataset_path, version)
-    message = repository.message(f"data: import {settings.dataset_path}", trailers)
+    message = repository.format_message(f"data: import {settings.dataset_path}", trailers)
     repository.commit(clone, [*paths, workspace.pointer], message)
     repository.push(clone)
     print(f"imported {version.size} bytes as version {version.md5}")
 
 
-def configure(clone: Path, bucket: str) -> list[Path]:
-    """The clone has DVC's configuration; the paths that are new in it.
+def configure_dvc(clone: Path, bucket: str) -> list[Path]:
+    """Write DVC's configuration unless the clone has one. Return the new paths.
 
     The endpoint is not part of it: `AWS_ENDPOINT_URL_S3` names one where the remote is not AWS,
-    so the same commit is right on every backend.
+    so the same commit works on every backend.
     """
     if (clone / ".dvc" / "config").exists():
         return []

@@ -1,4 +1,4 @@
-"""`load`: the bucket has the summary, and it says which data it was made of."""
+"""`load`: write the summary to the bucket, with the data it was made from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import boto3
 
 from dataset_steps import kept
 from dataset_steps.errors import StepError
-from dataset_steps.patience import patiently
-from dataset_steps.remote import CLIENT, Missing, asking
+from dataset_steps.patience import with_retries
+from dataset_steps.remote import CLIENT, Missing, s3_errors
 from dataset_steps.settings import Settings
 from dataset_steps.transform import SUMMARY
 from dataset_steps.workspace import Base, Workspace
@@ -22,39 +22,39 @@ NAME = "employee_summary.json"
 
 
 def load(settings: Settings, workspace: Workspace, env: Mapping[str, str]) -> None:
-    """The bucket has this run's result: whole, in the place of the one before, or that is left.
+    """Replace the bucket's result by this run's, atomically.
 
-    The bytes depend on the run and its data only, so a load that is done again changes nothing.
+    The bytes depend on the run and its data only, so a repeated load changes nothing.
     """
-    key = key_of(settings)
-    if content := result(settings, workspace):
+    key = result_key(settings)
+    if content := build_result(settings, workspace):
         put(settings.bucket, key, content)
-    elif run_of(settings.bucket, key) != settings.run_id:
+    elif read_run_id(settings.bucket, key) != settings.run_id:
         raise StepError("nothing was transformed in this run's workspace: run that step first")
     print(f"loaded s3://{settings.bucket}/{key}")
-    if kept.hours(env) is None:
+    if kept.parse_keep_hours(env) is None:
         workspace.remove()
 
 
-def key_of(settings: Settings) -> str:
+def result_key(settings: Settings) -> str:
     return f"results/{settings.dag_id}/{NAME}"
 
 
-def result(settings: Settings, workspace: Workspace) -> bytes | None:
-    """The summary and what it was made of and by; None when the workspace has none (any more)."""
-    base = workspace.base()
+def build_result(settings: Settings, workspace: Workspace) -> bytes | None:
+    """Return the summary and its lineage, or None when the workspace has none (any more)."""
+    base = workspace.read_base()
     try:
         departments = json.loads((workspace.root / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if base is None:  # an earlier attempt loaded and was killed while it tidied up
+    if base is None:  # an earlier attempt loaded and was killed during cleanup
         return None
     whole = {"departments": departments, **lineage(settings, base)}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def lineage(settings: Settings, base: Base) -> dict[str, Any]:
-    """Which version of the data, and which run of which version of the DAG."""
+    """Return the version of the data, and the run and version of the DAG."""
     return {
         "data": {
             "path": settings.dataset_path,
@@ -68,11 +68,11 @@ def lineage(settings: Settings, base: Base) -> dict[str, Any]:
     }
 
 
-@patiently  # the object is replaced whole, by the same bytes each time
+@with_retries  # each attempt replaces the object by the same bytes
 def put(bucket: str, key: str, content: bytes) -> None:
-    """The object holds `content`; the server refuses bytes that were damaged on their way."""
+    """Write `content` to the object; the server refuses bytes that were damaged in transit."""
     digest = hashlib.md5(content, usedforsecurity=False).digest()
-    with asking(f"s3://{bucket}/{key}"):
+    with s3_errors(f"s3://{bucket}/{key}"):
         client().put_object(
             Bucket=bucket,
             Key=key,
@@ -82,11 +82,11 @@ def put(bucket: str, key: str, content: bytes) -> None:
         )
 
 
-@patiently  # it only reads
-def run_of(bucket: str, key: str) -> str | None:
-    """The run whose result is in the bucket, or None where there is none."""
+@with_retries  # it only reads
+def read_run_id(bucket: str, key: str) -> str | None:
+    """Return the run whose result is in the bucket, or None if there is none."""
     try:
-        with asking(f"s3://{bucket}/{key}"):
+        with s3_errors(f"s3://{bucket}/{key}"):
             body = client().get_object(Bucket=bucket, Key=key)["Body"].read()
         return str(json.loads(body)["run_id"])
     except (Missing, ValueError, KeyError, TypeError):
@@ -94,5 +94,5 @@ def run_of(bucket: str, key: str) -> str | None:
 
 
 def client() -> Any:
-    """boto3's client; endpoint, region and credentials come from the environment."""
+    """Return boto3's client; endpoint, region and credentials come from the environment."""
     return boto3.client("s3", config=CLIENT)

@@ -1,4 +1,4 @@
-"""How long a step waits for a server that is being restarted before it gives up."""
+"""How often a step retries a request to a server that is being restarted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from dataset_steps.errors import TemporaryError
 
-# About 15 s in all; a minute where DVC reads, since s3fs tries several times by itself.
+# About 15 s in all; a minute where DVC reads, since s3fs retries several times by itself.
 # Only for what may be done twice: each use says why it may.
-patiently = retry(
+with_retries = retry(
     retry=retry_if_exception_type(TemporaryError),
     stop=stop_after_attempt(6),
     wait=wait_random_exponential(multiplier=0.5, max=6),

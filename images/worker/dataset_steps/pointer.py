@@ -13,14 +13,14 @@ from dataset_steps.errors import StepError
 
 @dataclass(frozen=True)
 class Pointer:
-    """What one `.dvc` file says of its only output."""
+    """The MD5 and size of a `.dvc` file's only output."""
 
     md5: str
     size: int  # bytes
 
 
 def trailers(dataset_path: str, version: Pointer) -> dict[str, str]:
-    """What a commit says of the version that its pointer names."""
+    """Return the trailers of a commit whose pointer names this version."""
     return {
         "Data-Path": dataset_path,
         "Data-Md5": version.md5,
@@ -29,7 +29,7 @@ def trailers(dataset_path: str, version: Pointer) -> dict[str, str]:
 
 
 def read(path: Path) -> Pointer:
-    """The pointer in `path`. Raises StepError when it is missing or not of one file's form."""
+    """Read the pointer in `path`. Raise StepError unless it exists and names one file."""
     try:
         (out,) = load_yaml(path)["outs"]
         md5, size = str(out["md5"]), int(out["size"])
@@ -43,9 +43,9 @@ def read(path: Path) -> Pointer:
 
 
 def write(path: Path, pointer: Pointer, meta: dict[str, str] | None = None) -> None:
-    """`path` names these bytes, in the form in which `dvc add` writes it.
+    """Write the pointer to `path`, in the form that `dvc add` writes.
 
-    `meta` is what else is to be known of them; DVC keeps it and makes nothing of it.
+    `meta` is additional metadata; DVC keeps it and does not use it.
     """
     name = path.name.removesuffix(".dvc")
     out = {"md5": pointer.md5, "size": pointer.size, "hash": "md5", "path": name}

@@ -1,6 +1,6 @@
-"""Importing this does in advance what every step would do first.
+"""Import all that a step needs, before a process is forked for it.
 
-A process that is forked afterwards has it done: imports are most of a short step's time.
+Imports are most of a short step's time; the fork has them done.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ __all__ = [
     "transform",
 ]
 
-# boto3's default session keeps the description of S3 that this client has it read. The keys are
-# of no use to anybody; without them it would look for some.
+# boto3's default session caches S3's service model, which this client makes it read. The keys are
+# dummies; without them it would look for some.
 boto3.client("s3", region_name="us-east-1", aws_access_key_id="-", aws_secret_access_key="-")

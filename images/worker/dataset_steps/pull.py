@@ -1,20 +1,20 @@
-"""`pull`: the run's workspace holds the newest version of the dataset."""
+"""`pull`: download the newest version of the dataset into the run's workspace."""
 
 from __future__ import annotations
 
 from dataset_steps import pointer, repository
-from dataset_steps.patience import patiently
+from dataset_steps.patience import with_retries
 from dataset_steps.remote import Remote
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Base, Workspace, sweep
 
 
 def pull(settings: Settings, workspace: Workspace) -> None:
-    """The workspace holds a clone and the dataset that its pointer names, byte for byte.
+    """Clone the repository and download the dataset that its pointer names, byte for byte.
 
-    A pull that was finished is not done again, one that was cut off starts afresh.
+    A finished pull is not repeated; one that was cut off starts afresh.
     """
-    if workspace.base():
+    if workspace.read_base():
         print("already pulled")
         return
     sweep(workspace.root.parent)
@@ -23,9 +23,9 @@ def pull(settings: Settings, workspace: Workspace) -> None:
     fetch_dataset(workspace)
 
 
-@patiently  # the file is replaced whole, by the same bytes each time
+@with_retries  # each attempt replaces the file by the same bytes
 def fetch_dataset(workspace: Workspace) -> Base:
-    """The dataset is the one that the checked-out pointer names; the base says so afterwards."""
+    """Download the dataset that the checked-out pointer names, and record it as the base."""
     names = pointer.read(workspace.pointer)
     remote = Remote(workspace.repository)
     remote.download(names, workspace.dataset_path, workspace.dataset)

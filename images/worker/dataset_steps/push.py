@@ -1,4 +1,4 @@
-"""`push`: the new version is in S3, and exactly one commit of the run names it."""
+"""`push`: store the new version in S3 and publish exactly one commit of the run that names it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from dataset_steps import pointer, repository
 from dataset_steps.errors import StepError, TemporaryError
-from dataset_steps.files import md5_of_both
+from dataset_steps.files import md5_of_prefix_and_all
 from dataset_steps.modify import modify
 from dataset_steps.pointer import Pointer
 from dataset_steps.pull import fetch_dataset, pull
 from dataset_steps.remote import Remote
 from dataset_steps.repository import PushRejected
 from dataset_steps.settings import Settings
-from dataset_steps.workspace import Base, Change, Workspace, turn
+from dataset_steps.workspace import Base, Change, Workspace, publish_lock
 
-RACE_SECONDS = 900  # how long a run goes on trying while others push before it
+RACE_SECONDS = 900  # how long a run keeps retrying while other pushes come first
 
 
 def push(settings: Settings, workspace: Workspace) -> None:
-    """One commit with this Run-Id is on the server's branch, and its object is in the remote.
+    """Store the run's object in the remote and publish one commit with its Run-Id.
 
-    Raises TemporaryError when others kept pushing first for RACE_SECONDS.
+    Raise TemporaryError when other pushes came first for RACE_SECONDS.
     """
-    if workspace.base() is None:  # an earlier attempt published and was killed while it tidied up
+    if workspace.read_base() is None:  # an earlier attempt published and was killed during cleanup
         pull(settings, workspace)
-    commit = in_turn(workspace, lambda: publish(settings, workspace))
+    commit = publish_in_turn(workspace, lambda: publish(settings, workspace))
     print(f"published commit {commit}")
     workspace.remove()
 
 
-def in_turn(workspace: Workspace, publish: Callable[[], str]) -> str:
-    """The commit that `publish` made, when other runs here had their turn.
+def publish_in_turn(workspace: Workspace, publish: Callable[[], str]) -> str:
+    """Call `publish` when no other run of this folder does, and return the commit that it made.
 
-    It is called again whenever another push came first. Raises TemporaryError when others kept
-    pushing first for RACE_SECONDS.
+    It is called again whenever another push came first. Raise TemporaryError when that goes on
+    for RACE_SECONDS.
     """
     racing = Retrying(
         retry=retry_if_exception_type(PushRejected),
@@ -44,65 +44,65 @@ def in_turn(workspace: Workspace, publish: Callable[[], str]) -> str:
         wait=wait_random_exponential(multiplier=0.05, max=2),
         reraise=True,
     )
-    repository.unlock(workspace.repository)
+    repository.remove_stale_locks(workspace.repository)
     try:
-        with turn(workspace):
+        with publish_lock(workspace):
             return racing(publish)
     except PushRejected as error:
         raise TemporaryError(f"the branch kept moving for {RACE_SECONDS} s: {error}") from error
 
 
 def publish(settings: Settings, workspace: Workspace) -> str:
-    """The run's commit on the server. Raises PushRejected when another push came first."""
+    """Publish the run's commit and return it. Raise PushRejected when another push came first."""
     clone = workspace.repository
     repository.fetch(clone)
-    if done := repository.commit_with(clone, run_trailers(settings)):
+    if done := repository.find_commit(clone, run_trailers(settings)):
         return done
-    base = follow(workspace)
-    version = changed(workspace, base)
+    base = rebase_workspace(workspace)
+    version = verify_version(workspace, base)
     Remote(clone).store(version, workspace.dataset)
     pointer.write(workspace.pointer, version)
-    repository.commit(clone, [workspace.pointer], message(settings, base, version))
+    repository.commit(clone, [workspace.pointer], commit_message(settings, base, version))
     repository.push(clone)
     return repository.head(clone)
 
 
-def follow(workspace: Workspace) -> Base:
-    """The workspace stands on the server's newest commit, the run's record appended.
+def rebase_workspace(workspace: Workspace) -> Base:
+    """Reset the workspace to the server's newest commit, with the run's record appended.
 
-    Where only other files moved, the run's dataset stays as it is; where the dataset moved, the
-    newest version is pulled and the run's record is appended to that one.
+    If only other files changed there, the run's dataset stays as it is; if the dataset changed,
+    the newest version is pulled and the run's record is appended to that one.
     """
     repository.reset(workspace.repository)
-    base = workspace.base()
+    base = workspace.read_base()
     if base is None or pointer.read(workspace.pointer) != Pointer(base.md5, base.size):
         base = fetch_dataset(workspace)
-    change = workspace.change()
+    change = workspace.read_change()
     if change is None or change.parent != base.md5:
         modify(workspace)
     return base
 
 
-def changed(workspace: Workspace, base: Base) -> Pointer:
-    """The new version. Raises StepError when the file is not the base with the run's record."""
-    first, md5 = md5_of_both(workspace.dataset, base.size)
+def verify_version(workspace: Workspace, base: Base) -> Pointer:
+    """Return the new version. Raise StepError unless the file is the base plus the run's record."""
+    first, md5 = md5_of_prefix_and_all(workspace.dataset, base.size)
     change = Change(base.md5, workspace.dataset.stat().st_size)
-    if first != base.md5 or change != workspace.change():
+    if first != base.md5 or change != workspace.read_change():
         raise StepError(f"the workspace's copy of version {base.md5} was changed by somebody else")
     return Pointer(md5, change.size)
 
 
 def run_trailers(settings: Settings) -> dict[str, str]:
-    """What tells a run's commit from every other."""
+    """Return the trailers that identify a run's commit."""
     return {"Run-Id": settings.run_id, "Dag-Id": settings.dag_id}
 
 
-def message(settings: Settings, base: Base, version: Pointer) -> str:
-    """The commit message: which run made which version from which."""
+def commit_message(settings: Settings, base: Base, version: Pointer) -> str:
+    """Return the commit message: which run made which version from which."""
     trailers = {
         **run_trailers(settings),
         "Dag-Version": settings.dag_version,
         **pointer.trailers(settings.dataset_path, version),
         "Data-Parent": base.md5,
     }
-    return repository.message(f"data: append a record to {settings.dataset_path}", trailers)
+    return repository.format_message(f"data: append a record to {settings.dataset_path}", trailers)

@@ -1,4 +1,4 @@
-"""The DVC remote: what DVC reads from it, what is stored in it, and the proof that it is there."""
+"""The DVC remote: DVC downloads from it, boto3 stores in it and verifies what is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dataset_steps.pointer import Pointer
 
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
 REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
-# What no patience helps, though neither the object is missing nor the key wrong.
+# Errors that no retry helps, though neither is the object missing nor the key wrong.
 UNUSABLE = {
     "NoSuchBucket",
     "PermanentRedirect",
@@ -29,9 +29,9 @@ UNUSABLE = {
     "KMS.DisabledException",
     "KMS.NotFoundException",
 }
-# Seconds. A connection to a server whose pod is gone is answered by nobody; the default is 60.
+# Seconds. Nothing answers a connection to a server whose pod is gone; the default is 60.
 CONNECT, READ = 5, 60
-SERVER_FAILS = 500  # and above: the HTTP statuses of a server's own failures
+SERVER_FAILS = 500  # HTTP statuses from here on are failures of the server
 CLIENT = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
     connect_timeout=CONNECT,
@@ -47,9 +47,9 @@ class Remote:
     """The default DVC remote of one clone; it must be an S3 one."""
 
     def __init__(self, repository: Path) -> None:
-        """Reads the clone's DVC configuration. Raises StepError when it names no S3 remote."""
+        """Read the clone's DVC configuration. Raise StepError when it names no S3 remote."""
         try:
-            self.repo = impatient(Repo(str(repository)))
+            self.repo = with_timeouts(Repo(str(repository)))
             self.objects = self.repo.cloud.get_remote_odb()
         except DvcException as error:
             raise StepError(f"the repository's DVC configuration is unusable: {error}") from error
@@ -62,73 +62,73 @@ class Remote:
         return boto3.client("s3", config=CLIENT)
 
     def download(self, pointer: Pointer, dataset_path: str, into: Path) -> None:
-        """`into` holds exactly the bytes that `pointer` names, read by DVC; or it does not exist.
+        """Download exactly the bytes that `pointer` names to `into`, by DVC; or leave no file.
 
-        DVC's file system writes the file directly: no second copy in a cache. An older `into` goes
-        first, or DVC would take that for the dataset and copy it.
-        Raises StepError when the remote lacks the object or holds other bytes under its name.
+        DVC's file system writes the file directly: no second copy in a cache. An older `into` is
+        deleted first, or DVC would take it for the dataset and copy it.
+        Raise StepError when the remote lacks the object or holds other bytes under its name.
         """
         into.unlink(missing_ok=True)
         part = into.with_name(into.name + ".part")
-        with self.reading(pointer):
+        with self.translating_dvc_errors(pointer):
             # One connection: s3fs would hold ten parts of 50 MB each in memory, and is no faster.
             self.repo.dvcfs.get_file(f"/{dataset_path}", str(part), max_concurrency=1)
         if (found := Pointer(md5_of(part), part.stat().st_size)) != pointer:
-            raise self.wrong_bytes(pointer, found)
+            raise self.wrong_bytes_error(pointer, found)
         part.replace(into)
 
     @contextmanager
-    def reading(self, pointer: Pointer) -> Iterator[None]:
-        """DVC's failures, told apart as `asking` does it.
+    def translating_dvc_errors(self, pointer: Pointer) -> Iterator[None]:
+        """Translate DVC's errors into step errors, as `s3_errors` does boto3's.
 
-        What DVC reads with does not say who answered that there is nothing: S3 itself is asked, for
-        the bytes: who may not decrypt them may still be told of them.
+        DVC's file system does not say who answered that the object does not exist: S3 itself is
+        asked. By GET, since HEAD may succeed with a key that may not decrypt the bytes.
         """
-        where = self.where(pointer)
+        where = self.url(pointer)
         try:
             yield
         except (FileNotFoundError, PermissionError) as error:
-            self.begin(pointer)
+            self.get_headers(pointer)
             raise TemporaryError(f"DVC could not read {where}, which is there: {error}") from error
         except (OSError, DvcException, BotoCoreError) as error:
             raise TemporaryError(f"DVC could not read {where}: {error}") from error
 
-    def wrong_bytes(self, pointer: Pointer, found: Pointer) -> StepError:
-        """Why other bytes arrived: the server holds others, or it did not send them all.
+    def wrong_bytes_error(self, pointer: Pointer, found: Pointer) -> StepError:
+        """Return the error for other bytes: the server holds others, or did not send them all.
 
         DVC takes the end of a broken connection for the end of the file.
         """
         what = f"{found.size} bytes with MD5 {found.md5}"
-        if self.proves(pointer):
-            return TemporaryError(f"the object {self.where(pointer)} arrived as {what}")
-        return StepError(f"the object {self.where(pointer)} is not what its pointer names: {what}")
+        if self.is_stored(pointer):
+            return TemporaryError(f"the object {self.url(pointer)} arrived as {what}")
+        return StepError(f"the object {self.url(pointer)} is not what its pointer names: {what}")
 
     def store(self, pointer: Pointer, path: Path) -> None:
-        """The remote holds these bytes and has proved it; no commit may name them before.
+        """Store these bytes in the remote and verify them; no commit may name them before.
 
-        An object that is there already is not sent again. Raises TemporaryError.
+        An object that is stored already is not sent again. Raise TemporaryError.
         """
-        if self.proves(pointer):
+        if self.is_stored(pointer):
             return
         self.send(pointer, path)
-        if not self.proves(pointer):
-            raise TemporaryError(f"the object {self.where(pointer)} is not what was sent")
+        if not self.is_stored(pointer):
+            raise TemporaryError(f"the object {self.url(pointer)} is not what was sent")
 
     def send(self, pointer: Pointer, path: Path) -> None:
-        """The server has the bytes of `path`; it refuses any whose MD5 is not the pointer's."""
-        place = self.place(pointer)
-        with asking(self.where(pointer)), path.open("rb") as file:
+        """Upload the bytes of `path`; the server refuses any whose MD5 is not the pointer's."""
+        place = self.location(pointer)
+        with s3_errors(self.url(pointer)), path.open("rb") as file:
             if pointer.size > SINGLE_PUT:
                 self.s3.upload_fileobj(file, place["Bucket"], place["Key"])
             else:
                 checksum = base64.b64encode(bytes.fromhex(pointer.md5)).decode()
                 self.s3.put_object(**place, Body=file, ContentMD5=checksum)
 
-    def proves(self, pointer: Pointer) -> bool:
-        """Whether the server says, of what it stores, that it is exactly these bytes.
+    def is_stored(self, pointer: Pointer) -> bool:
+        """Return whether the server stores exactly these bytes, by its own account.
 
-        The entity tag of a single PUT is the MD5 that the server computed; of several parts or
-        under KMS it is not (S3 API reference, Object, ETag): then the bytes are read back.
+        The ETag of a single PUT is the MD5 that the server computed; of several parts or under KMS
+        it is not (S3 API reference, Object, ETag): then the bytes are read back.
         """
         try:
             head = self.head(pointer)
@@ -136,51 +136,51 @@ class Remote:
             return False
         tag = head["ETag"].strip('"')
         if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head):
-            tag = self.rehash(pointer)
+            tag = self.hash_object(pointer)
         return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
 
     def head(self, pointer: Pointer) -> dict[str, Any]:
-        """What the server says of the object, its entity tag in any case. Raises as `asking` does.
+        """Return the object's headers, always with an ETag. Raise the errors of `s3_errors`.
 
-        An answer to HEAD has no body that could name its error (S3 API reference, HeadObject): GET
-        is asked why. Not of a server that fails: boto3 has waited for that one.
+        The response to HEAD has no body that could name its error (S3 API reference, HeadObject):
+        GET is sent to learn it. Not when the server itself fails: boto3 has retried that.
         """
-        where = self.where(pointer)
-        with asking(where):
+        where = self.url(pointer)
+        with s3_errors(where):
             try:
-                said = dict(self.s3.head_object(**self.place(pointer)))
+                said = dict(self.s3.head_object(**self.location(pointer)))
             except ClientError as error:
-                if status(error) >= SERVER_FAILS:
+                if http_status(error) >= SERVER_FAILS:
                     raise
-                said = self.begin(pointer)
+                said = self.get_headers(pointer)
         if "ETag" not in said:
             raise TemporaryError(f"what answered for {where} gives no ETag, which S3 always does")
         return said
 
-    def begin(self, pointer: Pointer) -> dict[str, Any]:
-        """What the server says of the object before it sends its bytes; none is read."""
-        with asking(self.where(pointer)):
-            said = dict(self.s3.get_object(**self.place(pointer)))
+    def get_headers(self, pointer: Pointer) -> dict[str, Any]:
+        """Return the headers of a GET of the object; none of its bytes is read."""
+        with s3_errors(self.url(pointer)):
+            said = dict(self.s3.get_object(**self.location(pointer)))
             said.pop("Body").close()
             return said
 
-    def rehash(self, pointer: Pointer) -> str:
-        """The MD5 of the bytes that the server sends back."""
-        with asking(self.where(pointer)):
-            body = self.s3.get_object(**self.place(pointer))["Body"]
+    def hash_object(self, pointer: Pointer) -> str:
+        """Return the MD5 of the object's bytes, read from the server."""
+        with s3_errors(self.url(pointer)):
+            body = self.s3.get_object(**self.location(pointer))["Body"]
             return md5_of_blocks(body.iter_chunks(BLOCK))
 
-    def place(self, pointer: Pointer) -> dict[str, str]:
-        """Bucket and key under which DVC keeps these bytes."""
+    def location(self, pointer: Pointer) -> dict[str, str]:
+        """Return the bucket and the key under which DVC stores these bytes."""
         bucket, _, key = str(self.objects.oid_to_path(pointer.md5)).partition("/")
         return {"Bucket": bucket, "Key": key}
 
-    def where(self, pointer: Pointer) -> str:
-        return "s3://{Bucket}/{Key}".format(**self.place(pointer))
+    def url(self, pointer: Pointer) -> str:
+        return "s3://{Bucket}/{Key}".format(**self.location(pointer))
 
 
-def impatient(repo: Repo) -> Repo:
-    """The same, with deadlines for its default remote; what the clone's files say stays theirs."""
+def with_timeouts(repo: Repo) -> Repo:
+    """Return `repo` with timeouts for its default remote, without changing the clone's files."""
     remote = repo.config["remote"].get(repo.config["core"].get("remote"))
     if remote is not None:
         remote |= {"connect_timeout": CONNECT, "read_timeout": READ}
@@ -188,25 +188,25 @@ def impatient(repo: Repo) -> Repo:
 
 
 @contextmanager
-def asking(where: str) -> Iterator[None]:
-    """boto3's failures, told apart: missing, refused, or worth another try.
+def s3_errors(where: str) -> Iterator[None]:
+    """Translate boto3's errors into step errors: missing, refused, or worth a retry.
 
     An S3 server names its error (S3 API reference, Error responses). While a server is restarted, a
-    request can reach a proxy, whose 404 or 403 says nothing of the object.
+    request can reach a proxy, whose 404 or 403 says nothing about the object.
     """
     try:
         yield
     except ClientError as error:
-        raise told(error, where) from error
+        raise step_error_for(error, where) from error
     except BotoCoreError as error:
         raise TemporaryError(f"no answer from S3 for {where}: {error}") from error
 
 
-def told(error: ClientError, where: str) -> StepError:
-    """What an answer means for a step. boto3 takes the status for the name where it has none."""
+def step_error_for(error: ClientError, where: str) -> StepError:
+    """Return the step error for an S3 error. Without an error code, boto3 puts the status there."""
     code = error.response.get("Error", {}).get("Code") or ""
     if not code or code.isdigit():
-        return TemporaryError(f"what answered {status(error)} for {where} names no S3 error")
+        return TemporaryError(f"what answered {http_status(error)} for {where} names no S3 error")
     if code == "NoSuchKey":
         return Missing(
             f"the remote has no object {where}: was it deleted, or does the pointer name a wrong "
@@ -219,6 +219,6 @@ def told(error: ClientError, where: str) -> StepError:
     return TemporaryError(f"the S3 server could not serve {where}: {error}")
 
 
-def status(error: ClientError) -> int:
-    """The HTTP status of the answer."""
+def http_status(error: ClientError) -> int:
+    """Return the HTTP status of the response."""
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])

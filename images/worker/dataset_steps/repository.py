@@ -1,4 +1,4 @@
-"""Git, as a step needs it. Credentials reach git by a helper that reads the environment."""
+"""The git commands of a step. Credentials reach git by a helper that reads the environment."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 from dataset_steps.errors import StepError, TemporaryError
-from dataset_steps.patience import patiently
+from dataset_steps.patience import with_retries
 
 BRANCH = "main"
 GIT_SECONDS = 300
 
-# The shell runs inside git; what it prints goes to git alone. Nothing secret is in an argument.
+# git runs this shell and reads what it prints. No secret is in an argument.
 HELPER = (
     '!f() { test "$1" = get && '
     'printf "username=%s\\npassword=%s\\n" "$GIT_SYNC_USERNAME" "$GIT_SYNC_PASSWORD"; }; f'
@@ -25,7 +25,7 @@ CONFIG = {
     "commit.gpgSign": "false",
     # One branch, so nothing to filter on the server: version 2's extra request costs 40 ms.
     "protocol.version": "0",
-    # A server that stops sending is given up after 30 s below 1 byte/s.
+    # Give up on a server that sends less than 1 byte/s for 30 s.
     "http.lowSpeedLimit": "1",
     "http.lowSpeedTime": "30",
 }
@@ -42,39 +42,39 @@ class PushRejected(Exception):
     """The branch moved since it was fetched."""
 
 
-def environment() -> dict[str, str]:
-    """Git sees this step's settings and nobody else's: no user's or machine's configuration."""
+def git_environment() -> dict[str, str]:
+    """Return git's environment: this step's settings, and no user's or machine's configuration."""
     env = {
-        **{name: value for name, value in os.environ.items() if not foreign(name)},
+        **{name: value for name, value in os.environ.items() if not is_foreign(name)},
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "LC_ALL": "C",
     }
-    config = {**CONFIG, **author()}
+    config = {**CONFIG, **author_config()}
     for index, (key, value) in enumerate(config.items()):
         env |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
     return {**env, "GIT_CONFIG_COUNT": str(len(config))}
 
 
-def author() -> dict[str, str]:
-    """Who makes a commit: the pipeline."""
+def author_config() -> dict[str, str]:
+    """Return git's configuration of the author: the pipeline."""
     name = os.environ.get("DAG_ID") or "lab"
     return {"user.name": name, "user.email": f"{name}@localhost"}
 
 
-def foreign(name: str) -> bool:
-    """Whether a variable would change what git does (GIT_DIR, GIT_SSH, …)."""
+def is_foreign(name: str) -> bool:
+    """Return whether a variable would change what git does (GIT_DIR, GIT_SSH, …)."""
     return name.startswith("GIT_") and not name.startswith("GIT_SYNC_")
 
 
 def git(*arguments: str, cwd: Path, stdin: str = "") -> str:
-    """What git printed. Raises StepError when git refuses, TemporaryError when a server fails."""
+    """Run git, return its output. Raise StepError if refused, TemporaryError if a server fails."""
     try:
         done = subprocess.run(
             ["git", *arguments],
             cwd=cwd,
-            env=environment(),
+            env=git_environment(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -85,12 +85,12 @@ def git(*arguments: str, cwd: Path, stdin: str = "") -> str:
     except subprocess.TimeoutExpired:
         raise TemporaryError(f"git {arguments[0]} took more than {GIT_SECONDS} s") from None
     if done.returncode:
-        raise failure(arguments[0], done.stdout + done.stderr)
+        raise error_from_output(arguments[0], done.stdout + done.stderr)
     return done.stdout
 
 
-def failure(command: str, output: str) -> Exception:
-    """The exception that says what git's output means."""
+def error_from_output(command: str, output: str) -> Exception:
+    """Return the exception for git's output: credentials, a lost race, or a failing server."""
     tail = " ".join(output.split())[-400:]
     if any(word in output for word in REFUSED):
         return StepError(
@@ -103,7 +103,7 @@ def failure(command: str, output: str) -> Exception:
 
 
 def clone(url: str, into: Path) -> None:
-    """`into`, which must not exist, is a clone; its branch is checked out where it has a commit."""
+    """Clone into `into`, which must not exist; check its branch out if it has a commit."""
     into.mkdir(parents=True)
     git("init", "--quiet", cwd=into)
     git("remote", "add", "origin", url, cwd=into)
@@ -112,15 +112,15 @@ def clone(url: str, into: Path) -> None:
         reset(into)
 
 
-@patiently
+@with_retries
 def fetch(repository: Path) -> None:
-    """`origin/main` is what the server has now."""
+    """Fetch all branches, `origin/main` among them."""
     refs = "+refs/heads/*:refs/remotes/origin/*"
     git("fetch", "--quiet", "--no-tags", "origin", refs, cwd=repository)
 
 
 def tip(repository: Path) -> str | None:
-    """The commit at `origin/main`, or None in a repository without commits."""
+    """Return the commit at `origin/main`, or None in a repository without commits."""
     found = git(
         "for-each-ref", "--format=%(objectname)", f"refs/remotes/origin/{BRANCH}", cwd=repository
     )
@@ -128,17 +128,17 @@ def tip(repository: Path) -> str | None:
 
 
 def reset(repository: Path) -> None:
-    """The work tree is that of `origin/main`; files that git ignores stay."""
+    """Reset the work tree to `origin/main`; files that git ignores stay."""
     git("checkout", "--quiet", "--force", "-B", BRANCH, f"origin/{BRANCH}", cwd=repository)
 
 
 def checkout(repository: Path, commit: str) -> None:
-    """The work tree is that of any commit; files that git ignores stay."""
+    """Check any commit out into the work tree; files that git ignores stay."""
     git("checkout", "--quiet", "--force", "--detach", commit, cwd=repository)
 
 
 def resolve(repository: Path, name: str) -> str | None:
-    """The full hash of a commit, by its branch on the server or the beginning of its hash.
+    """Return a commit's full hash, by its branch on the server or the beginning of its hash.
 
     None when there is no such commit, or more than one.
     """
@@ -152,25 +152,25 @@ def resolve(repository: Path, name: str) -> str | None:
     return said.strip() if FULL_HASH.fullmatch(said.strip()) else None
 
 
-def last_change(repository: Path, commit: str, path: str) -> str | None:
-    """The newest commit up to `commit` that changed the file, or None when none has it."""
+def find_last_change(repository: Path, commit: str, path: str) -> str | None:
+    """Return the newest commit up to `commit` that changed the file, or None if none has it."""
     return git("log", "-1", "--format=%H", commit, "--", path, cwd=repository).strip() or None
 
 
-def content(repository: Path, commit: str, path: str) -> str:
-    """The text of a file at a commit, which must have it."""
+def read_file(repository: Path, commit: str, path: str) -> str:
+    """Return the text of a file at a commit, which must have it."""
     return git("show", f"{commit}:{path}", cwd=repository)
 
 
-def unlock(repository: Path) -> None:
-    """Lock files of a git that was killed are gone; the workspace's lock says no other git runs."""
+def remove_stale_locks(repository: Path) -> None:
+    """Delete lock files of a killed git; the workspace's lock guarantees that no other git runs."""
     for pattern in ("*.lock", "refs/**/*.lock"):
         for lock in (repository / ".git").glob(pattern):
             lock.unlink(missing_ok=True)
 
 
-def ignore(file: Path) -> Path:
-    """Git ignores a file that DVC versions, its pointer is what git has; the list that says so."""
+def ignore_file(file: Path) -> Path:
+    """Have git ignore a file that DVC versions. Return the path of the `.gitignore`."""
     path = file.with_name(".gitignore")
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -180,36 +180,36 @@ def ignore(file: Path) -> Path:
     return path
 
 
-def message(subject: str, trailers: dict[str, str]) -> str:
-    """A commit message: one line for people, trailers for `commit_with` and `lab verify`."""
+def format_message(subject: str, trailers: dict[str, str]) -> str:
+    """Return a commit message: a subject line, and trailers for `find_commit` and `lab verify`."""
     lines = "\n".join(f"{key}: {value}" for key, value in trailers.items())
     return f"{subject}\n\n{lines}\n"
 
 
 def commit(repository: Path, paths: list[Path], message: str) -> None:
-    """A commit of these files, and of nothing else, on top of the work tree's."""
+    """Commit these files, and nothing else, on top of the checked-out commit."""
     names = [str(path.relative_to(repository)) for path in paths]
     git("add", "--", *names, cwd=repository)
     git("commit", "--quiet", "--file=-", "--", *names, cwd=repository, stdin=message)
 
 
-@patiently
+@with_retries
 def push(repository: Path) -> None:
-    """The server's branch is this commit: compare-and-swap, since only a fast-forward is taken.
+    """Push HEAD to the server's branch: compare-and-swap, since only a fast-forward is accepted.
 
-    Pushing again what the server took already changes nothing there.
-    Raises PushRejected when the branch moved since the last fetch.
+    Pushing again what the server has already accepted changes nothing there.
+    Raise PushRejected when the branch moved since the last fetch.
     """
     git("push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}", cwd=repository)
 
 
 def head(repository: Path) -> str:
-    """The commit that is checked out."""
+    """Return the commit that is checked out."""
     return git("rev-parse", "HEAD", cwd=repository).strip()
 
 
-def commit_with(repository: Path, trailers: dict[str, str]) -> str | None:
-    """The newest commit of `origin/main` that carries all these trailers, or None."""
+def find_commit(repository: Path, trailers: dict[str, str]) -> str | None:
+    """Return the newest commit of `origin/main` that has all these trailers, or None."""
     if tip(repository) is None:
         return None
     shown = "%x1f".join(f"%(trailers:key={key},valueonly,separator=%x1e)" for key in trailers)

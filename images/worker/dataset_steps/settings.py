@@ -1,4 +1,4 @@
-"""What a step may know: its environment, the same names on every backend."""
+"""A step's settings, from environment variables of the same names on every backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONE_LINE = re.compile(r"(?! )[^\x00-\x1f\x7f]+(?<! )")
 
 @dataclass(frozen=True)
 class Settings:
-    """One step's contract. Credentials are not here: git and boto3 read theirs themselves."""
+    """The settings of one step. Credentials are not among them: git and boto3 read their own."""
 
     git_url: str
     bucket: str
@@ -28,25 +28,27 @@ class Settings:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
-        """The settings that `env` holds. Raises StepError naming every variable that is missing."""
+        """Return the settings in `env`. Raise StepError naming every variable that is missing."""
         names = ("GIT_URL", "S3_BUCKET", "DATASET_PATH", "SHARED_DIR", "DAG_ID", "RUN_ID")
         needed = (*names, "GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD")
         if missing := [name for name in needed if not env.get(name)]:
             raise StepError(f"the step's environment lacks {', '.join(missing)}")
-        git_url, bucket, dataset, shared, dag_id, run_id = (one_line(n, env[n]) for n in names)
-        version = one_line("DAG_VERSION", env.get("DAG_VERSION") or "unversioned")
-        return cls(git_url, bucket, inside(dataset), Path(shared), dag_id, run_id, version)
+        git_url, bucket, dataset, shared, dag_id, run_id = (
+            require_one_line(n, env[n]) for n in names
+        )
+        version = require_one_line("DAG_VERSION", env.get("DAG_VERSION") or "unversioned")
+        return cls(git_url, bucket, require_inside(dataset), Path(shared), dag_id, run_id, version)
 
 
-def one_line(name: str, value: str) -> str:
-    """`value`, or StepError when it could forge a line of a commit message."""
+def require_one_line(name: str, value: str) -> str:
+    """Return `value`, or raise StepError when it could forge a line of a commit message."""
     if not ONE_LINE.fullmatch(value):
         raise StepError(f"{name} holds a line break, a control character or a blank at an end")
     return value
 
 
-def inside(path: str) -> str:
-    """`path`, or StepError when it does not stay inside the repository."""
+def require_inside(path: str) -> str:
+    """Return `path`, or raise StepError unless it is inside the repository (not .git, not .dvc)."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or pure.parts[:1] in ((".git",), (".dvc",), ()):
         raise StepError(f"DATASET_PATH {path!r} is not a path inside the repository")

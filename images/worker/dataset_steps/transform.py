@@ -1,4 +1,4 @@
-"""`transform`: for each department how many work there, what they earn, how many left."""
+"""`transform`: summarise head count, income and attrition of each department."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import write_whole
+from dataset_steps.files import write_atomically
 from dataset_steps.workspace import Workspace
 
 DEPARTMENT, INCOME, ATTRITION = COLUMNS = ("Job Role", "Monthly Income", "Attrition")
@@ -42,27 +42,27 @@ class Department:
 
 
 def transform(workspace: Workspace, env: Mapping[str, str]) -> None:
-    """The workspace holds the summary of its extract.
+    """Write the summary of the workspace's extract to the workspace.
 
-    All copies are in memory at once, though one would do: with COPIES a person sees what a step
-    that needs more memory than it may have looks like.
+    All copies are in memory at once, though one would do: COPIES lets a person see a step exceed
+    its memory limit.
     """
-    tables = [table(workspace.root / EXTRACT) for _ in range(copies(env))]
+    tables = [read_extract(workspace.root / EXTRACT) for _ in range(parse_copies(env))]
     summary = summarise(tables[0])
-    write_whole(workspace.root / SUMMARY, json.dumps(summary))
+    write_atomically(workspace.root / SUMMARY, json.dumps(summary))
     print(f"summarised {len(tables[0])} records of {len(summary)} departments")
 
 
-def copies(env: Mapping[str, str]) -> int:
-    """How many copies of the extract are handled at once. Raises StepError."""
+def parse_copies(env: Mapping[str, str]) -> int:
+    """Return how many copies of the extract are held in memory at once. Raise StepError."""
     text = env.get("COPIES", "1")
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_COPIES:
         raise StepError(f"COPIES is {text!r}, not a whole number from 1 to {MOST_COPIES}")
     return int(text)
 
 
-def table(path: Path) -> list[list[str]]:
-    """The records of the extract. Raises StepError when there is none."""
+def read_extract(path: Path) -> list[list[str]]:
+    """Return the records of the extract. Raise StepError when there is no extract."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
@@ -75,27 +75,27 @@ def table(path: Path) -> list[list[str]]:
 
 
 def summarise(rows: Iterable[list[str]]) -> dict[str, dict[str, Any]]:
-    """Each department's summary, sorted by name. Raises StepError for a value that is none."""
+    """Return each department's summary, sorted by name. Raise StepError for an unusable value."""
     departments: dict[str, Department] = {}
     for number, (department, income, attrition) in enumerate(rows, 1):
         if attrition not in {LEFT, STAYED}:
-            raise unusable(number, ATTRITION, attrition, f"{LEFT} or {STAYED}")
+            raise unusable_value(number, ATTRITION, attrition, f"{LEFT} or {STAYED}")
         sums = departments.setdefault(department, Department())
-        sums.add(amount(number, income), attrition == LEFT)
+        sums.add(parse_amount(number, income), attrition == LEFT)
     return {name: departments[name].summary() for name in sorted(departments)}
 
 
-def amount(number: int, text: str) -> Decimal:
+def parse_amount(number: int, text: str) -> Decimal:
     try:
         found = Decimal(text)
     except InvalidOperation:
         found = Decimal("NaN")
     if not found.is_finite():
-        raise unusable(number, INCOME, text, "a number")
+        raise unusable_value(number, INCOME, text, "a number")
     return found
 
 
-def unusable(number: int, column: str, value: str, wanted: str) -> StepError:
+def unusable_value(number: int, column: str, value: str, wanted: str) -> StepError:
     return StepError(
         f"record {number} of the dataset has {value[:60]!r} as {column}, which is not {wanted}; "
         f"a summary is made of {', '.join(COLUMNS)}"

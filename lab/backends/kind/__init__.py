@@ -1,6 +1,9 @@
 """The kind backend: a whole lab on real Kubernetes, in one container of this machine.
 
 backend       brings the lab up, connects to it, ends it
+site          one lab: its choices, secrets, cluster and addresses
+services      each workload, and how this machine reaches it
+stores        the objects, Secrets, accounts and repositories of the stores
 node          the kind cluster: one container
 doors         the lab's Services on ports of this machine
 gitea, minio  the stores' accounts, repositories and buckets, made by their own APIs

@@ -1,4 +1,4 @@
-"""What a cluster can say of itself: logs, events, objects. It never shows a Secret's content."""
+"""Logs, events and objects of the cluster, without the content of any Secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.config import Config
 from lab.errors import LabError
 
 LINES = 2000  # of a log, at most
-FOLLOWED = 20  # lines of the past, where a log is followed
+FOLLOWED = 20  # earlier lines of a log that is followed
 SECONDS = 60
 # Each attempt of each task, from the volume that outlives their pods.
 TASK_LOGS = (
@@ -23,8 +23,8 @@ TASK_LOGS = (
 NAMESPACES = (AIRFLOW, STORES)
 
 
-def logs(config: Config, cluster: Cluster) -> dict[str, Path]:
-    """A file per service that holds what its pods have logged, as far as the cluster tells."""
+def write_logs(config: Config, cluster: Cluster) -> dict[str, Path]:
+    """Write one file per service with the logs of its pods, where the cluster returns them."""
     files = {}
     for workload in WORKLOADS:
         files[workload.name] = config.logs / f"{workload.name}.pods.log"
@@ -40,7 +40,7 @@ def log_arguments(workload: Workload, lines: int) -> tuple[str, ...]:
 
 
 def follow_commands(cluster: Cluster, wanted: Sequence[str]) -> list[list[str | Path]]:
-    """What prints the logs of these services as they grow."""
+    """Return the kubectl commands that follow the logs of these services."""
     base = (tools.find("kubectl"), "--kubeconfig", cluster.kubeconfig)
     return [
         [*base, *log_arguments(w, FOLLOWED), "--follow", "--max-log-requests", "20"]
@@ -50,39 +50,46 @@ def follow_commands(cluster: Cluster, wanted: Sequence[str]) -> list[list[str | 
 
 
 def collect(config: Config, cluster: Cluster, folder: Path, values: Sequence[Path]) -> None:
-    """`folder` holds pods, events, logs, rendered manifests and Helm's values, as far as there are.
+    """Write pods, events, logs, rendered manifests and Helm's values to `folder`, if there are any.
 
-    What fails to be told is told in its place: a cluster that is asked why it failed may be broken.
+    An output that fails is replaced by its error: the cluster to be examined may be broken.
     """
-    tell = {
-        "pods.yaml": lambda: every(cluster, "get", "pods", "--output", "yaml"),
-        "pods.txt": lambda: every(cluster, "describe", "pods"),
-        "events.txt": lambda: every(cluster, "get", "events", "--sort-by=.lastTimestamp"),
-        "objects.txt": lambda: every(cluster, "get", "all,pvc,networkpolicies,resourcequotas"),
+    outputs = {
+        "pods.yaml": lambda: run_per_namespace(cluster, "get", "pods", "--output", "yaml"),
+        "pods.txt": lambda: run_per_namespace(cluster, "describe", "pods"),
+        "events.txt": lambda: run_per_namespace(
+            cluster, "get", "events", "--sort-by=.lastTimestamp"
+        ),
+        "objects.txt": lambda: run_per_namespace(
+            cluster, "get", "all,pvc,networkpolicies,resourcequotas"
+        ),
         "nodes.txt": lambda: cluster.kubectl("describe", "nodes", timeout=SECONDS),
-        "tasks.log": lambda: node.inside(config, "sh", "-c", TASK_LOGS, timeout=SECONDS),
-        "node.log": lambda: node.inside(config, "journalctl", "--no-pager", "--lines", str(LINES)),
+        "tasks.log": lambda: node.run_inside(config, "sh", "-c", TASK_LOGS, timeout=SECONDS),
+        "node.log": lambda: node.run_inside(
+            config, "journalctl", "--no-pager", "--lines", str(LINES)
+        ),
         "airflow.yaml": lambda: chart.render(config, values),
     }
-    for name, telling in tell.items():
-        write(folder / name, telling)
-    logs(config, cluster)
+    for name, read in outputs.items():
+        write_or_error(folder / name, read)
+    write_logs(config, cluster)
     for file in [*config.logs.rglob("*.log"), *config.run.glob("*.yaml"), *values]:
         with contextlib.suppress(OSError):
-            write(folder / file.name, lambda file=file: file.read_text("utf-8", "replace"))  # type: ignore[misc]
+            write_or_error(folder / file.name, lambda file=file: file.read_text("utf-8", "replace"))  # type: ignore[misc]
 
 
-def every(cluster: Cluster, *arguments: str) -> str:
-    """What kubectl prints for each of the lab's namespaces."""
+def run_per_namespace(cluster: Cluster, *arguments: str) -> str:
+    """Run kubectl in each of the lab's namespaces and join what it printed."""
     shown = [
         cluster.kubectl(*arguments, "--namespace", name, timeout=SECONDS) for name in NAMESPACES
     ]
     return "\n---\n".join(shown)
 
 
-def write(path: Path, telling: Callable[[], str]) -> None:
+def write_or_error(path: Path, read: Callable[[], str]) -> None:
+    """Write what `read` returns to `path`, or its LabError."""
     try:
-        text = telling()
+        text = read()
     except LabError as error:
         text = error.what
     path.write_text(text, "utf-8")

@@ -1,7 +1,7 @@
-"""Gitea, the git server on a cluster: the accounts, repositories and rights of the embedded one.
+"""Gitea, the git server on a cluster, set up like the embedded one: accounts, repositories, rights.
 
-`prepare` looks before it writes, so a second call writes nothing. It may be killed anywhere: what
-it leaves is never taken for finished work, and the next call completes it.
+`prepare` checks before it writes, so a second call writes nothing. It may be killed at any point:
+what it leaves is never taken for finished work, and the next call completes it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from lab.layout import (
     TEAM_A,
     WRITE,
 )
-from lab.wait import NotYet
 
 SECONDS = 30
 BRANCH = "main"
 ROBOTS = (STEPS, READER)
 TOKEN = "mlops-lab"  # noqa: S105  the name of a token
-SETUP = "mlops-lab-setup-"  # begins the names of the tokens that give the owner its password
+SETUP = "mlops-lab-setup-"  # prefix of the tokens that set the owner's password
 RESET = "`lab down --purge` and `lab up` make new passwords"
 LOGS = "lab logs gitea"
 
-# Units that a lab does not use: what is not there needs no guarding.
+# Units that a lab does not use, disabled: what is not there needs no guarding.
 UNUSED = ("issues", "wiki", "pull_requests", "projects", "releases", "packages", "actions")
 REPOSITORY = {"private": True, "default_branch": BRANCH} | {f"has_{unit}": False for unit in UNUSED}
-# Whoever may write may push, but nobody replaces or deletes what was pushed, not even the owner.
+# Whoever may write may push, but nobody, not even the owner, may rewrite or delete the branch.
 RULE = {
     "enable_push": True,
     "enable_push_whitelist": False,
@@ -66,17 +65,17 @@ Admin = Callable[[list[str]], str]
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told of each push: an address that Gitea reaches, and the secret that it bears.
+    """The receiver of push webhooks: a URL that Gitea reaches, and a bearer secret.
 
-    The secret goes into a header that Gitea keeps encrypted. A webhook's own secret, by which Gitea
-    would sign, is in its database as it is.
+    The secret is sent in a header that Gitea stores encrypted. A webhook's own secret, with which
+    Gitea would sign, is stored in its database as plain text.
     """
 
     url: str
     secret: str = field(repr=False)
 
     def webhook(self) -> dict[str, object]:
-        """The webhook, in the words of Gitea's API."""
+        """Return the webhook's fields in Gitea's API."""
         return {
             "active": True,
             "events": ["push"],
@@ -87,7 +86,7 @@ class Listener:
 
 
 class Bearer(AuthBase):
-    """Lets the holder of a token in."""
+    """Authentication by a Gitea token."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -99,14 +98,14 @@ class Bearer(AuthBase):
 
 @dataclass(frozen=True)
 class Api:
-    """Gitea's API as one account meets it."""
+    """Gitea's API, called as one account."""
 
     url: str
     account: str
     auth: AuthBase = field(repr=False)
 
     def ask(self, method: str, path: str, body: object = None) -> requests.Response:
-        """Gitea's answer, whatever it is. Raises ServiceError when there is none."""
+        """Return Gitea's response, whatever its status. Raises ServiceError when there is none."""
         try:
             with requests.Session() as session:
                 session.trust_env = False  # neither a proxy nor somebody's .netrc
@@ -117,58 +116,47 @@ class Api:
             raise ServiceError(f"Gitea does not answer: {error}", LOGS) from error
 
     def find(self, path: str) -> Any:
-        """What is there, or None. Raises AccessError and ServiceError."""
+        """Return the object at `path`, or None for 404. Raises AccessError and ServiceError."""
         response = self.ask("GET", path)
-        return None if response.status_code == 404 else self.content(response)
+        return None if response.status_code == 404 else self.parse_response(response)
 
     def get(self, path: str) -> Any:
-        """What is there. Raises AccessError and ServiceError."""
-        return self.content(self.ask("GET", path))
+        """Return the object at `path`. Raises AccessError and ServiceError."""
+        return self.parse_response(self.ask("GET", path))
 
     def change(self, method: str, path: str, body: object = None) -> Any:
-        """What Gitea answers to a change that it made. Raises AccessError and ServiceError."""
-        return self.content(self.ask(method, path, body))
+        """Make a change and return Gitea's answer. Raises AccessError and ServiceError."""
+        return self.parse_response(self.ask(method, path, body))
 
-    def admitted(self, path: str) -> bool:
-        """Whether Gitea lets the account see what is there. Raises ServiceError."""
-        return self.seen(path) is not None
+    def is_admitted(self, path: str) -> bool:
+        """Return whether the account may see the object at `path`. Raises ServiceError."""
+        return self.find_visible(path) is not None
 
-    def seen(self, path: str) -> Any:
-        """What is there, or None when the account may not see it. Raises ServiceError."""
+    def find_visible(self, path: str) -> Any:
+        """Return the object at `path`, or None for 401, 403 and 404. Raises ServiceError."""
         response = self.ask("GET", path)
-        return None if response.status_code in {401, 403, 404} else self.content(response)
+        return None if response.status_code in {401, 403, 404} else self.parse_response(response)
 
-    def content(self, response: requests.Response) -> Any:
+    def parse_response(self, response: requests.Response) -> Any:
+        """Return the response's JSON, if any. Raises AccessError and ServiceError."""
         if response.ok:
             return response.json() if response.content else None
-        # No header and no body that was sent: they hold the passwords.
+        # Without the headers and body of the request: they hold passwords.
         asked = f"{response.request.method} {response.request.path_url}"
         if response.status_code in {401, 403}:
             what = f"Gitea refused the account {self.account!r} ({response.status_code}, {asked})"
-            raise AccessError(f"{what}: {reason(response)}", RESET)
+            raise AccessError(f"{what}: {refusal_message(response)}", RESET)
         raise ServiceError(
-            f"Gitea answered {response.status_code} to {asked}: {reason(response)}", LOGS
+            f"Gitea answered {response.status_code} to {asked}: {refusal_message(response)}", LOGS
         )
 
 
-def reason(response: requests.Response) -> str:
-    """What Gitea says of a refusal."""
+def refusal_message(response: requests.Response) -> str:
+    """Return Gitea's message about an error, else the HTTP reason."""
     try:
         return str(response.json()["message"])[:200]
     except (ValueError, KeyError, TypeError):
         return response.reason
-
-
-def healthy(url: str) -> None:
-    """Raises NotYet until Gitea serves."""
-    try:
-        with requests.Session() as session:
-            session.trust_env = False
-            code = session.get(f"{url}/api/healthz", timeout=5).status_code
-    except requests.RequestException as error:
-        raise NotYet(f"/api/healthz does not answer: {error}") from error
-    if code != 200:
-        raise NotYet(f"/api/healthz answers {code}")
 
 
 def prepare(
@@ -179,65 +167,65 @@ def prepare(
     listener: Listener,
     deploy_key: str,
 ) -> dict[str, str]:
-    """Gitea has the lab's accounts and repositories; the tokens of those that are no person.
+    """Create the lab's accounts and repositories, and return the robot accounts' tokens.
 
     `admin` runs Gitea's command line beside the server and returns what it printed; `password`
-    says what an account's password has to be; `tokens` are those of an earlier call, and the ones
-    that still work are kept; `listener` hears of each push; `deploy_key` is the public half of
-    the key by which Airflow reads the other team's repository. Raises AccessError, ServiceError,
-    and what `admin` raises.
+    returns the password that an account is to have; `tokens` are those of an earlier call, and the
+    ones that still work are kept; `listener` receives a webhook for each push; `deploy_key` is the
+    public half of the key with which Airflow reads the other team's repository. Raises AccessError,
+    ServiceError, and what `admin` raises.
     """
-    owner = by_password(url, OWNER, password(OWNER))
-    provide_owner(owner, admin, password(OWNER))
+    owner = api_with_password(url, OWNER, password(OWNER))
+    ensure_owner(owner, admin, password(OWNER))
     for account in ROBOTS:
-        provide_account(owner, account, password(account))
+        ensure_account(owner, account, password(account))
     for repository in REPOSITORIES:
-        provide_repository(owner, repository)
-    protect(owner, DATASETS)  # before anybody else may write there
-    provide_deploy_key(owner, TEAM_A, deploy_key)
+        ensure_repository(owner, repository)
+    protect_branch(owner, DATASETS)  # before anybody else may write there
+    ensure_deploy_key(owner, TEAM_A, deploy_key)
     for repository in REPOSITORIES:
-        share(owner, repository)
-        provide_webhook(owner, repository, listener)
-    return {account: token(url, account, password(account), tokens) for account in ROBOTS}
+        set_collaborators(owner, repository)
+        ensure_webhook(owner, repository, listener)
+    return {account: ensure_token(url, account, password(account), tokens) for account in ROBOTS}
 
 
-def by_password(url: str, account: str, password: str) -> Api:
+def api_with_password(url: str, account: str, password: str) -> Api:
     return Api(url, account, HTTPBasicAuth(account, password))
 
 
-def provide_owner(owner: Api, admin: Admin, password: str) -> None:
-    """The owner is there, administers the server, and has its password.
+def ensure_owner(owner: Api, admin: Admin, password: str) -> None:
+    """Create the owner, an administrator, with its password, unless it can log in.
 
-    The command line would take the password as an argument, for all processes to see. So it makes
-    one up, which nobody uses, and a token, by which the API sets the right one.
+    Gitea's command line would take the password as an argument, which all processes can see. So it
+    creates the account with a random password and a token, with which the API sets the right one.
     """
-    if not owner.admitted("user"):
+    if not owner.is_admitted("user"):
         create_owner(admin)
-        by_token = Api(owner.url, OWNER, Bearer(setup_token(admin)))
+        by_token = Api(owner.url, OWNER, Bearer(create_setup_token(admin)))
         body = {"source_id": 0, "login_name": OWNER, "must_change_password": False}
         by_token.change("PATCH", f"admin/users/{OWNER}", body | {"password": password})
-    remove_tokens(owner, lambda name: name.startswith(SETUP))
+    delete_tokens(owner, lambda name: name.startswith(SETUP))
 
 
 def create_owner(admin: Admin) -> None:
-    """The owner is there, with whatever password."""
+    """Create the owner with a random password, unless it exists."""
     users = [line.split()[1:2] for line in admin(["admin", "user", "list"]).splitlines()]
     if [OWNER] in users:
         return
     flags = ["--admin", "--random-password", "--must-change-password=false"]
-    names = ["--username", OWNER, "--email", address(OWNER)]
+    names = ["--username", OWNER, "--email", email_address(OWNER)]
     try:
         admin(["admin", "user", "create", *names, *flags])
-    except LabError as error:  # its output tells the password, also where it failed
-        raise LabError(without_passwords(error.what), error.fix, error.log) from None
+    except LabError as error:  # its output has the password even when it fails
+        raise LabError(redact_passwords(error.what), error.fix, error.log) from None
 
 
-def without_passwords(text: str) -> str:
+def redact_passwords(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if "password is" not in line)
 
 
-def setup_token(admin: Admin) -> str:
-    """A token that lets the owner administer the server, until `remove_tokens`."""
+def create_setup_token(admin: Admin) -> str:
+    """Create a token with which the owner administers the server, until `delete_tokens`."""
     name = f"{SETUP}{secrets.token_hex(8)}"  # a name can't be used twice
     flags = ["--token-name", name, "--scopes", "write:admin", "--raw"]
     printed = admin(["admin", "user", "generate-access-token", "--username", OWNER, *flags])
@@ -246,88 +234,88 @@ def setup_token(admin: Admin) -> str:
     raise ServiceError("Gitea's command line printed no token", LOGS)
 
 
-def remove_tokens(api: Api, chosen: Callable[[str], bool]) -> None:
-    """The account has no token with a chosen name."""
+def delete_tokens(api: Api, chosen: Callable[[str], bool]) -> None:
+    """Delete the account's tokens whose name `chosen` accepts."""
     path = f"users/{api.account}/tokens"
     for token in api.get(f"{path}?limit=50"):
         if chosen(token["name"]):
             api.change("DELETE", f"{path}/{token['id']}")
 
 
-def provide_account(owner: Api, account: str, password: str) -> None:
-    """The account is there with its password, and can make nothing of its own.
+def ensure_account(owner: Api, account: str, password: str) -> None:
+    """Create the account with its password and LIMITS: it can't create anything of its own.
 
-    One request sets the password and the limits: where the password is right, they are in place.
+    One request sets both the password and the limits, so if the password is right, they are set.
     """
-    if by_password(owner.url, account, password).admitted("user"):
+    if api_with_password(owner.url, account, password).is_admitted("user"):
         return
     if owner.find(f"users/{account}") is None:
         unknown = {"password": secrets.token_urlsafe(32), "restricted": True}
-        names = {"username": account, "email": address(account)}
+        names = {"username": account, "email": email_address(account)}
         owner.change("POST", "admin/users", names | unknown)
     body = LIMITS | {"login_name": account, "password": password}
     owner.change("PATCH", f"admin/users/{account}", body)
 
 
-def address(account: str) -> str:
-    """An account must have one; no mail is ever sent."""
+def email_address(account: str) -> str:
+    """Return an email address: Gitea requires one, but no mail is ever sent."""
     return f"{account}@localhost.localdomain"
 
 
-def provide_repository(owner: Api, repository: str) -> None:
-    """The owner's repository is there, private, with nothing but its code; a new one is empty."""
+def ensure_repository(owner: Api, repository: str) -> None:
+    """Create the owner's repository, empty, unless it exists; make it private, with code only."""
     found = owner.find(f"repos/{repository}")
     if found is None:
         name = repository.removeprefix(f"{OWNER}/")
         body = {"name": name, "private": True, "auto_init": False, "default_branch": BRANCH}
         found = owner.change("POST", "user/repos", body)
-    if not has(found, REPOSITORY):
+    if not has_fields(found, REPOSITORY):
         owner.change("PATCH", f"repos/{repository}", REPOSITORY)
 
 
-def protect(owner: Api, repository: str) -> None:
-    """The branch only ever grows. It need not be there yet, and its first push is not hindered."""
+def protect_branch(owner: Api, repository: str) -> None:
+    """Protect the branch from rewriting. It need not exist, and its first push is allowed."""
     path = f"repos/{repository}/branch_protections"
     found = owner.find(f"{path}/{BRANCH}")
     if found is None:
         owner.change("POST", path, RULE | {"rule_name": BRANCH})
-    elif not has(found, RULE):
+    elif not has_fields(found, RULE):
         owner.change("PATCH", f"{path}/{BRANCH}", RULE)
 
 
-def provide_deploy_key(owner: Api, repository: str, key: str) -> None:
-    """The key opens the repository by SSH, for reading; keys that somebody else added stay."""
+def ensure_deploy_key(owner: Api, repository: str, key: str) -> None:
+    """Add the read-only deploy key to the repository; keys that somebody else added stay."""
     path, wanted = f"repos/{repository}/keys", {"title": READER, "key": key, "read_only": True}
     keys = owner.get(f"{path}?limit=50")
     ours = [one for one in keys if one["title"] == READER or one["key"] == key]
     for one in ours:
-        if not has(one, wanted):
+        if not has_fields(one, wanted):
             owner.change("DELETE", f"{path}/{one['id']}")
-    if not any(has(one, wanted) for one in ours):
+    if not any(has_fields(one, wanted) for one in ours):
         owner.change("POST", path, wanted)
 
 
-def provide_webhook(owner: Api, repository: str, listener: Listener) -> None:
-    """The listener is told of each push, once; other webhooks are left as they are."""
+def ensure_webhook(owner: Api, repository: str, listener: Listener) -> None:
+    """Create or correct the listener's webhook, and delete its duplicates; other webhooks stay."""
     path, wanted = f"repos/{repository}/hooks", listener.webhook()
     hooks = owner.get(f"{path}?limit=50")
     first, *more = [hook for hook in hooks if hook["config"]["url"] == listener.url] or [None]
     if first is None:
         owner.change("POST", path, wanted | {"type": "gitea"})
-    elif not has(first, wanted):
+    elif not has_fields(first, wanted):
         owner.change("PATCH", f"{path}/{first['id']}", wanted)
     for hook in more:
         owner.change("DELETE", f"{path}/{hook['id']}")
 
 
-def has(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
+def has_fields(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def share(owner: Api, repository: str) -> None:
-    """Who shall read or write the repository can, and nobody else beside its owner."""
+def set_collaborators(owner: Api, repository: str) -> None:
+    """Set the collaborators' permissions, and remove everybody else but the owner."""
     path = f"repos/{repository}/collaborators"
-    rights = {account: right(account, repository) for account in ROBOTS}
+    rights = {account: wanted_permission(account, repository) for account in ROBOTS}
     for person in owner.get(f"{path}?limit=50"):
         if rights.get(person["login"], "none") == "none":
             owner.change("DELETE", f"{path}/{person['login']}")
@@ -336,33 +324,34 @@ def share(owner: Api, repository: str) -> None:
             owner.change("PUT", f"{path}/{account}", {"permission": wanted})
 
 
-def right(account: str, repository: str) -> str:
+def wanted_permission(account: str, repository: str) -> str:
     if repository in WRITE[account]:
         return "write"
     return "read" if repository in READ[account] else "none"
 
 
-def fits(holder: Api) -> bool:
-    """Whether a token opens what its account may read and write, and is no other account's."""
+def has_wanted_permissions(holder: Api) -> bool:
+    """Return whether a token has exactly its account's permissions, so is no other account's."""
     return all(
-        granted(holder.seen(f"repos/{repository}")) == right(holder.account, repository)
+        granted_permission(holder.find_visible(f"repos/{repository}"))
+        == wanted_permission(holder.account, repository)
         for repository in REPOSITORIES
     )
 
 
-def granted(found: Any) -> str:
-    """The right of an account that sees this of a repository."""
+def granted_permission(found: Any) -> str:
+    """Return the permission of the account to which Gitea shows this repository."""
     if found is None:
         return "none"
     return "write" if found["permissions"]["push"] else "read"
 
 
-def token(url: str, account: str, password: str, kept: Mapping[str, str]) -> str:
-    """The token by which the account gets at its repositories: the kept one where it works."""
-    if account in kept and fits(Api(url, account, Bearer(kept[account]))):
+def ensure_token(url: str, account: str, password: str, kept: Mapping[str, str]) -> str:
+    """Return the account's token: the kept one if it works, else a new one."""
+    if account in kept and has_wanted_permissions(Api(url, account, Bearer(kept[account]))):
         return kept[account]
-    own = by_password(url, account, password)
-    remove_tokens(own, lambda name: name == TOKEN)
+    own = api_with_password(url, account, password)
+    delete_tokens(own, lambda name: name == TOKEN)
     scope = "write:repository" if WRITE[account] else "read:repository"
     body = {"name": TOKEN, "scopes": [scope]}
     return str(own.change("POST", f"users/{account}/tokens", body)["sha1"])

@@ -1,13 +1,13 @@
 """New objects under a prefix of the lab's bucket, as events of an asset.
 
-An object is new when no event has told of this content (its ETag) under this key. What was told is
-kept with the asset, in Airflow's asset state store: in the database that holds the events, so that
-a lost or restored database never keeps the memory and loses the events. It names nothing that has
-left the prefix, so it is no larger than the prefix.
+An object is new when no event was emitted for this content (its ETag) under this key. The emitted
+ones are remembered with the asset, in Airflow's asset state store: in the database that holds the
+events, so that a lost or restored database never keeps the memory and loses the events. Objects
+that have left the prefix are forgotten, so the memory is no larger than the prefix.
 
-Airflow's ack mode says when an event is in that database, and only then it is remembered. So no
-event is lost, whatever is killed; a triggerer that is killed in the seconds between the two tells
-of the object a second time. Who consumes the events must bear that.
+Airflow's ack mode confirms that an event is in the database, and only then it is remembered. So no
+event is lost, whatever is killed; a triggerer that is killed in the seconds between the two emits
+a second event for the object. Consumers of the events must tolerate that.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from lab_bucket import Object
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-SHARDS = 16  # values that the memory is divided into: each write is of a small one
-AT_ONCE = 200  # events on their way to the database; the others wait in the bucket
+SHARDS = 16  # parts of the memory, stored separately so that each write is small
+AT_ONCE = 200  # events in flight to the database; other objects wait in the bucket
 SETTLE_SECONDS = 1.0  # see Arrivals.advance
-LONGEST_PAUSE = 30.0  # seconds between two tries, when nothing answers
-STORE_SECONDS = 30.0  # for one call of the state store
+LONGEST_PAUSE = 30.0  # seconds between two retries
+STORE_SECONDS = 30.0  # timeout of one call of the state store
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """What is needed of Airflow's asset state store."""
+    """The part of Airflow's asset state store that is used here."""
 
     async def aget(self, key: str, default: Any = None) -> Any: ...
 
@@ -49,8 +49,8 @@ class Store(Protocol):
 class NewObjects(BaseEventTrigger):
     """Fires {"key", "etag", "size"} once for each new object whose key is `prefix`...`suffix`.
 
-    `asset` is the name of the asset that it watches for, which keeps the memory: one watcher for
-    each asset. What was there before the watcher is new to it.
+    `asset` is the name of the watched asset, whose state holds the memory: an asset has one
+    watcher. Objects that are older than the watcher are new to it.
     """
 
     def __init__(self, asset: str, prefix: str, suffix: str = "", seconds: float = 1.0) -> None:
@@ -65,7 +65,7 @@ class NewObjects(BaseEventTrigger):
         return "lab_arrivals.NewObjects", {name: getattr(self, name) for name in names}
 
     def shared_stream_key(self) -> Hashable:
-        """Each trigger has a stream of its own: it is for ack mode, not for sharing."""
+        """Return a key of this trigger's own: the stream is used for ack mode, not for sharing."""
         return self.asset, self.prefix, self.suffix, self.trigger_id
 
     @classmethod
@@ -75,7 +75,7 @@ class NewObjects(BaseEventTrigger):
         trigger = cls(**kwargs)
         prefix = Prefix(trigger.prefix, trigger.suffix)
         store = AssetStateStoreAccessor(name=trigger.asset)
-        return Arrivals(prefix.objects, Memory(store), trigger.seconds)
+        return Arrivals(prefix.list_objects, Memory(store), trigger.seconds)
 
     async def filter_shared_stream(
         self, shared_stream: AsyncIterator[Object]
@@ -84,20 +84,20 @@ class NewObjects(BaseEventTrigger):
             yield TriggerEvent(asdict(found))
 
     def run(self) -> AsyncIterator[TriggerEvent]:
-        """Never called: the stream's events come by way of `filter_shared_stream`."""
+        """Raise NotImplementedError; never called, as events come from `filter_shared_stream`."""
         raise NotImplementedError("a triggerer without shared streams can't run this trigger")
 
 
 class Prefix:
-    """The objects of a prefix, by one client for as long as it works."""
+    """The objects of a prefix, listed by one client for as long as it works."""
 
     def __init__(self, prefix: str, suffix: str) -> None:
         self.prefix = prefix
         self.suffix = suffix
         self.client: S3Client | None = None
 
-    def objects(self) -> list[Object]:
-        """What is there now. Raises what boto3 raises; the next call reads the contract again."""
+    def list_objects(self) -> list[Object]:
+        """List the objects. After an error of boto3, the next call makes a new client."""
         client, self.client = self.client or lab_bucket.client(), None
         found = lab_bucket.listing(self.prefix, client)
         self.client = client
@@ -105,7 +105,7 @@ class Prefix:
 
 
 class Memory:
-    """The ETag under which each key of the prefix was told of last."""
+    """The ETag of the last event of each key under the prefix."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -113,42 +113,43 @@ class Memory:
 
     async def load(self) -> None:
         self.shards = [
-            dict(await self.answer(self.store.aget(name_of(shard), {}))) for shard in range(SHARDS)
+            dict(await self.with_timeout(self.store.aget(shard_name(shard), {})))
+            for shard in range(SHARDS)
         ]
 
     def has(self, found: Object) -> bool:
-        return self.shards[shard_of(found.key)].get(found.key) == found.etag
+        return self.shards[shard_index(found.key)].get(found.key) == found.etag
 
-    async def add(self, told: Sequence[Object]) -> None:
-        """These have been told of, and will not be again."""
-        changed = {shard_of(each.key) for each in told}
-        for each in told:
-            self.shards[shard_of(each.key)][each.key] = each.etag
+    async def add(self, stored: Sequence[Object]) -> None:
+        """Remember objects whose events are stored."""
+        changed = {shard_index(each.key) for each in stored}
+        for each in stored:
+            self.shards[shard_index(each.key)][each.key] = each.etag
         await self.write(changed)
 
-    async def keep(self, present: Iterable[Object]) -> None:
-        """Nothing else than `present` is remembered."""
+    async def forget_all_but(self, present: Iterable[Object]) -> None:
+        """Forget all objects but those in `present`."""
         keys = {each.key for each in present}
         gone = [key for shard in self.shards for key in shard if key not in keys]
         for key in gone:
-            del self.shards[shard_of(key)][key]
-        await self.write({shard_of(key) for key in gone})
+            del self.shards[shard_index(key)][key]
+        await self.write({shard_index(key) for key in gone})
 
     async def write(self, shards: Iterable[int]) -> None:
         for shard in sorted(shards):
-            await self.answer(self.store.aset(name_of(shard), self.shards[shard]))
+            await self.with_timeout(self.store.aset(shard_name(shard), self.shards[shard]))
 
     @staticmethod
-    async def answer(call: Awaitable[T]) -> T:
-        """A triggerer that ends leaves calls without an answer."""
+    async def with_timeout(call: Awaitable[T]) -> T:
+        """Await a call for STORE_SECONDS: a triggerer that ends leaves calls unanswered."""
         return await asyncio.wait_for(call, STORE_SECONDS)
 
 
-def shard_of(key: str) -> int:
+def shard_index(key: str) -> int:
     return zlib.crc32(key.encode()) % SHARDS
 
 
-def name_of(shard: int) -> str:
+def shard_name(shard: int) -> str:
     return f"told-{shard:02}"
 
 
@@ -163,40 +164,40 @@ class Arrivals(SharedStreamProducer):
         self.closed = False
 
     async def open_stream(self) -> AsyncIterator[tuple[Object, Object]]:
-        """Each new object, for ever. Whatever does not answer is asked again."""
+        """Yield each new object, for ever. Failures are retried."""
         try:
-            await self.patiently(self.memory.load)
+            await self.with_retries(self.memory.load)
             while True:
-                for found in await self.patiently(self.new_objects):
+                for found in await self.with_retries(self.find_new_objects):
                     self.under_way.add(found)
                     yield found, found
                 await asyncio.sleep(self.seconds)
         finally:
             self.closed = True
 
-    async def new_objects(self) -> list[Object]:
-        """As many as may be under way. What has left the prefix is forgotten."""
+    async def find_new_objects(self) -> list[Object]:
+        """List new objects, AT_ONCE in flight at most. Forget objects that have left the prefix."""
         present = await asyncio.to_thread(self.listing)
-        await self.memory.keep(present)
+        await self.memory.forget_all_but(present)
         new = [o for o in present if o not in self.under_way and not self.memory.has(o)]
         return new[: max(0, AT_ONCE - len(self.under_way))]
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """What Airflow has stored is remembered; what it has not is told of again.
+        """Remember the objects whose events Airflow has stored; the others are yielded again.
 
-        Airflow says "stored", too, of an event whose watcher was just taken away (its DAG was
-        paused or changed), which it has dropped. It closes the stream a moment later: until then
-        nothing is believed.
+        Airflow also acknowledges an event that it has dropped, when its watcher was just removed
+        (its DAG was paused or changed). It closes the stream a moment later: so wait that long
+        before believing it.
         """
         await asyncio.sleep(SETTLE_SECONDS)
         if self.closed:
             return
         stored = [item.broker_payload for item in batch if item.outcome.is_clean]
-        await self.patiently(lambda: self.memory.add(stored))
+        await self.with_retries(lambda: self.memory.add(stored))
         self.under_way.difference_update(item.broker_payload for item in batch)
 
-    async def patiently(self, do: Callable[[], Awaitable[T]]) -> T:
-        """What `do` returned, after as many tries as it takes; the first failure is logged."""
+    async def with_retries(self, do: Callable[[], Awaitable[T]]) -> T:
+        """Call `do` until it succeeds, and return its result. Log the first failure."""
         failures = 0
         while True:
             try:

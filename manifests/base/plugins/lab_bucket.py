@@ -1,7 +1,7 @@
-"""The lab's bucket, as Airflow's own processes use it: tasks, triggers, callbacks.
+"""The lab's bucket, for Airflow's own processes: tasks, triggers, callbacks.
 
-Airflow puts this folder on the path of each of its processes, on every backend. A step does not
-come here: it has the worker image's own code.
+Airflow puts this folder on the path of each of its processes, on every backend. Steps do not use
+it: they have the worker image's own code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CALL_SECONDS = 10  # for a connection, and for each read
 
 @dataclass(frozen=True)
 class Object:
-    """One object of the bucket, as a listing names it."""
+    """One object of the bucket, from a listing."""
 
     key: str
     etag: str
@@ -32,7 +32,7 @@ class Object:
 
 
 def contract() -> Mapping[str, str]:
-    """Where the data is: what a step sees, too.
+    """Return where the data is: the same environment that a step sees.
 
     On a cluster the same ConfigMap and Secrets make it Airflow's environment; the embedded lab
     keeps it in a file, so that its keys are in the environment of the steps alone.
@@ -45,7 +45,7 @@ def contract() -> Mapping[str, str]:
 
 
 def client() -> S3Client:
-    """A client of the S3 server; where the contract has no keys, boto3 finds the pod's identity."""
+    """Return an S3 client; where the contract has no keys, boto3 finds the pod's identity."""
     import boto3
     from botocore.config import Config
 
@@ -69,13 +69,13 @@ def bucket() -> str:
 
 
 def name_of_run(run_id: str) -> str:
-    """A run's own name in keys: readable, and without letters that S3 servers disagree about."""
+    """Return a run's name for keys: readable, without characters that S3 servers disagree about."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "-", run_id)
     return f"{readable}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 
 def read(key: str) -> bytes | None:
-    """What the object holds, or None where there is none."""
+    """Return the object's content, or None if it does not exist."""
     s3 = client()
     try:
         return s3.get_object(Bucket=bucket(), Key=key)["Body"].read()
@@ -84,17 +84,17 @@ def read(key: str) -> bytes | None:
 
 
 def write(key: str, content: bytes) -> None:
-    """The object holds `content`: whole, in the place of what it held before."""
+    """Replace the object's content, atomically."""
     client().put_object(Bucket=bucket(), Key=key, Body=content)
 
 
 def listing(prefix: str, s3: S3Client | None = None) -> list[Object]:
-    """The objects whose keys begin with `prefix`, sorted by key."""
+    """List the objects whose keys begin with `prefix`, sorted by key."""
     found = entries(prefix, s3 or client())
     return [Object(e["Key"], e["ETag"].strip('"'), e["Size"]) for e in found]
 
 
 def entries(prefix: str, s3: S3Client) -> Iterator[ObjectTypeDef]:
-    """All that S3 says of each object whose key begins with `prefix`, sorted by key."""
+    """Yield S3's entry of each object whose key begins with `prefix`, sorted by key."""
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket(), Prefix=prefix):
         yield from page.get("Contents", [])

@@ -1,10 +1,10 @@
-"""Deadlines: people are told that something is late while it is late, not after it has ended.
+"""Deadlines: people are notified while something is late, not after it has ended.
 
-Airflow has deadlines of whole runs (`DeadlineAlert`); `run_is_late` is what those call.
-`deadline()` is one of a single task, which Airflow 3.3 does not have: a task beside it, which takes
-no worker. The scheduler hands it to the triggerer, and that watches the other task's state until it
-has ended or the time is up. A triggerer that is killed leaves the watch in Airflow's database, for
-the next one.
+Airflow has deadlines of whole runs (`DeadlineAlert`); `run_is_late` is their callback. `deadline()`
+is for a single task, which Airflow 3.3 has no deadline for: it adds a second task, which takes no
+worker. The scheduler hands it to the triggerer, which watches the first task's state until it has
+ended or the deadline has passed. If a triggerer is killed, the watch stays in Airflow's database
+for the next one.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from lab_notifications import tell
 
 ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 POLL = 1  # seconds between two looks at a task
-PATIENCE = 3600  # seconds that the bucket may take to be there again
-PAUSES = wait_exponential(max=30)  # between two tries to tell somebody
+PATIENCE = 3600  # seconds for which writing a notification is retried
+PAUSES = wait_exponential(max=30)  # between two attempts to write a notification
 
 log = logging.getLogger(__name__)
 
 
 def deadline(task: Any, *, within: timedelta, tell: list[str]) -> TaskDeadline:
-    """`tell` are told when `task` has not ended `within` that time after its run began.
+    """Notify the recipients in `tell` when `task` has not ended `within` that time of its run.
 
-    It counts from the run's start, not the task's: what waits for its turn is late, too. A task
-    that has ended in time, in whichever state, is left alone: failures have callbacks of their own.
-    No run fails because of a missed deadline, but one does whose people could not be told of it.
+    It counts from the run's start, not the task's: a task that waits for its turn is late, too. A
+    task that has ended in time causes no notification, whatever its state: failures have callbacks
+    of their own. A missed deadline fails no run, but a notification that can't be written does.
     """
     watched = getattr(task, "operator", task).task_id
     return TaskDeadline(watched=watched, within=within, tell=tell)
 
 
 class TaskDeadline(BaseOperator):
-    """The task `<watched>_deadline`: it begins and ends in the triggerer."""
+    """The task `<watched>_deadline`, which starts and ends in the triggerer."""
 
     template_fields: Sequence[str] = ("began",)
     start_from_trigger = True
@@ -61,17 +61,17 @@ class TaskDeadline(BaseOperator):
         )
 
     def execute(self, context: Any, event: Any = None) -> None:
-        """Is never called: the trigger ends the task itself."""
+        """Raise NotImplementedError; never called, as the trigger ends the task itself."""
         raise NotImplementedError
 
 
 class Watch(BaseTrigger):
-    """Ends when the task `watched` has ended, or when people have been told that it is late."""
+    """Ends when the task `watched` has ended, or when people were notified that it is late."""
 
     def __init__(self, watched: str, began: str, seconds: float, recipients: list[str]) -> None:
         super().__init__()
         self.watched = watched
-        self.began = began  # rendered by the triggerer, in the place of Airflow's template
+        self.began = began  # a template that the triggerer has rendered
         self.seconds = seconds
         self.recipients = recipients
 
@@ -83,15 +83,15 @@ class Watch(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         due = datetime.fromisoformat(self.began) + timedelta(seconds=self.seconds)
-        while not has_ended(await self.states()):
+        while not has_ended(await self.read_states()):
             if datetime.now(UTC) >= due:
-                await self.say(due)
+                await self.notify(due)
                 break
             await asyncio.sleep(POLL)
         yield TaskSuccessEvent()
 
-    async def states(self) -> dict[str, str | None]:
-        """The state of the watched task; of a mapped one, of each instance."""
+    async def read_states(self) -> dict[str, str | None]:
+        """Return the state of the watched task; of a mapped one, the states of its instances."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ti: Any = self.task_instance
@@ -103,31 +103,31 @@ class Watch(BaseTrigger):
         )
         return dict(found.get(ti.run_id, {}))
 
-    async def say(self, due: datetime) -> None:
+    async def notify(self, due: datetime) -> None:
         ti: Any = self.task_instance
         subject = f"{ti.dag_id}: {self.watched} is late"
         text = (
             f"{self.watched} should have ended {self.seconds:g} s after its run began, "
             f"by {due.isoformat(timespec='seconds')}, and has not ended yet."
         )
-        await tell_patiently(ti.dag_id, ti.run_id, self.recipients, subject, text)
+        await tell_with_retries(ti.dag_id, ti.run_id, self.recipients, subject, text)
 
 
 def has_ended(states: Mapping[str, str | None]) -> bool:
-    """Whether there is an instance of a task, and none that has not ended."""
+    """Return whether the task has instances, all of which have ended."""
     return bool(states) and ENDED.issuperset(states.values())
 
 
 async def run_is_late(recipients: list[str], context: Mapping[str, Any]) -> None:
-    """The recipients were told that the run missed its deadline: for a DeadlineAlert's callback."""
+    """Notify the recipients that the run missed its deadline: the callback of a DeadlineAlert."""
     run = context["dag_run"]
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
     text = f"The run should have ended by {context['deadline']['deadline_time']}, and has not."
-    await tell_patiently(dag_id, run_id, recipients, f"{dag_id}: the run is late", text)
+    await tell_with_retries(dag_id, run_id, recipients, f"{dag_id}: the run is late", text)
 
 
-async def tell_patiently(*arguments: Any) -> None:
-    """People have been told, as by `tell`; a bucket that does not take it is asked for an hour."""
+async def tell_with_retries(*arguments: Any) -> None:
+    """Notify people as `tell` does; if the bucket fails, retry for PATIENCE seconds."""
     retrying = AsyncRetrying(
         wait=PAUSES,
         stop=stop_after_delay(PATIENCE),

@@ -1,10 +1,10 @@
-"""POST /lab/push: a git server tells of a push, and the DAGs that wait for that branch run.
+"""POST /lab/push: a git server reports a push, and the DAGs that wait for that branch run.
 
-DAGs that are on that branch themselves are looked at anew, at once.
+If DAGs come from that branch, its bundle is refreshed at once.
 
-Gitea's webhook calls it on a cluster, the embedded git server's hook on one machine. Both send what
-Gitea sends, and a secret as a bearer token: Airflow's own login does not guard what a plugin
-serves. Who knows the secret can make events of pushes, and nothing else.
+On a cluster Gitea's webhook calls it, on one machine the embedded git server's hook. Both send
+Gitea's payload, and a secret as a bearer token: Airflow's own login does not guard what a plugin
+serves. Whoever knows the secret can make events of pushes, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from starlette.requests import Request
 
-SECRET = "PUSH_SECRET"  # noqa: S105  the variable that holds it
+SECRET = "PUSH_SECRET"  # noqa: S105  the variable that holds the secret
 LIMIT = 1024 * 1024  # bytes of a delivery
-# The account of the steps. Its pushes make no events: what a run publishes would start the next.
+# The account of the steps. Its pushes make no events: else each run would start the next.
 STEPS = "steps"
 HEADS = "refs/heads/"
-NO_FILE = ".pushed"  # a request to parse a file has its whole bundle looked at; this one is none
+NO_FILE = ".pushed"  # no such file exists; a request to parse it refreshes the whole bundle
 
-# Nothing that a database or a log could not hold passes.
+# Values that a database or a log could not hold are refused.
 NAME = r"[A-Za-z0-9._-]{1,255}"
 SHAPES = {
     "repository": re.compile(f"{NAME}/{NAME}"),
@@ -49,11 +49,11 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Push:
-    """One reference that somebody's push has moved."""
+    """One reference that a push has moved."""
 
     repository: str
     ref: str
-    before: str  # commits; all zeros where there was none, or is none any more
+    before: str  # a commit, as `after`; all zeros for none
     after: str
     pusher: str
 
@@ -66,8 +66,8 @@ class Push:
         """The name of the asset that stands for the branch."""
         return f"push:{self.repository}:{self.branch}"
 
-    def ignored(self) -> str | None:
-        """Why no DAG is to hear of it, if none is."""
+    def reason_to_ignore(self) -> str | None:
+        """Return why the push makes no event, or None if it makes one."""
         if not self.ref.startswith(HEADS):
             return f"{self.ref} is no branch"
         if not self.after.strip("0"):
@@ -75,23 +75,23 @@ class Push:
         return f"{STEPS} pushes what runs have made" if self.pusher == STEPS else None
 
 
-def parsed(body: bytes) -> Push:
-    """The push that a delivery tells of. Raises HTTPException when it tells of none."""
+def parse_push(body: bytes) -> Push:
+    """Parse a delivery. Raise HTTPException when it does not describe a push."""
     try:
         found = json.loads(body)
-        told = {name: found[name] for name in ("ref", "before", "after")}
-        told["repository"] = found["repository"]["full_name"]
-        told["pusher"] = found["pusher"]["login"]
+        values = {name: found[name] for name in ("ref", "before", "after")}
+        values["repository"] = found["repository"]["full_name"]
+        values["pusher"] = found["pusher"]["login"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise HTTPException(400, f"no push: {type(error).__name__}: {error}"[:200]) from error
     for name, shape in SHAPES.items():
-        if not isinstance(told[name], str) or not shape.fullmatch(told[name]):
+        if not isinstance(values[name], str) or not shape.fullmatch(values[name]):
             raise HTTPException(400, f"no push: {name} is unusable")
-    return Push(**told)
+    return Push(**values)
 
 
-def admit(authorization: str | None) -> None:
-    """Raises HTTPException unless the request bears the secret."""
+def check_secret(authorization: str | None) -> None:
+    """Raise HTTPException unless the request has the secret."""
     secret = os.environ.get(SECRET)
     if not secret:
         raise HTTPException(503, f"{SECRET} is not set: nobody can be believed")
@@ -100,8 +100,8 @@ def admit(authorization: str | None) -> None:
         raise HTTPException(401, "wrong secret, or none", {"WWW-Authenticate": "Bearer"})
 
 
-async def body_of(request: Request) -> bytes:
-    """What the request sends. Raises HTTPException when it is too much."""
+async def read_body(request: Request) -> bytes:
+    """Return the request's body. Raise HTTPException when it exceeds LIMIT."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -111,20 +111,20 @@ async def body_of(request: Request) -> bytes:
 
 
 async def receive(request: Request) -> JSONResponse:
-    """Answers 200 when there is an event of the push, 202 when none is wanted."""
-    admit(request.headers.get("authorization"))
-    push = parsed(await body_of(request))
-    reason = push.ignored()
+    """Answer 200 when there is an event of the push, 202 when it makes none."""
+    check_secret(request.headers.get("authorization"))
+    push = parse_push(await read_body(request))
+    reason = push.reason_to_ignore()
     if reason is None:
-        await run_in_threadpool(look_again, push.branch)
-        reason = await run_in_threadpool(register, push)
+        await run_in_threadpool(request_parsing, push.branch)
+        reason = await run_in_threadpool(register_event, push)
     if reason:
         return JSONResponse({"detail": reason}, 202)
     return JSONResponse({"detail": f"an event of {push.asset}"})
 
 
-def look_again(branch: str) -> None:
-    """The DAG processor looks at the bundles of such a branch now, and not at their next turn."""
+def request_parsing(branch: str) -> None:
+    """Have the DAG processor refresh the bundles of this branch now, not at their interval."""
     from airflow.configuration import conf
     from airflow.models.dagbag import DagPriorityParsingRequest
     from airflow.utils.session import create_session
@@ -132,32 +132,32 @@ def look_again(branch: str) -> None:
 
     for bundle in conf.getjson("dag_processor", "dag_bundle_config_list"):
         if bundle["kwargs"].get("tracking_ref") == branch:
-            # One that nobody has answered yet stands for this push, too.
+            # A pending request covers this push, too.
             with suppress(IntegrityError), create_session() as session:
                 session.add(DagPriorityParsingRequest(bundle["name"], NO_FILE))
 
 
-def register(push: Push) -> str | None:
-    """There is one event of the push, however often it is told; or why there is none."""
+def register_event(push: Push) -> str | None:
+    """Make one event of the push, however often it is delivered; or return why there is none."""
     from airflow.assets.manager import asset_manager
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        asset = asset_of(session, push.asset)
+        asset = lock_asset(session, push.asset)
         if asset is None:
             return f"no DAG waits for {push.asset}"
-        if not known(session, asset, push):
+        if not is_registered(session, asset, push):
             asset_manager.register_asset_change(
                 asset=asset, extra=asdict(push), source_is_api=True, session=session
             )
         return None
 
 
-def asset_of(session: Session, name: str) -> AssetModel | None:
-    """The asset of this name, held until the session ends: no other delivery is at it meanwhile.
+def lock_asset(session: Session, name: str) -> AssetModel | None:
+    """Return the asset of this name, locked against other deliveries until the session ends.
 
-    One that no DAG names at the moment counts too: its file may just be broken, and the event waits
-    until it is mended.
+    One that no DAG names at the moment counts, too: its file may just be broken, and the event
+    waits until that is fixed.
     """
     from airflow.models.asset import AssetModel
     from sqlalchemy import select
@@ -166,23 +166,23 @@ def asset_of(session: Session, name: str) -> AssetModel | None:
     return max(found, key=lambda asset: (asset.active is not None, asset.id), default=None)
 
 
-def known(session: Session, asset: AssetModel, push: Push) -> bool:
-    """Whether there is an event of this push."""
+def is_registered(session: Session, asset: AssetModel, push: Push) -> bool:
+    """Return whether there is an event of this push."""
     from airflow.models.asset import AssetEvent
     from sqlalchemy import Text, cast, select
 
-    holds = cast(AssetEvent.extra, Text).contains(push.after)  # few events do: they are compared
+    holds = cast(AssetEvent.extra, Text).contains(push.after)  # few events do: compare those
     events = select(AssetEvent.extra).where(AssetEvent.asset_id == asset.id, holds)
     same = {key: value for key, value in asdict(push).items() if key != "pusher"}
     return any(same.items() <= extra.items() for extra in session.scalars(events))
 
 
-async def refused(_: Request, error: HTTPException) -> JSONResponse:
-    """Says why, in the form in which Airflow's own API does."""
+async def error_response(_: Request, error: HTTPException) -> JSONResponse:
+    """Return the error in the form of Airflow's own API."""
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
-handlers: dict[Any, Any] = {HTTPException: refused}
+handlers: dict[Any, Any] = {HTTPException: error_response}
 app = Starlette(
     routes=[Route("/push", receive, methods=["POST"])],
     exception_handlers=handlers,

@@ -1,4 +1,4 @@
-"""Fault injection: what tests do to a lab that a person would not. One module per backend.
+"""Fault injection: how tests kill parts of a lab. One module per backend.
 
 processes   an embedded lab: its services and steps are processes of this machine
 pods        a lab on kind: its services and steps are pods
@@ -14,42 +14,42 @@ from lab.model import Run
 
 
 class Control(Protocol):
-    """What tests do to a running lab; each backend has a class for it."""
+    """Fault injection for a running lab; each backend has a class for it."""
 
     @property
     def config(self) -> Config:
-        """The choices of the lab."""
+        """The lab's configuration."""
 
     def list_services(self) -> list[str]:
         """Return the services that can be killed."""
 
     def list_stores(self) -> tuple[str, str]:
-        """Return the git server and the S3 server, by the names that `list_services` has."""
+        """Return the names of the git server and the S3 server, as `list_services` has them."""
 
     def list_parts(self) -> list[str]:
-        """Return what can be killed one by one now: steps, and workers of the services."""
+        """Return what can be killed one by one now: steps and the services' workers."""
 
     def kill(self, name: str) -> None:
-        """Kill that service or part without a warning, as by a crash."""
+        """Kill that service or part without a warning, as in a crash."""
 
     def cut_power(self) -> None:
-        """End everything at once, as by a power cut."""
+        """End everything at once, as in a power cut."""
 
     def restore(self) -> None:
         """Start what has ended, and wait until each service answers."""
 
     def list_kept(self, run: Run) -> list[str]:
-        """Return what a run's steps ran in and left for reading, by name."""
+        """Return the names of the pods or workspaces that a run's steps have kept for reading."""
 
     def list_secrets(self) -> list[str]:
         """Return every password, token and key of the lab."""
 
     def read_traces(self) -> Iterator[tuple[str, bytes]]:
-        """Yield all that the lab writes down or shows, by name: no secret may be in it."""
+        """Yield the name and content of all that the lab writes or shows: it may hold no secret."""
 
 
-def control_of(config: Config) -> Control:
-    """Return the control of the lab that these choices made."""
+def make_control(config: Config) -> Control:
+    """Return the control of the lab that this configuration made."""
     from tests.support.control.pods import Pods
     from tests.support.control.processes import Processes
 

@@ -1,4 +1,4 @@
-"""What tests do to a lab on a cluster: its services and steps are pods."""
+"""Fault injection for a lab on kind: its services and steps are pods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from lab.backends.kind import node
 from lab.cluster import workloads
 from lab.cluster.api import Cluster
 from lab.cluster.docker import docker
-from lab.cluster.workloads import AIRFLOW, STEP_PODS, STORES, WORKLOADS
+from lab.cluster.secrets import SECRETS
+from lab.cluster.workloads import AIRFLOW, STEP_PODS, WORKLOADS
 from lab.config import Config
 from lab.errors import LabError
 from lab.home.secrets import Secrets
@@ -34,73 +35,57 @@ THAW = (
     "find /sys/fs/cgroup/freezer -name freezer.state 2> /dev/null | while read -r state; do "
     'grep -q THAWED "$state" || echo THAWED > "$state"; done'
 )
-THAW_SECONDS = 5  # between two looks
+THAW_SECONDS = 5  # between two checks
 # Everything in the volumes but the datasets' bytes, which are long and hold no log.
 LEFT_OUT = ("--exclude=*/files/md5/*", "--exclude=*.csv")
-SECRETS = {
-    (STORES, "minio"): ("password", "encryption-key"),
-    (STORES, "postgresql"): ("password",),
-    (STORES, "gitea"): ("secret-key", "internal-token", "jwt-secret"),
-    (STORES, "gitea-ssh"): ("host-key",),
-    (AIRFLOW, "airflow-metadata"): ("password",),
-    (AIRFLOW, "airflow-fernet-key"): ("fernet-key",),
-    (AIRFLOW, "airflow-api-secret-key"): ("api-secret-key",),
-    (AIRFLOW, "airflow-jwt-secret"): ("jwt-secret",),
-    (AIRFLOW, "airflow-login"): ("password",),
-    (AIRFLOW, "push-secret"): ("secret",),
-    (AIRFLOW, "s3-credentials"): ("AWS_SECRET_ACCESS_KEY",),
-    (AIRFLOW, "git-credentials"): ("GIT_SYNC_PASSWORD",),
-    (AIRFLOW, "pipelines-credentials"): ("GIT_SYNC_PASSWORD",),
-    (AIRFLOW, "team-a-ssh"): ("key",),
-}
 
 
 @dataclass(frozen=True)
 class Pods:
-    """What tests do to a lab on kind."""
+    """Fault injection for a lab on kind."""
 
     config: Config
 
     @cached_property
     def cluster(self) -> Cluster:
-        return Cluster(node.kubeconfig(self.config))
+        return Cluster(node.kubeconfig_path(self.config))
 
     def list_services(self) -> list[str]:
-        """The services that can be killed."""
+        """Return the services that can be killed."""
         return [workload.name for workload in WORKLOADS]
 
     def list_stores(self) -> tuple[str, str]:
-        """The git server and the S3 server."""
+        """Return the git server and the S3 server."""
         return workloads.GITEA.name, workloads.MINIO.name
 
     def list_parts(self) -> list[str]:
-        """The pods of the steps that are at work."""
-        found = self.cluster.pods(AIRFLOW, STEP_PODS)
+        """Return the pods of the steps that have not ended."""
+        found = self.cluster.list_pods(AIRFLOW, STEP_PODS)
         return [f"pod/{pod.metadata.name}" for pod in found if pod.status.phase not in ENDED]
 
     def kill(self, name: str) -> None:
-        """The service's pods, or the one pod, are killed without a warning."""
+        """Kill the service's pods, or the one pod, without a warning."""
         if name.startswith("pod/"):
             self.cluster.kill_pod(AIRFLOW, name.removeprefix("pod/"))
             return
         workload = next(w for w in WORKLOADS if w.name == name)
-        for pod in workloads.pods(self.cluster, workload):
+        for pod in workloads.list_pods(self.cluster, workload):
             self.cluster.kill_pod(workload.namespace, pod.metadata.name)
 
     def cut_power(self) -> None:
-        """The whole node ends at once, as by a power cut; Docker starts it again."""
-        node.inside(self.config, "sh", "-c", f"kill -9 -1; {THAW}")
-        docker("restart", "-t", "0", node.container(self.config), timeout=RESTART_SECONDS)
+        """End the whole node at once, as in a power cut, and have Docker start it again."""
+        node.run_inside(self.config, "sh", "-c", f"kill -9 -1; {THAW}")
+        docker("restart", "-t", "0", node.container_name(self.config), timeout=RESTART_SECONDS)
 
     def restore(self) -> None:
-        """Every service answers again."""
+        """Wait until every service answers again."""
         with thawing(self.config):
             kind.restore(self.config)
 
     def list_kept(self, run: Run) -> list[str]:
-        """The run's pods that have ended and are still there."""
+        """Return the run's pods that have ended and still exist."""
         whose = {"dag_id": run.dag_id, "run_id": run.id}
-        ended = [p for p in self.cluster.pods(AIRFLOW, STEP_PODS) if p.status.phase in ENDED]
+        ended = [p for p in self.cluster.list_pods(AIRFLOW, STEP_PODS) if p.status.phase in ENDED]
         return [
             p.metadata.name
             for p in ended
@@ -108,16 +93,18 @@ class Pods:
         ]
 
     def list_secrets(self) -> list[str]:
-        """Every random value, each token, and the cluster's key."""
+        """Return every random value, each token and the cluster's key."""
         found = [*Secrets(self.config).values.values()]
-        for (namespace, name), keys in SECRETS.items():
-            held = self.cluster.secret(namespace, name) or {}
-            found += [held[key] for key in keys]
+        read = self.cluster.read_secret
+        found += [(read(one.namespace, one.secret) or {})[one.key] for one in SECRETS]
         return [*set(found), client_key(self.config)]
 
     def read_traces(self) -> Iterator[tuple[str, bytes]]:
-        """Logs, volumes, every object but Secrets, and every command line in the node."""
-        yield "arguments", self.inside("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null || true")
+        """Yield logs, volumes, every object but Secrets, and every command line in the node."""
+        yield (
+            "arguments",
+            self.run_in_node("sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null || true"),
+        )
         for what in ("pods", "configmaps", "events", "statefulsets", "deployments", "jobs"):
             shown = self.cluster.kubectl("get", what, "--all-namespaces", "--output", "json")
             yield what, shown.encode()
@@ -125,27 +112,27 @@ class Pods:
             for path in folder.rglob("*"):
                 if path.is_file():
                     yield str(path), path.read_bytes()
-        yield from self.files()
+        yield from self.read_files()
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """Each file of the pods' logs and of their volumes."""
+    def read_files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each file of the pods' logs and volumes."""
         places = [POD_LOGS, node.VOLUMES]
-        packed = self.inside("tar", "--ignore-failed-read", "-cf", "-", *LEFT_OUT, *places)
+        packed = self.run_in_node("tar", "--ignore-failed-read", "-cf", "-", *LEFT_OUT, *places)
         with tarfile.open(fileobj=BytesIO(packed)) as archive:
             for member in archive:
                 if member.isfile() and (file := archive.extractfile(member)):
                     yield member.name, file.read()
 
-    def inside(self, *command: str) -> bytes:
-        """The bytes that a command printed inside of the node; files go while it reads them."""
-        words = ["docker", "exec", node.container(self.config), *command]
+    def run_in_node(self, *command: str) -> bytes:
+        """Run a command in the node and return its output; files may vanish while it reads them."""
+        words = ["docker", "exec", node.container_name(self.config), *command]
         done = subprocess.run(words, capture_output=True, timeout=TRACE_SECONDS, check=False)
         return done.stdout
 
 
 @contextmanager
 def thawing(config: Config) -> Iterator[None]:
-    """Nothing in the node stays frozen while the block runs."""
+    """Thaw frozen cgroups in the node while the block runs."""
     ended = Event()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(thaw, config, ended)
@@ -156,14 +143,15 @@ def thawing(config: Config) -> Iterator[None]:
 
 
 def thaw(config: Config, ended: Event) -> None:
+    """Thaw every frozen cgroup in the node, again and again until `ended`."""
     while True:
         with suppress(LabError):  # the node may be on its way up
-            node.inside(config, "sh", "-c", THAW)
+            node.run_inside(config, "sh", "-c", THAW)
         if ended.wait(THAW_SECONDS):
             return
 
 
 def client_key(config: Config) -> str:
-    """The private key in the kubeconfig."""
-    text = node.kubeconfig(config).read_text("utf-8")
+    """Return the private key in the kubeconfig."""
+    text = node.kubeconfig_path(config).read_text("utf-8")
     return text.partition("client-key-data: ")[2].split()[0]

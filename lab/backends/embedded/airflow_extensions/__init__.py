@@ -1,6 +1,6 @@
-"""What the lab adds to Airflow's own processes: Airflow loads it, the kit imports none of it.
+"""Extensions that Airflow's own processes load; the kit imports none of them.
 
 executor   a LocalExecutor that starts tasks fast and survives the loss of a worker
-plugin     one writing request at a time in the api-server, on SQLite
-sqlite     how Airflow connects to SQLite
+plugin     a middleware that serializes writing requests in the api-server, on SQLite
+sqlite     settings of Airflow's connection to SQLite
 """

@@ -1,4 +1,4 @@
-"""Airflow's LocalExecutor, faster to start a task and able to survive the loss of a worker."""
+"""A LocalExecutor that starts tasks faster and survives the loss of a worker."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow.executors.local_executor import LocalExecutor
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
-# What every task of the lab imports before its first own line. The workers are forks of the
-# scheduler: what it has imported, no task has to import again.
+# What every task of the lab imports before its own code runs. The workers are forks of the
+# scheduler: no task has to import again what the scheduler has imported.
 PRELOADED = (
     "airflow.dag_processing.dagbag",
     "airflow.providers.git.bundles.git",
@@ -24,10 +24,10 @@ PRELOADED = (
 
 
 class RepairingLocalExecutor(LocalExecutor):
-    """Starts over with new queues when a worker died by a signal.
+    """A LocalExecutor that replaces its queues and workers when a signal killed a worker.
 
-    The workers share queues guarded by locks in shared memory. An idle worker waits inside such a
-    lock, so killing it leaves the lock taken for ever: every task would stay queued.
+    The workers share queues guarded by locks in shared memory. An idle worker waits while it holds
+    such a lock, so killing it leaves the lock taken forever: every task would stay queued.
     """
 
     def start(self) -> None:
@@ -36,17 +36,17 @@ class RepairingLocalExecutor(LocalExecutor):
         super().start()
 
     def _process_workloads(self, workload_list: Sequence[ExecutorWorkload]) -> None:
-        # LocalExecutor itself does not note what it has handed to its workers.
+        # LocalExecutor itself does not record what it has handed to its workers.
         self.running.update(workload.key for workload in workload_list)
         super()._process_workloads(workload_list)
 
     def _check_workers(self) -> None:
         if any((worker.exitcode or 0) < 0 for worker in self.workers.values()):
-            self.start_over()
+            self.restart_workers()
         super()._check_workers()
 
-    def start_over(self) -> None:
-        """The queues and workers are new; what the old ones had is reported as failed."""
+    def restart_workers(self) -> None:
+        """Replace queues and workers, and report the tasks of the old ones as failed."""
         self.log.warning("a worker was killed: all workers start over, their tasks are tried again")
         for worker in self.workers.values():
             worker.kill()

@@ -1,8 +1,8 @@
-"""One writing request at a time in Airflow's api-server, where its database is SQLite.
+"""Serialize writing requests in Airflow's api-server when its database is SQLite.
 
-Before it handles a request, the api-server writes its audit log from the event loop itself. When
+Before it handles a request, the api-server writes its audit log in the event loop itself. If
 another request holds SQLite's only write lock at that moment, the loop waits for the lock, and the
-holder waits for the loop to go on and commit: neither moves until SQLite gives up. Twelve runs
+holder waits for the loop to let it commit: a deadlock until SQLite times out. Twelve runs
 triggered at once took minutes or failed. Writes take milliseconds, so they queue here instead.
 """
 
@@ -24,7 +24,7 @@ READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class OneWriteAtATime:
-    """ASGI middleware: requests that may write are handled one after another."""
+    """ASGI middleware that handles requests that may write one after another."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -44,7 +44,7 @@ class OneWriteAtATime:
 
 
 class SqlitePlugin(AirflowPlugin):
-    """Adds the middleware where Airflow's metadata is in SQLite, and nothing elsewhere."""
+    """Plugin that adds the middleware if Airflow's metadata is in SQLite, and nothing otherwise."""
 
     name = "lab_sqlite"
     fastapi_root_middlewares = (

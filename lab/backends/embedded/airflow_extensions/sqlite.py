@@ -1,4 +1,4 @@
-"""How Airflow connects to SQLite. Every component of Airflow loads this before its first query."""
+"""Airflow's connection to SQLite. Every component of Airflow loads this before its first query."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import now
 
-# Seconds that a process waits for another one's write; the default of five is little under load.
+# Seconds that a process waits for another's write; the default of five is too short under load.
 CONNECT_ARGS = {"timeout": 30}
 
 
 @compiles(now, "sqlite")
-def now_with_milliseconds(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ARG001
-    """The database's time, to the millisecond, in the form in which times are stored.
+def render_now(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ARG001
+    """Render SQL for the current time in milliseconds, in the format in which times are stored.
 
     SQLite's CURRENT_TIMESTAMP has whole seconds. The scheduler starts the runs that are due by the
     database's time, so a triggered run waited for the next second: half a second on average.

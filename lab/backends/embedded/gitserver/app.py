@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from lab.backends.embedded.gitserver.accounts import Accounts
 from lab.backends.embedded.gitserver.pushes import remove_all_leftovers
 from lab.backends.embedded.gitserver.smart_http import SmartHttp
-from lab.backends.embedded.gitserver.ssh import Door, serving
+from lab.backends.embedded.gitserver.ssh import SshEndpoint, serving_ssh
 from lab.backends.embedded.gitserver.web import Web
 from lab.errors import ServiceError
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
-def build(root: Path, accounts: Path, door: Door | None = None) -> Starlette:
-    """The application that serves the repositories under `root` to the accounts in the file.
+def build_application(root: Path, accounts: Path, ssh: SshEndpoint | None = None) -> Starlette:
+    """Build the application that serves the repositories under `root` to the accounts in the file.
 
-    When it starts, it removes what killed pushes left behind, and opens the SSH door, if there is
-    to be one. Raises ServiceError when one of the two is not there.
+    On startup the application removes what killed pushes left behind, and starts the SSH endpoint
+    if one is given. Raises ServiceError when `root` or `accounts` does not exist.
     """
-    for path, there in ((root, root.is_dir()), (accounts, accounts.is_file())):
-        if not there:
+    for path, exists in ((root, root.is_dir()), (accounts, accounts.is_file())):
+        if not exists:
             raise ServiceError(f"the git server needs {path}", "Start it by `lab up`.")
     root = root.resolve()
     known = Accounts(accounts.resolve())
@@ -39,9 +39,9 @@ def build(root: Path, accounts: Path, door: Door | None = None) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         remove_all_leftovers(root)
-        async with AsyncExitStack() as opened:
-            if door:
-                await opened.enter_async_context(serving(root, door))
+        async with AsyncExitStack() as stack:
+            if ssh:
+                await stack.enter_async_context(serving_ssh(root, ssh))
             yield
 
     routes = [
@@ -53,22 +53,30 @@ def build(root: Path, accounts: Path, door: Door | None = None) -> Starlette:
 
 
 def from_environment() -> Starlette:
-    """The application for GITSERVER_ROOT and GITSERVER_ACCOUNTS, a folder's and a file's path.
+    """Build the application from GITSERVER_ROOT, a folder, and GITSERVER_ACCOUNTS, a file.
 
-    With GITSERVER_SSH_PORT it has an SSH door as well, for GITSERVER_SSH_HOST_KEY and
-    GITSERVER_DEPLOY_KEYS. Raises ServiceError when a path is not set, or names nothing there.
+    With GITSERVER_SSH_PORT it has an SSH endpoint as well, which uses GITSERVER_SSH_HOST_KEY and
+    GITSERVER_DEPLOY_KEYS. Raises ServiceError when a path is not set or does not exist.
     """
-    return build(_path("GITSERVER_ROOT"), _path("GITSERVER_ACCOUNTS"), _door())
+    return build_application(
+        _path_from_environment("GITSERVER_ROOT"),
+        _path_from_environment("GITSERVER_ACCOUNTS"),
+        _endpoint_from_environment(),
+    )
 
 
-def _door() -> Door | None:
+def _endpoint_from_environment() -> SshEndpoint | None:
     port = os.environ.get("GITSERVER_SSH_PORT")
     if not port:
         return None
-    return Door(int(port), _path("GITSERVER_SSH_HOST_KEY"), _path("GITSERVER_DEPLOY_KEYS"))
+    return SshEndpoint(
+        int(port),
+        _path_from_environment("GITSERVER_SSH_HOST_KEY"),
+        _path_from_environment("GITSERVER_DEPLOY_KEYS"),
+    )
 
 
-def _path(variable: str) -> Path:
+def _path_from_environment(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
         raise ServiceError(f"{variable} is not set", "Start the git server by `lab up`.")

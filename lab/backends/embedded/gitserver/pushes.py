@@ -1,4 +1,4 @@
-"""One push at a time to each repository, after the leftovers of a killed one are gone."""
+"""A lock that lets one push at a time into a repository and removes a killed push's leftovers."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 PATIENCE = 120.0  # seconds that a push waits for the ones before it
 _POLL = 0.05  # seconds
 
-# What git locks while it writes, and where it gathers a push's objects before accepting them
-# (`incoming-*` before git 2.35). No reference's name can end in `.lock`.
+# The lock files that git writes, and the folders where it collects a push's objects before it
+# accepts them (`incoming-*` before git 2.35). No reference's name can end in `.lock`.
 _LOCKS = ("HEAD.lock", "packed-refs.lock", "packed-refs.new", "config.lock", "shallow.lock")
 _QUARANTINES = ("tmp_objdir-*", "incoming-*")
 
 
 class Busy(Exception):
-    """The pushes before this one did not end in time."""
+    """The pushes before this one did not finish in time."""
 
 
-class Pushes:
-    """Whose turn it is to push, for every repository."""
+class PushQueue:
+    """One queue of pushes per repository."""
 
     def __init__(self) -> None:
         self._queues: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
     async def turn(self, repository: Path) -> AsyncIterator[int]:
-        """Within it nobody else writes to the repository, which holds no stale lock.
+        """Keep every other writer out of the repository, and remove stale locks first.
 
-        Yields a descriptor that the processes that write must inherit: as long as one of them
-        lives, no other turn begins. Raises Busy when the turn does not come in `PATIENCE` seconds.
+        Yields a descriptor that the writing processes must inherit: as long as one of them lives,
+        no other turn begins. Raises Busy when the turn does not come in `PATIENCE` seconds.
         """
-        async with self._queue(repository), _sole_writer(repository) as descriptor:
+        async with self._queue_lock(repository), _folder_lock(repository) as descriptor:
             # A git that was killed (a timeout, a client that went away, a SIGKILL, a power cut)
             # leaves its lock files, and git refuses to write until somebody removes them. Here
             # that is safe: no process that could own them is alive.
@@ -51,9 +51,9 @@ class Pushes:
             yield descriptor
 
     @asynccontextmanager
-    async def _queue(self, repository: Path) -> AsyncIterator[None]:
+    async def _queue_lock(self, repository: Path) -> AsyncIterator[None]:
         lock = self._queues[repository]
-        await _patiently(lock.acquire())
+        await _wait_with_timeout(lock.acquire())
         try:
             yield
         finally:
@@ -61,7 +61,7 @@ class Pushes:
 
 
 def remove_leftovers(repository: Path) -> None:
-    """No lock file and no unaccepted object remains. Only for a repository nobody writes to."""
+    """Delete lock files and objects of unaccepted pushes; only while nobody writes there."""
     named = (repository / name for name in _LOCKS)
     for lock in chain(named, list((repository / "refs").rglob("*.lock"))):
         lock.unlink(missing_ok=True)
@@ -71,32 +71,32 @@ def remove_leftovers(repository: Path) -> None:
 
 
 def remove_all_leftovers(root: Path) -> None:
-    """No repository under the root has leftovers, but for those that somebody still writes to."""
-    for name in repositories.existing(root):
+    """Delete the leftovers of every repository under the root that nobody writes to."""
+    for name in repositories.list_names(root):
         repository = repositories.folder(root, name)
-        with _opened(repository) as descriptor:
-            if _locked(descriptor):
+        with _open_folder(repository) as descriptor:
+            if _try_lock(descriptor):
                 remove_leftovers(repository)
 
 
 @asynccontextmanager
-async def _sole_writer(repository: Path) -> AsyncIterator[int]:
-    # The queue knows only this server's pushes. When a server is killed outright, its git may
-    # finish its work while the next server is up already. Such an orphan still holds the
-    # descriptor that it inherited, and with it this lock of the folder.
-    with _opened(repository) as descriptor:
-        await _patiently(_lock(descriptor))
+async def _folder_lock(repository: Path) -> AsyncIterator[int]:
+    # The queue knows only this server's pushes. When a server is killed by SIGKILL, its git may
+    # still be writing when the next server is up. Such an orphan holds the descriptor that it
+    # inherited, and with it this lock of the folder.
+    with _open_folder(repository) as descriptor:
+        await _wait_with_timeout(_wait_for_lock(descriptor))
         yield descriptor
 
 
-async def _lock(descriptor: int) -> None:
+async def _wait_for_lock(descriptor: int) -> None:
     while True:
-        if _locked(descriptor):
+        if _try_lock(descriptor):
             return
         await asyncio.sleep(_POLL)
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -105,7 +105,7 @@ def _locked(descriptor: int) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def _open_folder(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def _patiently(wait: Awaitable[object]) -> None:
+async def _wait_with_timeout(wait: Awaitable[object]) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
             await wait

@@ -1,7 +1,7 @@
-"""Git's smart HTTP protocol: `git http-backend`, a CGI program, behind a thin ASGI adaptor.
+"""Git's smart HTTP protocol: `git http-backend`, a CGI program, behind a thin ASGI adapter.
 
-It is raw ASGI, because a body must go in while an answer comes out, neither of them held in
-memory: Starlette's streaming response would read the request's messages itself.
+It is raw ASGI because request and response bodies are streamed at the same time, neither of them
+held in memory: Starlette's streaming response would read the request's messages itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from lab.backends.embedded.gitserver import repositories
 from lab.backends.embedded.gitserver.accounts import Accounts, Refusal
-from lab.backends.embedded.gitserver.pushes import Busy, Pushes
+from lab.backends.embedded.gitserver.pushes import Busy, PushQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,9 +44,9 @@ _ADVERTISED = {
     b"service=git-upload-pack": "git-upload-pack",
     b"service=git-receive-pack": "git-receive-pack",
 }
-# The headers that git gets to see, by the CGI variable, and what they may say. There is no
-# CONTENT_LENGTH, so that git reads to the end of its input: a body shorter than its length, as a
-# killed server leaves it, makes http-backend (seen with git 2.39) spin forever at its end.
+# The headers that git gets, by CGI variable, and their allowed values. CONTENT_LENGTH is left out,
+# so that git reads to the end of its input: a body shorter than its length, as a killed server
+# leaves it, makes http-backend (seen with git 2.39) spin forever at its end.
 _PASSED_ON = {
     "CONTENT_TYPE": (b"content-type", re.compile(r"application/x-git-[a-z-]+-request")),
     "HTTP_CONTENT_ENCODING": (b"content-encoding", re.compile(r"(x-)?gzip")),
@@ -56,7 +56,7 @@ _PASSED_ON = {
 
 @dataclass(frozen=True)
 class Call:
-    """What a request asks of git: a service of one repository, or that service's references."""
+    """A request to git: for a service of one repository, or for that service's references."""
 
     repository: str
     service: str
@@ -66,17 +66,17 @@ class Call:
 
     @property
     def needs_write(self) -> bool:
-        """Whether it is a part of a push, which needs the right to write."""
+        """Whether the call is part of a push, which needs the right to write."""
         return self.service == "git-receive-pack"
 
     @property
-    def changes(self) -> bool:
-        """Whether it changes the repository: a push's second part does, its first only reads."""
+    def changes_repository(self) -> bool:
+        """Whether the call writes: the second request of a push does, its first only reads."""
         return self.needs_write and self.method == "POST"
 
 
-def recognise(scope: Scope) -> Call | None:
-    """The call that a request makes; None when it is not one of the smart protocol's."""
+def parse_call(scope: Scope) -> Call | None:
+    """Return the call of a request; None when it is not part of the smart protocol."""
     path: str = scope["path"]
     found = _PATH.fullmatch(path)
     if found is None:
@@ -90,8 +90,8 @@ def recognise(scope: Scope) -> Call | None:
     return Call(found["repository"], service, method, path, query.decode() if advertises else "")
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The value of the request's first header of this lower-case name."""
+def find_header(scope: Scope, name: bytes) -> str | None:
+    """Return the value of the request's first header with this lower-case name, or None."""
     values = (value for key, value in scope["headers"] if key == name)
     first: bytes | None = next(values, None)
     return None if first is None else first.decode("latin-1")
@@ -103,26 +103,26 @@ class SmartHttp:
     def __init__(self, root: Path, accounts: Accounts) -> None:
         self._root = root
         self._accounts = accounts
-        self._pushes = Pushes()
+        self._pushes = PushQueue()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises HTTPException for one that git is not to see."""
-        call = recognise(scope)
+        """Answer one request. Raises HTTPException for one that must not reach git."""
+        call = parse_call(scope)
         if call is None:
             raise HTTPException(404)
-        environment = self._environment(scope, call, self._admit(scope, call))
+        environment = self._cgi_environment(scope, call, self._authorize(scope, call))
         try:
-            await self._serve(call, environment, receive, send)
+            await self._serve_call(call, environment, receive, send)
         except Busy:
             raise HTTPException(503, "other pushes take too long", {"Retry-After": "10"}) from None
         except TimeoutError:
             log.warning("%s: ended after %d s", call.path, REQUEST_TIMEOUT)
             raise HTTPException(504) from None
 
-    def _admit(self, scope: Scope, call: Call) -> str:
-        """The name of the account that makes the call. Raises HTTPException if it may not."""
-        who = self._accounts.allow(
-            header(scope, b"authorization"), call.repository, call.needs_write
+    def _authorize(self, scope: Scope, call: Call) -> str:
+        """Return the name of the calling account. Raises HTTPException if it has no such right."""
+        who = self._accounts.authorize(
+            find_header(scope, b"authorization"), call.repository, call.needs_write
         )
         if who is Refusal.UNAUTHENTICATED:
             raise HTTPException(401, headers=CHALLENGE)
@@ -132,9 +132,9 @@ class SmartHttp:
             raise HTTPException(403, "this account has no such right on this repository")
         return who
 
-    def _environment(self, scope: Scope, call: Call, account: str) -> dict[str, str]:
-        said = {key: header(scope, name) or "" for key, (name, _) in _PASSED_ON.items()}
-        passed_on = {key: text for key, text in said.items() if _PASSED_ON[key][1].fullmatch(text)}
+    def _cgi_environment(self, scope: Scope, call: Call, account: str) -> dict[str, str]:
+        sent = {key: find_header(scope, name) or "" for key, (name, _) in _PASSED_ON.items()}
+        passed_on = {key: text for key, text in sent.items() if _PASSED_ON[key][1].fullmatch(text)}
         return (
             repositories.git_environment()
             | passed_on
@@ -148,29 +148,29 @@ class SmartHttp:
             }
         )
 
-    async def _serve(
+    async def _serve_call(
         self, call: Call, environment: dict[str, str], receive: Receive, send: Send
     ) -> None:
-        if not call.changes:
-            await _run(environment, (), receive, send)
+        if not call.changes_repository:
+            await _run_backend(environment, (), receive, send)
             return
         repository = repositories.folder(self._root, call.repository)
-        async with self._pushes.turn(repository) as held:
-            await _run(environment, (held,), receive, send)
+        async with self._pushes.turn(repository) as descriptor:
+            await _run_backend(environment, (descriptor,), receive, send)
 
 
-async def _run(
+async def _run_backend(
     environment: dict[str, str], inherited: tuple[int, ...], receive: Receive, send: Send
 ) -> None:
-    async with asyncio.timeout(REQUEST_TIMEOUT), _backend(environment, inherited) as git:
-        await _converse(git, receive, send)
+    async with asyncio.timeout(REQUEST_TIMEOUT), _backend_process(environment, inherited) as git:
+        await _relay_both_ways(git, receive, send)
 
 
 @asynccontextmanager
-async def _backend(
+async def _backend_process(
     environment: dict[str, str], inherited: tuple[int, ...]
 ) -> AsyncIterator[Process]:
-    """A running `git http-backend`; afterwards neither it nor any of its children lives."""
+    """Start `git http-backend`, yield it, and kill it with all its children afterwards."""
     git = await asyncio.create_subprocess_exec(
         "git",
         "http-backend",
@@ -186,37 +186,37 @@ async def _backend(
     finally:
         with suppress(ProcessLookupError):
             os.killpg(git.pid, signal.SIGKILL)
-        # Not wait(): asyncio reports the end only after the pipe is read empty.
+        # Not wait(): asyncio reports the exit only after the pipe has been drained.
         await git.communicate()
 
 
 class _ClientGone(Exception):
-    """The client has closed its connection, so there is nobody to work for."""
+    """The client has closed its connection, so the request can be dropped."""
 
 
-async def _converse(git: Process, receive: Receive, send: Send) -> None:
+async def _relay_both_ways(git: Process, receive: Receive, send: Send) -> None:
     stdin, stdout = cast("StreamWriter", git.stdin), cast("StreamReader", git.stdout)
     try:
         async with asyncio.TaskGroup() as both:
-            feeding = both.create_task(_feed(receive, stdin))
-            await _relay(stdout, send)
+            feeding = both.create_task(_feed_request(receive, stdin))
+            await _relay_response(stdout, send)
             feeding.cancel()
     except* _ClientGone:
         pass
 
 
-async def _feed(receive: Receive, stdin: StreamWriter) -> None:
-    """Hand the request's body to git, then watch the client. Raises _ClientGone, or goes on."""
+async def _feed_request(receive: Receive, stdin: StreamWriter) -> None:
+    """Write the request's body to git, then wait until the client disconnects: _ClientGone."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _ClientGone
-        # Git may have answered, and ended, before the end of the body.
+        # Git may have answered and exited before the end of the body.
         with suppress(BrokenPipeError, ConnectionResetError):
-            await _write(stdin, message)
+            await _write_message(stdin, message)
 
 
-async def _write(stdin: StreamWriter, message: Message) -> None:
+async def _write_message(stdin: StreamWriter, message: Message) -> None:
     if not stdin.is_closing():
         stdin.write(message.get("body", b""))
         await stdin.drain()
@@ -224,24 +224,24 @@ async def _write(stdin: StreamWriter, message: Message) -> None:
         stdin.close()
 
 
-async def _relay(stdout: StreamReader, send: Send) -> None:
-    """Send git's answer to the client as it comes."""
-    status, headers = _parse(await _head(stdout))
+async def _relay_response(stdout: StreamReader, send: Send) -> None:
+    """Stream git's answer to the client."""
+    status, headers = _parse_head(await _read_head(stdout))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     while chunk := await stdout.read(_CHUNK):
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _head(stdout: StreamReader) -> bytes:
+async def _read_head(stdout: StreamReader) -> bytes:
     try:
         return await stdout.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
-        return b"Status: 500 Internal Server Error\r\n"  # git has said why in the log
+        return b"Status: 500 Internal Server Error\r\n"  # git's stderr in the log says why
 
 
-def _parse(head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """A CGI head's status (200 when it names none) and its other headers."""
+def _parse_head(head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Parse a CGI head into its status (200 when it names none) and its other headers."""
     lines = (line.partition(b":") for line in head.splitlines() if line)
     headers = [(name.lower(), value.strip()) for name, _, value in lines]
     status = dict(headers).get(b"status", b"200").split()[0]

@@ -1,7 +1,7 @@
-"""The SSH door: a key opens the repositories that name it, for reading and nothing else.
+"""The SSH endpoint: deploy keys, as git hosts have them, give read access to repositories.
 
-A deploy key, as git hosts have it. Which key opens what is in a JSON file, which is read at each
-connection: a key that was taken out of it opens nothing from then on.
+A JSON file lists each repository's keys. It is read at each connection: a key that was removed
+from it has no access from then on.
 
     {"lab/team-a": ["ssh-ed25519 AAAA…"]}
 """
@@ -35,23 +35,23 @@ log = logging.getLogger(__name__)
 LOGIN_TIMEOUT = 20.0  # seconds
 REQUEST_TIMEOUT = 300.0  # seconds, after which git is killed and the connection closed
 _CHUNK = 64 * 1024  # bytes
-REFUSED = 128  # the code with which git itself ends when it refuses
+REFUSED = 128  # git's own exit code for a refusal
 _COMMAND = re.compile(rf"git[ -]upload-pack '/?(?P<repository>{repositories.NAME})\.git'", re.ASCII)
 _PROTOCOL = re.compile(r"[a-z0-9=:]{1,64}", re.ASCII)
-_READABLE = "readable"  # what a connection's key opens
+_READABLE = "readable"  # the repositories that a connection's key may read
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where the door is, and the files that say who it is and whom it lets in."""
+class SshEndpoint:
+    """The endpoint's port, and the files of its host key and of the deploy keys."""
 
     port: int
     host_key: Path
     deploy_keys: Path
 
 
-def opened_by(key: str, deploy_keys: Path) -> frozenset[str]:
-    """The repositories that name this public key; none when the file is missing or broken."""
+def readable_repositories(key: str, deploy_keys: Path) -> frozenset[str]:
+    """Return the repositories that list this public key; none if the file is missing or broken."""
     try:
         known = json.loads(deploy_keys.read_bytes())
         return frozenset(name for name, keys in known.items() if key in keys)
@@ -60,8 +60,8 @@ def opened_by(key: str, deploy_keys: Path) -> frozenset[str]:
         return frozenset()
 
 
-class _Guest(asyncssh.SSHServer):
-    """Whoever is at the door: let in with a key that opens something, and in no other way."""
+class _DeployKeyServer(asyncssh.SSHServer):
+    """One connection: authenticated by a deploy key of any repository, and in no other way."""
 
     def __init__(self, deploy_keys: Path) -> None:
         self._deploy_keys = deploy_keys
@@ -74,28 +74,30 @@ class _Guest(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        # A client may ask about several keys. The last one asked about is the one that it proves.
+        # A client may offer several keys. The last one it offers is the one that it proves.
         text = " ".join(key.export_public_key().decode("ascii").split()[:2])
-        readable = opened_by(text, self._deploy_keys) if username == USER else frozenset()
+        readable = (
+            readable_repositories(text, self._deploy_keys) if username == USER else frozenset()
+        )
         if self._connection:
             self._connection.set_extra_info(**{_READABLE: readable})
         return bool(readable)
 
 
 @asynccontextmanager
-async def serving(root: Path, door: Door) -> AsyncIterator[None]:
-    """Within it, the door serves the repositories under the root."""
-    # A line per connection would be one each second: Airflow looks whether something is new.
+async def serving_ssh(root: Path, endpoint: SshEndpoint) -> AsyncIterator[None]:
+    """Serve the repositories under the root by SSH during the block."""
+    # A log line per connection would be one each second: Airflow polls for new commits.
     asyncssh.set_log_level(logging.WARNING)
 
     async def serve(client: asyncssh.SSHServerProcess[bytes]) -> None:
-        await _serve(root, client)
+        await _serve_client(root, client)
 
     listener = await asyncssh.listen(
         "127.0.0.1",
-        door.port,
-        server_factory=lambda: _Guest(door.deploy_keys),
-        server_host_keys=[os.fspath(door.host_key)],
+        endpoint.port,
+        server_factory=lambda: _DeployKeyServer(endpoint.deploy_keys),
+        server_host_keys=[os.fspath(endpoint.host_key)],
         process_factory=serve,
         encoding=None,
         allow_pty=False,
@@ -108,59 +110,59 @@ async def serving(root: Path, door: Door) -> AsyncIterator[None]:
         listener.close()
 
 
-async def _serve(root: Path, client: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Answers one command: git's reading of a repository that the key opens."""
+async def _serve_client(root: Path, client: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Answer one command: `git upload-pack` of a repository that the key may read."""
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT):
-            client.exit(await _answer(root, client))
+            client.exit(await _run_request(root, client))
     except TimeoutError:
         log.warning("%s: ended after %d s", client.command, REQUEST_TIMEOUT)
         client.close()
 
 
-async def _answer(root: Path, client: asyncssh.SSHServerProcess[bytes]) -> int:
-    """The exit code of what was asked for."""
-    repository = _requested(client.command or "")
+async def _run_request(root: Path, client: asyncssh.SSHServerProcess[bytes]) -> int:
+    """Run the requested command and return its exit code."""
+    repository = _parse_repository(client.command or "")
     if repository not in client.get_extra_info(_READABLE, ()):
         client.stderr.write(b"this key opens no such repository, or not for this\n")
         return REFUSED
     if not repositories.exists(root, repository):
         client.stderr.write(b"there is no such repository\n")
         return REFUSED
-    return await _read(repositories.folder(root, repository), client)
+    return await _run_upload_pack(repositories.folder(root, repository), client)
 
 
-def _requested(command: str) -> str:
-    """The repository that a command reads, or nothing where it is no such command."""
+def _parse_repository(command: str) -> str:
+    """Return the repository that a `git upload-pack` command names; "" for any other command."""
     found = _COMMAND.fullmatch(command)
     return found["repository"] if found else ""
 
 
-async def _read(repository: Path, client: asyncssh.SSHServerProcess[bytes]) -> int:
-    """The exit code of `git upload-pack`, which has talked to the client."""
+async def _run_upload_pack(repository: Path, client: asyncssh.SSHServerProcess[bytes]) -> int:
+    """Run `git upload-pack` for the client and return its exit code."""
     environment = repositories.git_environment()
     protocol = client.env.get("GIT_PROTOCOL", "")
     if _PROTOCOL.fullmatch(protocol):
         environment["GIT_PROTOCOL"] = protocol
-    async with _upload_pack(repository, environment) as git:
+    async with _upload_pack_process(repository, environment) as git:
         with suppress(asyncssh.Error, OSError):  # the client has gone away
-            await _converse(git, client)
+            await _relay_both_ways(git, client)
             return await git.wait()
         return REFUSED
 
 
-async def _converse(git: Process, client: asyncssh.SSHServerProcess[bytes]) -> None:
-    """Git and the client have told each other everything."""
+async def _relay_both_ways(git: Process, client: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Relay between git and the client until git has closed its output."""
     stdout, stderr = cast("StreamReader", git.stdout), cast("StreamReader", git.stderr)
-    feeding = asyncio.create_task(_feed(client.stdin, cast("StreamWriter", git.stdin)))
+    feeding = asyncio.create_task(_feed_request(client.stdin, cast("StreamWriter", git.stdin)))
     try:
         await asyncio.gather(_copy(stdout, client.stdout), _copy(stderr, client.stderr))
     finally:
         feeding.cancel()
 
 
-async def _feed(client: asyncssh.SSHReader[bytes], stdin: StreamWriter) -> None:
-    """Hands git what the client says; git may have ended before the end of it."""
+async def _feed_request(client: asyncssh.SSHReader[bytes], stdin: StreamWriter) -> None:
+    """Copy the client's input to git, which may exit before the end of it."""
     with suppress(asyncssh.Error, OSError):
         await _copy(client, stdin)
     stdin.close()
@@ -176,8 +178,10 @@ async def _copy(
 
 
 @asynccontextmanager
-async def _upload_pack(repository: Path, environment: dict[str, str]) -> AsyncIterator[Process]:
-    """A running `git upload-pack`; afterwards neither it nor any of its children lives."""
+async def _upload_pack_process(
+    repository: Path, environment: dict[str, str]
+) -> AsyncIterator[Process]:
+    """Start `git upload-pack`, yield it, and kill it with all its children unless it has exited."""
     git = await asyncio.create_subprocess_exec(
         *("git", "upload-pack", "--strict", os.fspath(repository)),
         stdin=PIPE,

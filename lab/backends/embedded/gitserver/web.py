@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.exceptions import HTTPException
 
 from lab.backends.embedded.gitserver import repositories
-from lab.backends.embedded.gitserver.smart_http import CHALLENGE, header
+from lab.backends.embedded.gitserver.smart_http import CHALLENGE, find_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lab.backends.embedded.gitserver.accounts import Accounts
 
 _WORKERS = 2  # threads for each set of repositories
-# Not `raw`: it would run a pushed HTML file's scripts with its reader's credentials. Not
-# `tarball`, which is made in memory.
+# `raw` is left out: it would run a pushed HTML file's scripts with the reader's credentials. So is
+# `tarball`, which is built in memory.
 _PAGES = re.compile(r"/|/static/[^/]+|/~[^/]+/[^/]+/([^/]*|(commit|tree|blob|blame)/.*)")
 
 
@@ -42,22 +42,22 @@ class Web:
         self._accounts = accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Raises HTTPException for one that klaus is not to see."""
-        names = self._readable(scope)
-        _check(scope)
+        """Answer one request. Raises HTTPException for one that must not reach klaus."""
+        names = self._readable_names(scope)
+        _check_request(scope)
         # Importing klaus and opening repositories takes a while: not in the event loop.
-        pages = await asyncio.to_thread(_pages, self._root, names)
-        await pages(_stripped(scope), receive, send)
+        pages = await asyncio.to_thread(_build_pages, self._root, names)
+        await pages(_strip_headers(scope), receive, send)
 
-    def _readable(self, scope: Scope) -> tuple[str, ...]:
-        who = self._accounts.authenticate(header(scope, b"authorization"))
+    def _readable_names(self, scope: Scope) -> tuple[str, ...]:
+        who = self._accounts.authenticate(find_header(scope, b"authorization"))
         if who is None:
             raise HTTPException(401, headers=CHALLENGE)
         _, account = who
-        return tuple(name for name in repositories.existing(self._root) if name in account.read)
+        return tuple(name for name in repositories.list_names(self._root) if name in account.read)
 
 
-def _check(scope: Scope) -> None:
+def _check_request(scope: Scope) -> None:
     if scope["method"] not in ("GET", "HEAD"):
         raise HTTPException(405, headers={"Allow": "GET, HEAD"})
     path: str = scope["path"].removeprefix(scope["root_path"])
@@ -65,15 +65,15 @@ def _check(scope: Scope) -> None:
         raise HTTPException(404)
 
 
-def _stripped(scope: Scope) -> Scope:
-    # Klaus is not to see credentials, nor to believe in the proxy that a header tells of.
+def _strip_headers(scope: Scope) -> Scope:
+    # Klaus must neither see credentials nor trust a proxy that a header names.
     kept = [(name, value) for name, value in scope["headers"] if name == b"host"]
     return {**scope, "headers": kept}
 
 
 @lru_cache(maxsize=8)
-def _pages(root: Path, names: tuple[str, ...]) -> ASGIApp:
-    """Klaus for exactly these repositories: it fixes its list when it is made."""
+def _build_pages(root: Path, names: tuple[str, ...]) -> ASGIApp:
+    """Build klaus for exactly these repositories: its list is fixed when it is built."""
     # Imported at the first page: the server starts 0.5 s earlier, and git does not need it.
     import klaus
     from a2wsgi import WSGIMiddleware

@@ -1,5 +1,5 @@
 """One module per service of the embedded backend: its command, its ports, its readiness.
 
 airflow, gitserver, postgresql, seaweedfs   one service each
-certificates   what the parts of the S3 server know each other by
+certificates   the TLS certificates by which the parts of the S3 server authenticate each other
 """

@@ -1,8 +1,8 @@
 """SeaweedFS, the S3 server.
 
-Only its S3 port is for others, and that one wants signed requests. Between its own parts it speaks
-TLS with client certificates of an authority that exists for this lab alone: without them, its
-master would hand any local user the right to write, whatever its S3 side asks for.
+Only the S3 port is for clients, and it requires signed requests. The parts talk to each other by
+TLS with client certificates of an authority made for this lab alone: without them, the master
+would give any local user the right to write, whatever the S3 port requires.
 """
 
 from __future__ import annotations
@@ -15,51 +15,49 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import requests
-
 from lab.backends.embedded.services.certificates import Authority
 from lab.client.s3 import REGION
 from lab.config import Config
-from lab.files import write_private
+from lab.files import write_private_file
 from lab.home.secrets import Secrets
 from lab.layout import BUCKET, OWNER, STEPS
 from lab.model import Port, Service
-from lab.wait import NotYet
+from lab.wait import expect_answer
 
 NAME = "seaweedfs"
 GRPC_OFFSET = 10_000  # SeaweedFS derives the gRPC port of a part from its HTTP port
 PARTS = ("master", "volume", "filer", "admin")
-SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  its choice, not ours
-# Where the wheel put the program, whatever PATH says.
+SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  SeaweedFS chose it
+# The wheel's program, whatever PATH says.
 PROGRAM = Path(sysconfig.get_path("scripts")) / "weed"
 
 
-def service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
-    """The S3 server on `ports["seaweedfs"]`; its data is in `.lab/data/seaweedfs`."""
+def build_service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Service:
+    """Return the S3 server on `ports["seaweedfs"]`, with its data in `.lab/data/seaweedfs`."""
     return Service(
         name=NAME,
-        command=command(ports),
+        command=weed_command(ports),
         folder=config.secrets / NAME,
         environment={"GOMEMLIMIT": "400MiB"},
-        ready=lambda: answers(ports[NAME]),
-        ports=listening(ports),
+        ready=lambda: check_ready(ports[NAME]),
+        ports=listening_ports(ports),
         prepare=lambda: prepare(config, secrets, ports),
     )
 
 
 def port_names() -> tuple[str, ...]:
-    """The ports to choose; each one and its gRPC companion must be free."""
+    """Return the names of the ports to choose; each port and its gRPC companion must be free."""
     return (NAME, *(f"{NAME}-{part}" for part in PARTS))
 
 
-def companions(ports: Mapping[str, int]) -> dict[str, int]:
-    """The gRPC port that each of SeaweedFS's ports among `ports` brings along."""
+def companion_ports(ports: Mapping[str, int]) -> dict[str, int]:
+    """Return the gRPC port that belongs to each of SeaweedFS's ports among `ports`."""
     return {name: ports[name] + GRPC_OFFSET for name in port_names() if name in ports}
 
 
-def command(ports: dict[str, int]) -> tuple[str, ...]:
+def weed_command(ports: dict[str, int]) -> tuple[str, ...]:
     flags: dict[str, object] = {
-        "dir": Path("..", "..", "data", NAME),  # relative: a comma would divide an absolute one
+        "dir": Path("..", "..", "data", NAME),  # relative: a comma in the home would split the flag
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "master.telemetry": "false",
@@ -79,7 +77,7 @@ def command(ports: dict[str, int]) -> tuple[str, ...]:
     return (str(PROGRAM), *logs, "mini", *(f"-{name}={value}" for name, value in flags.items()))
 
 
-def listening(ports: dict[str, int]) -> tuple[Port, ...]:
+def listening_ports(ports: dict[str, int]) -> tuple[Port, ...]:
     inner = "TLS with a client certificate of this lab's own authority"
     parts = [(f"{NAME}-{part}", ports[f"{NAME}-{part}"]) for part in PARTS]
     return (
@@ -92,35 +90,33 @@ def listening(ports: dict[str, int]) -> tuple[Port, ...]:
     )
 
 
-def answers(port: int) -> None:
-    """Raises NotYet until S3 refuses an unsigned request: it answers, and it asks for keys."""
-    code = requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code
-    if code != 403:
-        raise NotYet(f"S3 answers {code} to an unsigned request")
+def check_ready(port: int) -> None:
+    """Raise NotYet until S3 answers 403 to an unsigned request: it is up and requires keys."""
+    expect_answer(f"http://127.0.0.1:{port}/", status=403)
 
 
 def prepare(config: Config, secrets: Secrets, ports: dict[str, int]) -> None:
-    """Certificates and keys are in place, and no socket of a killed server is left."""
+    """Write certificates and keys, and delete the sockets of a killed server."""
     folder = config.secrets / NAME
     folder.mkdir(mode=0o700, exist_ok=True)
     (config.data / NAME).mkdir(mode=0o700, exist_ok=True)
     remove_sockets(ports)
     if not (folder / "security.toml").exists():
         write_certificates(folder)
-        write_private(folder / "security.toml", security(folder, secrets))
-    write_private(folder / "s3.json", json.dumps({"identities": identities(secrets)}))
+        write_private_file(folder / "security.toml", render_security_toml(folder, secrets))
+    write_private_file(folder / "s3.json", json.dumps({"identities": identities(secrets)}))
 
 
 def write_certificates(folder: Path) -> None:
     authority = Authority(f"{NAME} of one lab")
-    write_private(folder / "authority.crt", authority.certificate())
-    certificate, key = authority.issue(NAME)
-    write_private(folder / "node.crt", certificate)
-    write_private(folder / "node.key", key)
+    write_private_file(folder / "authority.crt", authority.certificate())
+    certificate, key = authority.issue_certificate(NAME)
+    write_private_file(folder / "node.crt", certificate)
+    write_private_file(folder / "node.key", key)
 
 
 def identities(secrets: Secrets) -> list[dict[str, object]]:
-    """The lab's own key, and the steps' key, which reaches one bucket only."""
+    """Return the identities of s3.json: the owner, and the steps with access to one bucket."""
     return [
         identity(secrets, OWNER, ["Admin", "Read", "Write", "List", "Tagging"]),
         identity(secrets, STEPS, [f"{what}:{BUCKET}" for what in ("Read", "Write", "List")]),
@@ -140,10 +136,10 @@ def secret_key(secrets: Secrets, name: str) -> str:
     return secrets.get(f"s3_{name}_secret_key", 30)
 
 
-def security(folder: Path, secrets: Secrets) -> str:
-    """SeaweedFS's security.toml: signed file ids, mutual TLS on HTTP and on gRPC."""
+def render_security_toml(folder: Path, secrets: Secrets) -> str:
+    """Render SeaweedFS's security.toml: signed file ids, mutual TLS on HTTP and on gRPC."""
     text = [
-        f"[{section}]\nkey = {quoted(secrets.get('seaweedfs_' + section.replace('.', '_')))}"
+        f"[{section}]\nkey = {toml_string(secrets.get('seaweedfs_' + section.replace('.', '_')))}"
         for section in (
             "jwt.signing",
             "jwt.signing.read",
@@ -151,8 +147,8 @@ def security(folder: Path, secrets: Secrets) -> str:
             "jwt.filer_signing.read",
         )
     ]
-    authority = f"ca = {quoted(folder / 'authority.crt')}"
-    pair = f"cert = {quoted(folder / 'node.crt')}\nkey = {quoted(folder / 'node.key')}"
+    authority = f"ca = {toml_string(folder / 'authority.crt')}"
+    pair = f"cert = {toml_string(folder / 'node.crt')}\nkey = {toml_string(folder / 'node.key')}"
     text.append(f"[grpc]\n{authority}")
     text += [f"[grpc.{part}]\n{pair}" for part in (*PARTS, "s3", "client", "worker", "msg_broker")]
     text.append(f"[https.client]\nenabled = true\n{pair}\n{authority}")
@@ -160,15 +156,15 @@ def security(folder: Path, secrets: Secrets) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def quoted(value: object) -> str:
-    """A TOML string: JSON's escapes are a part of TOML's."""
+def toml_string(value: object) -> str:
+    """Render a TOML string as JSON does: JSON's escapes are a subset of TOML's."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
 def remove_sockets(ports: dict[str, int]) -> None:
-    """The Unix sockets that SeaweedFS makes in the temporary folder are gone.
+    """Delete the Unix sockets that SeaweedFS makes in the temporary folder.
 
-    It removes them itself unless it is killed; their names hold its ports.
+    It removes them itself unless it is killed; their names contain its ports.
     """
     for name in port_names():
         for number in (ports[name], ports[name] + GRPC_OFFSET):
@@ -179,7 +175,7 @@ def remove_sockets(ports: dict[str, int]) -> None:
 
 
 def step_environment(secrets: Secrets, ports: dict[str, int]) -> dict[str, str]:
-    """What boto3 and DVC read: the same names as on a cluster; on EKS the endpoint is absent."""
+    """Return the variables that boto3 and DVC read, named as on a cluster; EKS has no endpoint."""
     return {
         "S3_BUCKET": BUCKET,
         "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports[NAME]}",
@@ -194,6 +190,6 @@ def step_environment(secrets: Secrets, ports: dict[str, int]) -> dict[str, str]:
     }
 
 
-def available() -> bool:
-    """Whether the wheel's program is installed."""
+def is_installed() -> bool:
+    """Return whether the wheel's program is installed."""
     return shutil.which(PROGRAM) is not None

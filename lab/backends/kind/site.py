@@ -1,0 +1,103 @@
+"""One lab on kind: its choices, its secrets, its cluster, and where its servers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from lab.backends.kind import doors, gitea, node
+from lab.client import s3
+from lab.cluster import images, workloads
+from lab.cluster.api import Cluster
+from lab.cluster.images import Image
+from lab.cluster.workloads import Workload
+from lab.config import Config
+from lab.dataset import first_version
+from lab.home import state
+from lab.home.secrets import Secrets
+from lab.home.state import State
+from lab.lab import Lab
+from lab.layout import BUCKET, DATASETS, OWNER, STEPS
+from lab.model import Service
+
+NAME = "kind"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One lab on kind: its choices, its secrets, its cluster."""
+
+    config: Config
+    state: State
+    secrets: Secrets
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        return Cluster(node.kubeconfig_path(self.config))
+
+    @cached_property
+    def images(self) -> dict[str, Image]:
+        return images.read_lock(self.config.tree)
+
+    @property
+    def forwards(self) -> list[Service]:
+        """The processes that forward ports of this machine into the cluster."""
+        return [self.forward(workload) for workload in workloads.DOORS]
+
+    def forward(self, workload: Workload) -> Service:
+        """Return the process that forwards a port of this machine to a workload."""
+        return doors.forward_service(self.config, workload, self.state.ports[workload.name])
+
+    def url(self, workload: Workload) -> str:
+        """Return where this machine reaches a workload."""
+        return f"http://127.0.0.1:{self.state.ports[workload.name]}"
+
+    def password(self, account: str) -> str:
+        """Return an account's password for the git server."""
+        return self.secrets.get(f"git_{account}_password")
+
+    @property
+    def lab(self) -> Lab:
+        """The lab's addresses and credentials."""
+        return Lab(
+            backend=NAME,
+            git_url=self.repository_url(DATASETS),
+            git_user=OWNER,
+            git_password=self.password(OWNER),
+            git_page=f"{self.url(workloads.GITEA)}/{DATASETS}/commits/branch/main",
+            s3_endpoint=self.url(workloads.MINIO),
+            s3_region=s3.REGION,
+            s3_bucket=BUCKET,
+            s3_access_key=self.secrets.get("s3_admin_access_key", 12),
+            s3_secret_key=self.secrets.get("s3_admin_secret_key"),
+            s3_session_token="",
+            dataset_path=self.state.dataset_path,
+            airflow_url=self.url(workloads.API_SERVER),
+            airflow_user=OWNER,
+            airflow_password=self.secrets.get("airflow_password"),
+        )
+
+    def repository_url(self, repository: str) -> str:
+        """Return where this machine reaches a repository of the lab's git server."""
+        return f"{self.url(workloads.GITEA)}/{repository}.git"
+
+    def has_file(self, repository: str, path: str) -> bool:
+        """Return whether the main branch of a repository has a file at `path`."""
+        owner = gitea.api_with_password(self.url(workloads.GITEA), OWNER, self.password(OWNER))
+        return owner.find(f"repos/{repository}/contents/{path}?ref=main") is not None
+
+    def import_environment(self) -> dict[str, str]:
+        """Return all that the import of the first version sees, at addresses of this machine."""
+        steps = replace(
+            self.lab,
+            s3_access_key=STEPS,
+            s3_secret_key=self.secrets.get("s3_steps_secret_key"),
+            git_user=STEPS,
+            git_password=self.password(STEPS),
+        )
+        return first_version.import_environment(self.config, steps)
+
+
+def find_site(config: Config) -> Site:
+    """Return the lab that is there, running or not. Raise NotRunningError when there is none."""
+    return Site(config, state.require_state(config), Secrets(config))

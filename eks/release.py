@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from eks import cluster, kubeconfig, prerequisites
-from eks.access import PASSWORD, USER
+from eks.access import PASSWORD, USER, Account, find_git_account
 from eks.aws import wait_until_settled
 from eks.environment import PRIVATE, Environment
 from eks.rendering import AwsOutputs, make_folder, render_overlay, write_values_files
@@ -20,7 +20,7 @@ from eks.site import Row, Site
 from lab.client import git
 from lab.cluster import chart, manifests, workloads
 from lab.cluster.api import CALL_SECONDS, Cluster, translating_errors
-from lab.cluster.secrets import METADATA, Value, Values, join, random_values
+from lab.cluster.secrets import METADATA, Value, Values, merge_values, random_values
 from lab.cluster.workloads import AIRFLOW, STORES
 from lab.delivery import ssh
 from lab.errors import AccountError, LabError, NameTaken, PromotionError
@@ -49,10 +49,6 @@ class Given:
     secret: str
     key: str
     option: str | None = None  # needed only with this option
-
-    @property
-    def is_git_login(self) -> bool:
-        return self.secret == "git-credentials"  # noqa: S105  a Secret's name
 
 
 GIVEN = (
@@ -210,7 +206,7 @@ def install_airflow(site: Site, api: Cluster) -> None:
     )
     chart.install(site.config, api, files)
     parts = workloads.AIRFLOW_COMPONENTS
-    ready = partial(workloads.await_ready, timeout=START_SECONDS, hopeless=HOPELESS)
+    ready = partial(workloads.wait_until_ready, timeout=START_SECONDS, hopeless=HOPELESS)
     run_in_parallel(*(partial(ready, api, part) for part in parts))
 
 
@@ -245,8 +241,8 @@ def build_secrets(environment: Environment, api: Cluster) -> Values:
         new = value.encode(secrets.token_urlsafe(value.length))
         return made.setdefault(str(value.stored), known or new)
 
-    login = {one.variable: supplied_value(api, one) for one in GIVEN if one.is_git_login}
-    both = git.git_sync_keys(login[USER], login[PASSWORD])
+    login = find_git_account(api)
+    both = git.git_sync_keys(login.user, login.password)
     named = {
         (AIRFLOW, "airflow-metadata"): {"connection": METADATA},
         (AIRFLOW, "airflow-login"): {"user": OWNER},
@@ -256,7 +252,9 @@ def build_secrets(environment: Environment, api: Cluster) -> Values:
             "connection": git_connection(environment, login),
         },
     }
-    found = join(random_values(find, on_kind=False), named, option_secrets(environment, api))
+    found = merge_values(
+        random_values(find, on_kind=False), named, option_secrets(environment, api)
+    )
     if "rds" in environment.options:
         del found[STORES, "postgresql"]
         found[AIRFLOW, "airflow-metadata"] = rds_secret(environment, api)
@@ -285,12 +283,12 @@ def rds_secret(environment: Environment, api: Cluster) -> dict[str, str]:
 RDS = "postgresql://${rds_user}@${rds_host}:5432/${rds_database}"
 
 
-def git_connection(environment: Environment, login: Mapping[str, str]) -> str:
+def git_connection(environment: Environment, login: Account) -> str:
     """Return Airflow's connection to the pipelines repository, as JSON."""
     if PRIVATE in environment.options:
         files = (f"{SSH_FOLDER}/key", f"{SSH_FOLDER}/config")
         return json.dumps(ssh.airflow_connection(environment.pipelines, *files))
-    return json.dumps(git.airflow_connection(environment.pipelines, login[USER], login[PASSWORD]))
+    return json.dumps(git.airflow_connection(environment.pipelines, login.user, login.password))
 
 
 def option_secrets(environment: Environment, api: Cluster) -> Values:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,15 +21,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
-    echo: bool = False,
 ) -> str:
     """Run a command and return its standard output. Raises LabError with its output's tail.
 
-    `timeout` is in seconds. With `echo` the command line is shown first; it never holds a secret.
+    `timeout` is in seconds.
     """
     words = [os.fspath(word) for word in command]
-    if echo:
-        print(f"+ {shlex.join(words)}", file=sys.stderr)
     try:
         done = subprocess.run(
             words,

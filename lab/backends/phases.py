@@ -112,7 +112,7 @@ def publish_dags(site: Site) -> str | None:
     return publish.publish_dags(site.lab, site.repository_url(PIPELINES), site.config.tree / "dags")
 
 
-def await_pipelines(site: Site, timeout: float) -> None:
+def wait_for_pipelines(site: Site, timeout: float) -> None:
     """Wait until Airflow has parsed the DAGs that were published; `timeout` is in seconds."""
     if commit := publish_dags(site):
         publish.wait_until_parsed(site.lab, site.config.tree / "dags", commit, timeout)

@@ -27,14 +27,14 @@ class Value:
     kind_only: bool = False  # of a stand-in, or of what Pod Identity replaces
 
 
-def pad(text: str) -> str:
+def pad_base64(text: str) -> str:
     """Return 32 bytes of URL-safe base64 with their padding, as Fernet wants them."""
     return f"{text}="
 
 
 def name_kms_key(text: str) -> str:
     """Return 32 bytes in the standard alphabet of base64, padded and named, as MinIO wants them."""
-    return f"lab:{pad(text.translate(str.maketrans('-_', '+/')))}"
+    return f"lab:{pad_base64(text.translate(str.maketrans('-_', '+/')))}"
 
 
 DATABASE = "postgresql_password"
@@ -49,7 +49,7 @@ SECRETS = (
     Value(STORES, "gitea", "jwt-secret", "gitea_jwt_secret", 32, kind_only=True),
     Value(STORES, "gitea-ssh", "host-key", kind_only=True),
     Value(AIRFLOW, "airflow-metadata", "password", DATABASE),
-    Value(AIRFLOW, "airflow-fernet-key", "fernet-key", "airflow_fernet_key", 32, pad),
+    Value(AIRFLOW, "airflow-fernet-key", "fernet-key", "airflow_fernet_key", 32, pad_base64),
     Value(AIRFLOW, "airflow-api-secret-key", "api-secret-key", "airflow_api_secret_key"),
     Value(AIRFLOW, "airflow-jwt-secret", "jwt-secret", "airflow_jwt_secret", 48),
     Value(AIRFLOW, "airflow-login", "password", "airflow_password"),
@@ -74,7 +74,7 @@ def random_values(find: Callable[[Value], str], *, on_kind: bool) -> Values:
     return found
 
 
-def join(*parts: Mapping[tuple[str, str], Mapping[str, str]]) -> Values:
+def merge_values(*parts: Mapping[tuple[str, str], Mapping[str, str]]) -> Values:
     """Return Secrets that have the keys of all parts; a later part's value counts."""
     found: Values = {}
     for part in parts:

@@ -72,7 +72,7 @@ def is_serving(cluster: Cluster, workload: Workload) -> bool:
     return any(map(is_ready, list_pods(cluster, workload)))
 
 
-def await_ready(
+def wait_until_ready(
     cluster: Cluster, workload: Workload, timeout: float, hopeless: Sequence[str] = HOPELESS
 ) -> None:
     """Wait until a pod of the workload's newest revision is ready.

@@ -8,9 +8,8 @@ import pytest
 
 from lab.lab import Lab
 from lab.wait import NotYet, wait_until
-from tests.support.idle import await_idle
+from tests.support.dag_runs import DAILY_HOURS, wait_until_idle
 
-HOURS = {"dataset_pipeline": 2, "sales_pipeline": 6}  # UTC, each day
 BEFORE = timedelta(minutes=5)  # no test takes longer
 
 
@@ -21,13 +20,13 @@ def _between_scheduled_runs(request: pytest.FixtureRequest) -> None:
         return
     lab: Lab = request.getfixturevalue("lab")
     wait_until(require_no_run_near, what="the hour of a scheduled run", timeout=600, interval=1)
-    for dag in HOURS:
-        await_idle(lab, dag)
+    for dag in DAILY_HOURS:
+        wait_until_idle(lab, dag)
 
 
 def is_scheduled_run_near(now: datetime) -> bool:
     """Return whether a scheduled run begins within BEFORE, or began in the last 30 seconds."""
-    moments = (now.replace(hour=hour, minute=0, second=0) for hour in HOURS.values())
+    moments = (now.replace(hour=hour, minute=0, second=0) for hour in DAILY_HOURS.values())
     day, after = timedelta(days=1), timedelta(seconds=30)
     return any((moment + after - now) % day < BEFORE + after for moment in moments)
 

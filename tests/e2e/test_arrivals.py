@@ -64,7 +64,7 @@ def count_events(lab: Lab) -> Counter[str]:
 
 def test_a_landed_file_starts_a_run_that_names_it_and_loads_it(lab: Lab, landing: Landing) -> None:
     key = landing.put("one", 99, 501)
-    run = landing.await_run_of(key)
+    run = landing.wait_for_run_of(key)
     lab.follow(run)
     assert run.id.startswith("asset_triggered__")
     (event,) = landing.list_events(key)
@@ -92,7 +92,7 @@ def test_only_new_content_is_told_of(lab: Lab, landing: Landing) -> None:
     )
     old, new = landing.list_events(key)
     assert old["etag"] != new["etag"]
-    landing.await_loaded(key, fence)
+    landing.wait_until_loaded(key, fence)
 
 
 def require_two_events(landing: Landing, key: str) -> None:
@@ -106,8 +106,8 @@ def test_files_that_land_together_are_each_told_of_and_all_loaded(
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda n: landing.put(f"{n:02}", n + 1), range(24)))
-    landing.await_events(*keys)
-    lineage = landing.await_loaded(*keys)
+    landing.wait_for_events(*keys)
+    lineage = landing.wait_until_loaded(*keys)
     assert [source["key"] for source in lineage["sources"]] == sorted(keys)
     assert [count_events(lab)[key] for key in keys] == [1] * len(keys)
 
@@ -128,7 +128,7 @@ def test_a_dead_triggerer_loses_and_repeats_nothing(
     await_remembered(lab, fence)
     assert [count_events(lab)[key] for key in (before, meanwhile, after, fence)] == [1, 1, 1, 1]
     assert [each.trigger_id for each in find_asset(lab).watchers] == watcher
-    landing.await_loaded(before, meanwhile, after, fence)
+    landing.wait_until_loaded(before, meanwhile, after, fence)
 
 
 @pytest.mark.long
@@ -152,7 +152,7 @@ def test_a_triggerer_that_dies_while_files_land_loses_none(
     assert [key for key in keys if told[key] == 0] == []
     assert [key for key in kept if told[key] != 1] == []
     assert [key for key in keys if told[key] > 2] == []
-    landing.await_loaded(*keys)
+    landing.wait_until_loaded(*keys)
 
 
 def put_files(landing: Landing, enough: threading.Event) -> list[str]:
@@ -190,7 +190,7 @@ def test_what_lands_while_the_dag_is_paused_is_told_of_when_it_is_not(
     finally:
         set_paused(lab, False)
     wait_until(lambda: require_watcher(lab, True), what="a watcher", timeout=PATIENCE, interval=0.3)
-    landing.await_loaded(key)
+    landing.wait_until_loaded(key)
     assert count_events(lab)[key] == 1
 
 

@@ -11,8 +11,8 @@ import requests
 from lab.errors import CommitError, DagError, RunError
 from lab.lab import Lab
 from lab.model import Version
-from tests.support.asked import run_ids
 from tests.support.control import Control
+from tests.support.dag_runs import requested_run_ids
 
 DAG = "dataset_pipeline"
 
@@ -106,7 +106,7 @@ def test_eight_runs_at_once_while_the_servers_are_killed(lab: Lab, control: Cont
     after = lab.history()
     made = after[: len(after) - len(before)]
     assert after[len(made) :] == before
-    assert run_ids(made) == sorted(run.id for run in started)
+    assert requested_run_ids(made) == sorted(run.id for run in started)
     new = read_dataset(lab, after[0])
     assert new.startswith(old)
     assert len(new[len(old) :].splitlines()) == len(made)

@@ -79,8 +79,8 @@ def test_bad_data_leaves_the_warehouse_as_it_is_until_it_is_mended(
     lab: Lab, landing: Landing
 ) -> None:
     good = landing.put("good", *range(1, 21))
-    landing.await_loaded(good)
-    landing.await_quiet()
+    landing.wait_until_loaded(good)
+    landing.wait_until_quiet()
     before = landing.read(WAREHOUSE)
 
     bad = landing.put("bad", -1, "many", 5)
@@ -100,7 +100,7 @@ def test_bad_data_leaves_the_warehouse_as_it_is_until_it_is_mended(
     assert landing.read(WAREHOUSE) == before
 
     landing.put("bad", 1, 501, 5)
-    landing.await_loaded(good, bad)
+    landing.wait_until_loaded(good, bad)
     expected = {f"{landing.mark}-bad-{n}" for n in range(3)}
     assert expected <= {row["id"] for row in read_warehouse(landing)}
     assert read_warehouse(landing)[1]["revenue_category"] == "high"  # "bad" sorts before "good"
@@ -116,8 +116,8 @@ def find_complaints(landing: Landing, text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.variation
 def test_a_second_run_for_the_same_files_makes_the_same_bytes(lab: Lab, landing: Landing) -> None:
-    landing.await_loaded(landing.put("one", 5), landing.put("two", 7))
-    landing.await_quiet()
+    landing.wait_until_loaded(landing.put("one", 5), landing.put("two", 7))
+    landing.wait_until_quiet()
     once = landing.read(WAREHOUSE)
     run = lab.run(DAG)
     assert landing.read(WAREHOUSE) == once

@@ -14,7 +14,7 @@ import pytest
 from lab.errors import ProofError, RunError
 from lab.lab import Lab
 from lab.wait import NotYet, wait_until
-from tests.support.idle import await_idle
+from tests.support.dag_runs import wait_until_idle
 
 DAG = "sample_etl"
 KEY = f"results/{DAG}/report.json"
@@ -114,7 +114,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(lab: Lab) -> 
 @pytest.mark.variation
 def test_a_new_summary_of_etl_workflow_starts_a_run(lab: Lab) -> None:
     # Airflow 3.3 drops an event that comes while one run is under way, and another event waits.
-    await_idle(lab, DAG)
+    wait_until_idle(lab, DAG)
     cause = lab.run("etl_workflow")
 
     def find_caused() -> dict[str, Any]:

@@ -13,8 +13,8 @@ import pytest
 
 from lab.lab import Lab
 from lab.model import Run, Version
-from tests.support.asked import run_ids
 from tests.support.control import Control
+from tests.support.dag_runs import requested_run_ids
 
 DAG = "dataset_pipeline"
 KILLS_PER_RUN = 2
@@ -88,7 +88,7 @@ def prove_nothing_lost_or_doubled(lab: Lab, before: list[Version], started: list
     after = lab.history()
     made = after[: len(after) - len(before)]
     assert after[len(made) :] == before
-    assert run_ids(made) == sorted(run.id for run in started)
+    assert requested_run_ids(made) == sorted(run.id for run in started)
     assert lab.verify().parents_checked == len(after) - 1
     contents = [read_object(lab, version) for version in reversed(after)]
     for version, content in zip(reversed(after), contents, strict=True):

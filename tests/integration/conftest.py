@@ -1,10 +1,11 @@
-"""The lab's own S3 server and git server, and the steps as the processes that a run starts.
+"""Fixtures: the lab's S3 server and git server, AWS as moto emulates it, runs' steps as processes.
 
-cloud     AWS for one test, as moto's server plays it: see cloud.py
-site      staging in it, of which nothing is made yet
 stores    both servers, started once for all tests of a session, without Airflow
-project   a repository of the test's own, holding the first version of the dataset
-Run       one run of the pipeline: its steps, each a process with a run's environment
+template  a repository with the first version of the dataset, which the real step has imported
+project   a test's own copy of it; `project.run()` returns a run whose steps are processes
+empty     a repository without a commit
+cloud     AWS for one test, as moto's server emulates it: see tests/support/cloud.py
+site      staging in it, of which nothing is created yet
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tests.support.stores import Project, Stores, employees, new_project
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
-    """Both servers; their folder's name has blanks, a comma and letters outside of ASCII."""
+    """Start both servers; their folder's name has blanks, a comma and non-ASCII letters."""
     config = Config(home=tmp_path_factory.mktemp("stores") / "Größe, 実験 1", database="sqlite")
     state.make_home(config)
     site = embedded_site.Site(config, embedded.new_state(config), secrets.Secrets(config))
@@ -49,7 +50,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
 
 @pytest.fixture(scope="session")
 def template(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The repository that all others are copies of: its dataset was imported by the real step."""
+    """Return the repository that all others are copies of: the real step imported its dataset."""
     project = Project(stores, layout.DATASETS, tmp_path_factory.mktemp("shared"))
     stores.grant(project.name)
     source = project.shared / "employees.csv"
@@ -61,7 +62,7 @@ def template(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Projec
 
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
-    """A repository with the import's commit only."""
+    """Return a repository that holds the import's commit only."""
     project = new_project(template.stores, tmp_path)
     shutil.copytree(template.bare, project.bare)
     return project
@@ -69,7 +70,7 @@ def project(template: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture
 def empty(stores: Stores, tmp_path: Path) -> Project:
-    """A repository without a commit."""
+    """Return a repository without a commit."""
     project = new_project(stores, tmp_path)
     repositories.create_repository(stores.config.data / gitserver.NAME, project.name)
     return project
@@ -77,7 +78,7 @@ def empty(stores: Stores, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def aws_server() -> Iterator[str]:
-    """The address of moto's server."""
+    """Start moto's server and yield its address."""
     from tests.support import cloud
 
     with cloud.running_moto() as url:
@@ -91,7 +92,7 @@ def cloud(
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
 ) -> Cloud:
-    """AWS, empty, and the one that whoever asks AWS is led to."""
+    """Return an empty AWS, which answers every call that the test makes to AWS."""
     from tests.support import cloud
 
     folder = tmp_path_factory.mktemp("cloud")
@@ -102,4 +103,5 @@ def cloud(
 
 @pytest.fixture
 def site(cloud: Cloud) -> Site:
+    """Return staging in this AWS, of which nothing is created yet."""
     return cloud.site()

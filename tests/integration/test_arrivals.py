@@ -1,7 +1,7 @@
-"""New objects as events: Airflow's own runner of triggers, a real S3 server, any kind of death.
+"""New objects as events: Airflow's own trigger runner, a real S3 server, and kills at any moment.
 
-Only the supervisor is played by the test: it says when an event is in the database, and it keeps
-the asset's state.
+The test plays only the supervisor: it decides when an event is in the database, and it keeps the
+asset's state.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PREFIX, ASSET = "landing/test/", "landed_test"
 PAUSE = 0.05  # seconds between two looks of the watcher
 DEADLINE = 60
 TRIGGER = 7  # any number
-FAILED = -1  # instead of how many objects a look has seen
+FAILED = -1  # recorded for a look that failed
 
 P = ParamSpec("P")
 
 
-def scenario(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """A test in a loop of its own."""
+def run_in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test in an event loop of its own."""
 
     @functools.wraps(test)
     def run(*arguments: P.args, **named: P.kwargs) -> None:
@@ -44,9 +44,9 @@ def scenario(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     return run
 
 
-async def eventually(so: Callable[[], object]) -> None:
+async def wait_until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(DEADLINE):
-        while not so():
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -56,7 +56,7 @@ def etag(content: str) -> str:
 
 @pytest.fixture(scope="module")
 def looks() -> list[int]:
-    """How many objects the watcher has seen, each time it has looked."""
+    """Return the list to which each look of the watcher adds how many objects it has seen."""
     return []
 
 
@@ -64,7 +64,7 @@ def looks() -> list[int]:
 def arrivals(
     stores: Stores, looks: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ModuleType]:
-    """The plugin as a triggerer has it; its contract is the stores'."""
+    """Yield the plugin as a triggerer imports it, with the stores' contract."""
     contract = tmp_path_factory.mktemp("contract") / "steps.json"
     contract.write_text(json.dumps(stores.site.step_environment), "utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -73,12 +73,16 @@ def arrivals(
         patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
         module = importlib.import_module("lab_arrivals")
         patch.setattr(module, "SETTLE_SECONDS", 0.2)
-        patch.setattr(module.Prefix, "list_objects", counted(module.Prefix.list_objects, looks))
+        patch.setattr(
+            module.Prefix, "list_objects", record_looks(module.Prefix.list_objects, looks)
+        )
         yield module
 
 
-def counted(look: Callable[[Any], list[Any]], looks: list[int]) -> Callable[[Any], list[Any]]:
-    def counting(prefix: Any) -> list[Any]:
+def record_looks(look: Callable[[Any], list[Any]], looks: list[int]) -> Callable[[Any], list[Any]]:
+    """Wrap `look` to add to `looks` how many objects it has found, or FAILED."""
+
+    def look_and_record(prefix: Any) -> list[Any]:
         try:
             found = look(prefix)
         except Exception:
@@ -87,12 +91,12 @@ def counted(look: Callable[[Any], list[Any]], looks: list[int]) -> Callable[[Any
         looks.append(len(found))
         return found
 
-    return counting
+    return look_and_record
 
 
 @dataclass(frozen=True)
 class Landing:
-    """The prefix that is watched."""
+    """The watched prefix."""
 
     stores: Stores
 
@@ -111,7 +115,7 @@ class Landing:
 
 @pytest.fixture
 def landing(stores: Stores) -> Iterator[Landing]:
-    """An empty prefix."""
+    """Yield the prefix, empty."""
     place = Landing(stores)
     place.clear()
     yield place
@@ -126,21 +130,21 @@ class Database:
     events: list[dict[str, Any]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
     down: bool = False
-    refusals: int = 0  # how often it was asked while it was down
+    refusals: int = 0  # how many requests came while it was down
 
     @property
     def names(self) -> list[str]:
-        """What was told, in this order."""
+        """The names of the objects in the events, in the order of the events."""
         return [event["key"].removeprefix(PREFIX) for event in self.events]
 
     @property
     def remembered(self) -> dict[str, str]:
-        """The ETag of each name."""
+        """The ETag of each name in the asset's state."""
         shards = [shard.items() for shard in self.state.values()]
         return {key.removeprefix(PREFIX): etag for shard in shards for key, etag in shard}
 
     def answer(self, message: Any) -> Any:
-        """What the supervisor answers when the asset's state is asked for or changed."""
+        """Answer a request to read or change the asset's state as the supervisor would."""
         from airflow.sdk.execution_time import comms
 
         if self.down:
@@ -157,7 +161,7 @@ class Database:
 
 @dataclass
 class Line:
-    """The line to the supervisor; once it is cut, nothing comes through."""
+    """The line to the supervisor; once it is cut, no answer comes."""
 
     database: Database
     cut: bool = False
@@ -170,7 +174,7 @@ class Line:
 
 @dataclass
 class Triggerer:
-    """One life of a triggerer, which runs the watcher."""
+    """One life of a triggerer that runs the watcher."""
 
     database: Database
     runner: Any
@@ -179,55 +183,55 @@ class Triggerer:
     dismissed: bool = False
 
     @property
-    def tells(self) -> bool:
+    def has_event(self) -> bool:
         """Whether it has an event to be stored."""
         return bool(self.runner.events)
 
-    def stored(self) -> list[int]:
-        """What it has told is in the database now: the numbers to confirm."""
-        entries = self.dropped()
+    def store_events(self) -> list[int]:
+        """Store its events in the database and return the numbers to confirm."""
+        entries = self.drop_events()
         self.database.events += [entry.event.payload for entry in entries]
         return [entry.persist_seq for entry in entries]
 
-    def dropped(self) -> list[Any]:
-        """What it has told, which is nowhere else."""
+    def drop_events(self) -> list[Any]:
+        """Take its events, which are nowhere else, and return them."""
         entries = list(self.runner.events)
         self.runner.events.clear()
         return entries
 
     def confirm(self, numbers: list[int]) -> None:
-        """It is told that these are in the database."""
+        """Confirm that the events of these numbers are in the database."""
         self.runner._shared_streams.confirm_persisted(numbers)
 
     async def dismiss(self) -> None:
-        """Airflow has no such trigger any more."""
+        """Cancel the watcher, as Airflow does when it no longer has the trigger."""
         self.dismissed = True
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
-    async def served(self) -> None:
-        """The supervisor does its work, for ever."""
+    async def supervise(self) -> None:
+        """Do the supervisor's work for ever."""
         while True:
-            self.confirm(self.stored())
+            self.confirm(self.store_events())
             await asyncio.sleep(PAUSE)
 
-    async def looked(self, times: int = 3) -> None:
-        """The watcher has looked at the prefix so many times more."""
+    async def await_looks(self, times: int = 3) -> None:
+        """Wait until the watcher has looked at the prefix this many times more."""
         goal = len(self.looks) + times
-        await eventually(lambda: len(self.looks) >= goal)
+        await wait_until(lambda: len(self.looks) >= goal)
 
 
 @dataclass(frozen=True)
 class Lives:
-    """Starts triggerers on a database."""
+    """A factory of triggerers on a database, one life after another."""
 
     module: ModuleType
     looks: list[int]
     monkeypatch: pytest.MonkeyPatch
 
     @asynccontextmanager
-    async def alone(self, database: Database) -> AsyncIterator[Triggerer]:
-        """A triggerer that is killed at the block's end: nothing that it does then has an effect.
+    async def running_alone(self, database: Database) -> AsyncIterator[Triggerer]:
+        """Run a triggerer and kill it at the block's end: nothing it does afterwards has an effect.
 
         Its supervisor does only what the test says.
         """
@@ -251,10 +255,10 @@ class Lives:
             await asyncio.gather(task, return_exceptions=True)
 
     @asynccontextmanager
-    async def served(self, database: Database) -> AsyncIterator[Triggerer]:
-        """A triggerer whose supervisor works; both are killed at the block's end."""
-        async with self.alone(database) as alive:
-            serving = asyncio.create_task(alive.served())
+    async def running_supervised(self, database: Database) -> AsyncIterator[Triggerer]:
+        """Run a triggerer whose supervisor works; kill both at the block's end."""
+        async with self.running_alone(database) as alive:
+            serving = asyncio.create_task(alive.supervise())
             try:
                 yield alive
             finally:
@@ -266,45 +270,45 @@ def lives(arrivals: ModuleType, looks: list[int], monkeypatch: pytest.MonkeyPatc
     return Lives(arrivals, looks, monkeypatch)
 
 
-# --- What is told -------------------------------------------------------------------------------
+# --- Which objects become events ----------------------------------------------------------------
 
 
-@scenario
+@run_in_loop
 async def test_each_new_object_is_told_of_once_and_by_name(lives: Lives, landing: Landing) -> None:
     database = Database()
-    async with lives.served(database) as alive:
+    async with lives.running_supervised(database) as alive:
         landing.put("a b,ü.csv", "one")
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
         landing.put("b.csv", "three")
         landing.put("b.txt", "not asked for")
         landing.put("folder.csv/", "")
-        await eventually(lambda: len(database.remembered) == 2)
-        await alive.looked()
+        await wait_until(lambda: len(database.remembered) == 2)
+        await alive.await_looks()
     first, second = database.events
     assert first == {"key": f"{PREFIX}a b,ü.csv", "etag": etag("one"), "size": 3}
     assert second == {"key": f"{PREFIX}b.csv", "etag": etag("three"), "size": 5}
     assert database.remembered == {"a b,ü.csv": etag("one"), "b.csv": etag("three")}
 
 
-@scenario
+@run_in_loop
 async def test_new_content_under_an_old_key_is_new_and_the_same_content_is_not(
     lives: Lives, landing: Landing
 ) -> None:
     database = Database()
-    async with lives.served(database) as alive:
+    async with lives.running_supervised(database) as alive:
         landing.put("a.csv", "one")
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
         landing.put("a.csv", "one")
-        await alive.looked()
+        await alive.await_looks()
         landing.put("a.csv", "two")
-        await eventually(lambda: database.remembered["a.csv"] == etag("two"))
+        await wait_until(lambda: database.remembered["a.csv"] == etag("two"))
         landing.put("a.csv", "one")
-        await eventually(lambda: database.remembered["a.csv"] == etag("one"))
+        await wait_until(lambda: database.remembered["a.csv"] == etag("one"))
     told = [event["etag"] for event in database.events]
     assert told == [etag("one"), etag("two"), etag("one")]
 
 
-@scenario
+@run_in_loop
 async def test_what_was_there_before_the_watcher_is_new_and_comes_a_few_at_a_time(
     lives: Lives, landing: Landing, arrivals: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,159 +317,159 @@ async def test_what_was_there_before_the_watcher_is_new_and_comes_a_few_at_a_tim
     for name in names:
         landing.put(name, name)
     database = Database()
-    async with lives.alone(database) as alive:
+    async with lives.running_alone(database) as alive:
         while len(database.remembered) < len(names):
-            await alive.looked(2)
-            numbers = alive.stored()
+            await alive.await_looks(2)
+            numbers = alive.store_events()
             assert len(numbers) <= 7
             alive.confirm(numbers)
     assert database.names == names
 
 
-@scenario
+@run_in_loop
 async def test_what_has_left_the_prefix_is_forgotten_and_new_when_it_comes_again(
     lives: Lives, landing: Landing
 ) -> None:
     database = Database()
-    async with lives.served(database):
+    async with lives.running_supervised(database):
         landing.put("a.csv", "one")
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
         landing.delete("a.csv")
-        await eventually(lambda: not database.remembered)
+        await wait_until(lambda: not database.remembered)
         landing.put("a.csv", "one")
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
     assert database.names == ["a.csv", "a.csv"]
 
 
-# --- Deaths -------------------------------------------------------------------------------------
+# --- Kills --------------------------------------------------------------------------------------
 
 
-@scenario
+@run_in_loop
 async def test_after_a_restart_only_what_arrived_meanwhile_is_told(
     lives: Lives, landing: Landing
 ) -> None:
     database = Database()
-    async with lives.served(database):
+    async with lives.running_supervised(database):
         landing.put("before.csv", "1")
         landing.put("changed.csv", "1")
-        await eventually(lambda: len(database.remembered) == 2)
+        await wait_until(lambda: len(database.remembered) == 2)
     told = sorted(database.names)
     landing.put("changed.csv", "2")
     landing.put("while-down.csv", "1")
-    async with lives.served(database) as alive:
-        await eventually(lambda: len(database.remembered) == 3)
-        await alive.looked()
+    async with lives.running_supervised(database) as alive:
+        await wait_until(lambda: len(database.remembered) == 3)
+        await alive.await_looks()
     assert (told, database.names[2:]) == (
         ["before.csv", "changed.csv"],
         ["changed.csv", "while-down.csv"],
     )
 
 
-@scenario
+@run_in_loop
 async def test_killed_before_the_event_is_stored_it_is_told_again(
     lives: Lives, landing: Landing
 ) -> None:
     landing.put("a.csv", "one")
     database = Database()
-    async with lives.alone(database) as alive:
-        await eventually(lambda: alive.tells)
+    async with lives.running_alone(database) as alive:
+        await wait_until(lambda: alive.has_event)
     assert not database.remembered
-    async with lives.served(database):
-        await eventually(lambda: database.remembered)
+    async with lives.running_supervised(database):
+        await wait_until(lambda: database.remembered)
     assert database.names == ["a.csv"]
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-@scenario
+@run_in_loop
 async def test_killed_when_the_event_is_stored_but_not_remembered_it_is_told_twice(
     lives: Lives, landing: Landing, confirmed: bool
 ) -> None:
-    """Better than never: no transaction holds both."""
+    """Twice is better than never: no transaction covers both the event and the asset's state."""
     landing.put("a.csv", "one")
     database = Database()
-    async with lives.alone(database) as alive:
-        await eventually(lambda: alive.tells)
-        numbers = alive.stored()
+    async with lives.running_alone(database) as alive:
+        await wait_until(lambda: alive.has_event)
+        numbers = alive.store_events()
         if confirmed:
             alive.confirm(numbers)
     assert not database.remembered
-    async with lives.served(database) as alive:
-        await eventually(lambda: database.remembered)
-        await alive.looked()
+    async with lives.running_supervised(database) as alive:
+        await wait_until(lambda: database.remembered)
+        await alive.await_looks()
     assert database.names == ["a.csv", "a.csv"]
 
 
-@scenario
+@run_in_loop
 async def test_an_event_that_airflow_drops_with_its_watcher_is_told_by_the_next_watcher(
     lives: Lives, landing: Landing
 ) -> None:
-    """A DAG that is paused loses its watcher; Airflow says "stored" of what was under way."""
+    """A paused DAG loses its watcher; Airflow then confirms events that it has not stored."""
     landing.put("a.csv", "one")
     database = Database()
-    async with lives.alone(database) as alive:
-        await eventually(lambda: alive.tells)
-        alive.confirm([entry.persist_seq for entry in alive.dropped()])
+    async with lives.running_alone(database) as alive:
+        await wait_until(lambda: alive.has_event)
+        alive.confirm([entry.persist_seq for entry in alive.drop_events()])
         await alive.dismiss()
         assert not database.remembered
-    async with lives.served(database):
-        await eventually(lambda: database.remembered)
+    async with lives.running_supervised(database):
+        await wait_until(lambda: database.remembered)
     assert database.names == ["a.csv"]
 
 
 # --- Servers that do not answer -----------------------------------------------------------------
 
 
-@scenario
+@run_in_loop
 async def test_the_watcher_outlives_the_s3_server_and_says_once_that_it_is_gone(
     lives: Lives, landing: Landing, stores: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "lab_arrivals")
     database = Database()
-    async with lives.served(database) as alive:
+    async with lives.running_supervised(database) as alive:
         landing.put("a.csv", "one")
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
         stores.kill(seaweedfs.NAME)
-        await eventually(lambda: alive.looks[-2:] == [FAILED, FAILED])
+        await wait_until(lambda: alive.looks[-2:] == [FAILED, FAILED])
         stores.start()
         landing.put("b.csv", "two")
-        await eventually(lambda: len(database.remembered) == 2)
+        await wait_until(lambda: len(database.remembered) == 2)
     assert database.names == ["a.csv", "b.csv"]
     gone, back = [r.getMessage() for r in caplog.records if r.name == "lab_arrivals"]
     assert gone.startswith("the watcher will try again: EndpointConnectionError")
     assert back.startswith("the watcher has an answer again")
 
 
-@scenario
+@run_in_loop
 async def test_the_watcher_outlives_an_s3_server_that_refuses_it(
     lives: Lives, landing: Landing, arrivals: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key is wrong, then right: the contract is read again."""
+    """The key is wrong, then right: the watcher reads the contract again."""
     known = dict(arrivals.lab_bucket.contract())
     wrong = {**known, "AWS_SECRET_ACCESS_KEY": "wrong"}
     landing.put("a.csv", "one")
     database = Database()
     monkeypatch.setattr(arrivals.lab_bucket, "contract", lambda: wrong)
-    async with lives.served(database) as alive:
-        await eventually(lambda: alive.looks[-2:] == [FAILED, FAILED])
+    async with lives.running_supervised(database) as alive:
+        await wait_until(lambda: alive.looks[-2:] == [FAILED, FAILED])
         monkeypatch.setattr(arrivals.lab_bucket, "contract", lambda: known)
-        await eventually(lambda: database.remembered)
+        await wait_until(lambda: database.remembered)
     assert database.names == ["a.csv"]
 
 
-@scenario
+@run_in_loop
 async def test_the_watcher_outlives_a_database_that_does_not_answer(
     lives: Lives, landing: Landing
 ) -> None:
     landing.put("a.csv", "one")
     database = Database(down=True)
-    async with lives.alone(database) as alive:
-        await eventually(lambda: database.refusals)  # it asks what is remembered
+    async with lives.running_alone(database) as alive:
+        await wait_until(lambda: database.refusals)  # it asks for the asset's state
         database.down = False
-        await eventually(lambda: alive.tells)
+        await wait_until(lambda: alive.has_event)
         database.down, database.refusals = True, 0
-        alive.confirm(alive.stored())
-        await eventually(lambda: database.refusals)  # it would remember what it has told
+        alive.confirm(alive.store_events())
+        await wait_until(lambda: database.refusals)  # it tries to update the asset's state
         database.down = False
-        await eventually(lambda: database.remembered)
-        await alive.looked()
+        await wait_until(lambda: database.remembered)
+        await alive.await_looks()
     assert database.names == ["a.csv"]

@@ -1,4 +1,4 @@
-"""The attestation and the promotion that it opens, on a copy of this tree, by the real kubectl."""
+"""The attestation and the promotion that it allows, on a copy of this tree, by the real kubectl."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lab.cluster import images
 from lab.config import Config
 from lab.delivery import ssh
 from lab.errors import PromotionError
-from tests.support import promoted
+from tests.support import attested
+from tests.support.attested import PREDICATE, make_statement
 from tests.support.needs import need_chart, need_tool
-from tests.support.promoted import PREDICATE, make_statement
 
 pytestmark = pytest.mark.kind
 
@@ -30,9 +30,9 @@ SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A copy of this tree, attested."""
+    """Return the configuration of a copy of this tree, which is attested."""
     need_tool("kubectl")
-    found = promoted.copy_tree(tmp_path)
+    found = attested.copy_tree(tmp_path)
     attestation.write(attestation.attestation_path(found), make_statement(found))
     return found
 
@@ -42,7 +42,7 @@ def staging(config: Config) -> Environment:
     return environment.load("staging", config.tree)
 
 
-# --- The base as Kubernetes gets it -------------------------------------------------------------
+# --- The base as Kubernetes receives it ---------------------------------------------------------
 
 
 def test_the_rendering_is_the_same_however_its_yaml_is_laid_out(config: Config) -> None:
@@ -68,11 +68,11 @@ def test_the_same_files_that_give_another_rendering_are_not_what_was_tested(
     assert attestation.list_changes(found, config) == [f"{RENDERING} was changed"]
 
 
-# --- Everything that kind has is covered --------------------------------------------------------
+# --- Every file of kind is covered --------------------------------------------------------------
 
 
-def read_by(folder: Path) -> Iterator[Path]:
-    """Each file that Kustomize reads for a folder."""
+def list_kustomize_files(folder: Path) -> Iterator[Path]:
+    """Yield each file that Kustomize reads for a folder."""
     file = folder / "kustomization.yaml"
     yield file
     said: dict[str, Any] = yaml.safe_load(file.read_text())
@@ -81,11 +81,14 @@ def read_by(folder: Path) -> Iterator[Path]:
     for generator in said.get("configMapGenerator", []):
         named += [entry.rpartition("=")[2] for entry in generator.get("files", [])]
     for path in [(folder / name).resolve() for name in named]:
-        yield from read_by(path) if path.is_dir() else [path]
+        yield from list_kustomize_files(path) if path.is_dir() else [path]
 
 
 def test_every_file_of_kind_s_overlay_is_a_subject(config: Config) -> None:
-    read = {p.relative_to(config.tree) for p in read_by(config.tree / "manifests/overlays/kind")}
+    read = {
+        p.relative_to(config.tree)
+        for p in list_kustomize_files(config.tree / "manifests/overlays/kind")
+    }
     assert len(read) > 20
     assert {path.as_posix() for path in read} <= attestation.digest_files(config.tree).keys()
 

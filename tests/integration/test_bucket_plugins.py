@@ -1,4 +1,4 @@
-"""Notifications and reading versions in Airflow's tasks, against the lab's real servers."""
+"""Notifications and dataset versions in Airflow's tasks, against the lab's real servers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ TEXT = "Grüße: 500 records"
 
 @pytest.fixture(scope="module", autouse=True)
 def airflow(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a task of Airflow's own sees: the plugins, the DAGs' folder, no key in its variables."""
+    """Set up what a task of Airflow sees: plugins, the DAG folder, no key in its variables."""
     folder = tmp_path_factory.mktemp("airflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(folder))
         for path in (TREE / "dags", TREE / "manifests" / "base" / "plugins"):
             patch.syspath_prepend(str(path))
-        know(patch, folder, stores.site.step_environment)
+        set_contract(patch, folder, stores.site.step_environment)
         yield
 
 
-def know(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> None:
-    """The lab's contract is this, as the embedded backend hands it to Airflow."""
+def set_contract(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> None:
+    """Write the lab's contract and point Airflow at it, as the embedded backend does."""
     file = folder / "contract.json"
     write_text(file, json.dumps(contract))
     patch.setenv("STEP_ENVIRONMENT_FILE", str(file))
@@ -45,7 +45,8 @@ def know(patch: pytest.MonkeyPatch, folder: Path, contract: dict[str, str]) -> N
 # --- Notifications --------------------------------------------------------------------------------
 
 
-def messages(stores: Stores, dag_id: str) -> list[dict[str, Any]]:
+def read_messages(stores: Stores, dag_id: str) -> list[dict[str, Any]]:
+    """Return the notifications of a DAG's runs."""
     place = {"Bucket": layout.BUCKET, "Prefix": f"notifications/{dag_id}/"}
     found = stores.client.list_objects_v2(**place).get("Contents", [])
     bodies = [stores.client.get_object(Bucket=layout.BUCKET, Key=o["Key"]) for o in found]
@@ -55,7 +56,7 @@ def messages(stores: Stores, dag_id: str) -> list[dict[str, Any]]:
 def test_a_notification_says_who_was_told_what_and_why(stores: Stores) -> None:
     tell = importlib.import_module("lab_notifications").tell
     key = tell("told_once", RUN, ["owner", "boss"], "Fertig: 100 %", TEXT)
-    (message,) = messages(stores, "told_once")
+    (message,) = read_messages(stores, "told_once")
     assert message.pop("at").startswith("20")
     expected = {"who": ["owner", "boss"], "subject": "Fertig: 100 %", "text": TEXT, "run_id": RUN}
     assert message == expected
@@ -67,7 +68,7 @@ def test_who_is_told_again_finds_one_message(stores: Stores) -> None:
     first = tell("told_again", RUN, ["owner"], "late", "at first")
     again = tell("told_again", RUN, ["owner"], "late", "then")
     assert again == first
-    assert [message["text"] for message in messages(stores, "told_again")] == ["then"]
+    assert [message["text"] for message in read_messages(stores, "told_again")] == ["then"]
 
 
 def test_other_subjects_people_and_runs_are_other_messages(stores: Stores) -> None:
@@ -80,14 +81,14 @@ def test_other_subjects_people_and_runs_are_other_messages(stores: Stores) -> No
         (similar, ["owner"], "late"),
     ]
     assert len({tell("told_all", *one, "") for one in told}) == 4
-    assert len(messages(stores, "told_all")) == 4
+    assert len(read_messages(stores, "told_all")) == 4
 
 
 def test_a_bucket_that_refuses_is_an_error(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contract = {**stores.site.step_environment, "AWS_SECRET_ACCESS_KEY": "wrong"}
-    know(monkeypatch, tmp_path, contract)
+    set_contract(monkeypatch, tmp_path, contract)
     with pytest.raises(ClientError, match=r"403|SignatureDoesNotMatch"):
         importlib.import_module("lab_notifications").tell("told_none", RUN, ["owner"], "s", "t")
 
@@ -97,24 +98,26 @@ def test_a_bucket_that_refuses_is_an_error(
 
 @pytest.fixture
 def versions(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module, which reads this project's repository as an account that may."""
-    at_project(project, tmp_path, monkeypatch, project.lab.git_url)
-    as_account(monkeypatch, gitserver.password(project.stores.site.secrets, layout.OWNER))
+    """Return the module; its account may read this project's repository."""
+    set_repository(project, tmp_path, monkeypatch, project.lab.git_url)
+    set_account(monkeypatch, gitserver.password(project.stores.site.secrets, layout.OWNER))
     return importlib.import_module("dataset_versions")
 
 
-def at_project(project: Project, folder: Path, patch: pytest.MonkeyPatch, url: str) -> None:
+def set_repository(project: Project, folder: Path, patch: pytest.MonkeyPatch, url: str) -> None:
+    """Write a contract that names this repository and the project's dataset."""
     known = project.stores.site.step_environment
-    know(patch, folder, {**known, "GIT_URL": url, "DATASET_PATH": PATH})
+    set_contract(patch, folder, {**known, "GIT_URL": url, "DATASET_PATH": PATH})
 
 
-def as_account(patch: pytest.MonkeyPatch, password: str) -> None:
+def set_account(patch: pytest.MonkeyPatch, password: str) -> None:
+    """Set the connection's account and password."""
     connection = {"conn_type": "git", "login": layout.OWNER, "password": password}
     patch.setenv("AIRFLOW_CONN_LAB_GIT", json.dumps(connection))
 
 
 def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Project) -> None:
-    content = employees(250_000, "newer")  # several blocks, whose ends are within lines
+    content = employees(250_000, "newer")  # several blocks, which end within lines
     key = project.replace_dataset(content)
     version = versions.find_newest_version()
     assert version == {
@@ -141,11 +144,11 @@ def test_nothing_secret_is_in_an_argument(
 ) -> None:
     run, seen = subprocess.run, []
 
-    def watched(command: list[str], **options: Any) -> Any:
+    def record_command(command: list[str], **options: Any) -> Any:
         seen.append(" ".join(command))
         return run(command, **options)
 
-    monkeypatch.setattr(versions.subprocess, "run", watched)
+    monkeypatch.setattr(versions.subprocess, "run", record_command)
     versions.find_newest_version()
     assert seen
     assert not project.stores.find_leaks("\n".join(seen))
@@ -216,7 +219,7 @@ def test_a_remote_that_is_not_s3_is_refused(
 def test_a_refused_account_is_named_without_its_password(
     versions: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_account(monkeypatch, "a-wrong-password")
+    set_account(monkeypatch, "a-wrong-password")
     with pytest.raises(AirflowFailException, match="see the connection lab_git") as caught:
         versions.find_newest_version()
     assert "a-wrong-password" not in str(caught.value)
@@ -225,7 +228,7 @@ def test_a_refused_account_is_named_without_its_password(
 def test_a_server_that_does_not_answer_is_worth_another_try(
     versions: ModuleType, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_project(project, tmp_path, monkeypatch, "http://127.0.0.1:1/lab/datasets.git")
+    set_repository(project, tmp_path, monkeypatch, "http://127.0.0.1:1/lab/datasets.git")
     with pytest.raises(AirflowException, match="git clone failed") as caught:
         versions.find_newest_version()
     assert not isinstance(caught.value, AirflowFailException)

@@ -1,4 +1,4 @@
-"""The bundle of DAGs, by Airflow's own classes, from the lab's own git server by HTTP and SSH."""
+"""The DAG bundle, by Airflow's own classes, from the lab's own git server by HTTP and SSH."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Change = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The plugin's module, as Airflow's processes import it."""
+    """Yield the plugin's module, as Airflow's processes import it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(TREE / PLUGINS))
@@ -34,7 +34,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(params=["http", "ssh"])
 def repository(request: pytest.FixtureRequest, stores: Stores) -> str:
-    """One that Airflow reads by HTTP, or the one that it reads by SSH."""
+    """Return a repository that Airflow reads by HTTP, or the one that it reads by SSH."""
     if request.param == "ssh":
         if not ssh.has_ssh_client():
             pytest.skip("there is no ssh here")
@@ -46,7 +46,7 @@ def repository(request: pytest.FixtureRequest, stores: Stores) -> str:
 
 @pytest.fixture
 def change(stores: Stores, repository: str, tmp_path: Path) -> Change:
-    """Pushes files to a branch, or takes those away that are None; the commit."""
+    """Return a function that pushes files (None deletes one) to a branch and returns the commit."""
     stores.grant(repository)
     url = gitserver.repository_url(stores.site.ports, repository)
     publish.ensure_first_commit(stores.lab, url)
@@ -80,9 +80,9 @@ def bundle(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Any]:
-    """A bundle of the repository; each call makes one, as each process of Airflow does."""
+    """Return a function that makes a bundle of the repository, as each process of Airflow does."""
     site = stores.site
-    if repository != layout.TEAM_A:  # the connection is that of the account, to another place
+    if repository != layout.TEAM_A:  # the owner's connection, to another address
         known = gitserver.airflow_connection(
             site.config, site.secrets, site.ports, layout.PIPELINES
         )
@@ -97,17 +97,17 @@ def bundle(
     for name, value in {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}.items():
         monkeypatch.setenv(name, value)
 
-    def made(branch: str = "main", version: str | None = None) -> Any:
+    def make_bundle(branch: str = "main", version: str | None = None) -> Any:
         named = {"name": f"of-{branch}", "subdir": "dags", "git_conn_id": "tested"}
         found = bundles.BranchBundle(**named, tracking_ref=branch, version=version)
         found.initialize()
         return found
 
-    return made
+    return make_bundle
 
 
-def changed_since(bundle: Any, moment: float) -> list[str]:
-    """The files that Airflow takes for changed since then, the first one to parse first."""
+def list_changed_files(bundle: Any, moment: float) -> list[str]:
+    """List the files that Airflow takes for changed since then, the first to be parsed first."""
     files = {path: path.stat().st_mtime for path in bundle.path.rglob("*.py")}
     newest_first = sorted(files, key=lambda path: -files[path])
     return [path.stem for path in newest_first if files[path] > moment]
@@ -129,14 +129,14 @@ def test_a_push_has_all_files_parsed_again_what_it_changed_first(
 ) -> None:
     found = bundle()
     found.refresh()
-    finished = time.time()  # of the last parsing
+    finished = time.time()  # when the last parsing ended
     commit = change(two="# changed\n", three="# new\n")
     found.refresh()
     assert found.get_current_version().version == commit
     assert (found.path / "two.py").read_text() == "# changed\n"
-    assert changed_since(found, finished) in (["two", "three", "one"], ["three", "two", "one"])
-    # What was being parsed just then is parsed again.
-    assert sorted(changed_since(found, time.time())) == ["one", "three", "two"]
+    assert list_changed_files(found, finished) in (["two", "three", "one"], ["three", "two", "one"])
+    # Files that were being parsed at that moment are parsed again.
+    assert sorted(list_changed_files(found, time.time())) == ["one", "three", "two"]
 
 
 def test_a_file_that_goes_and_one_that_is_renamed(
@@ -146,7 +146,7 @@ def test_a_file_that_goes_and_one_that_is_renamed(
     before = time.time()
     change(one=None, two=None, moved="# two\n")
     found.refresh()
-    assert changed_since(found, before) == ["moved"]
+    assert list_changed_files(found, before) == ["moved"]
 
 
 def test_without_a_push_nothing_is_fetched_and_no_file_is_touched(
@@ -170,7 +170,7 @@ def test_a_push_to_another_branch_is_none_to_this_one(
     change(f"other-{next(stores.serial)}", one="# other\n")
     found.refresh()
     assert found.get_current_version() == version
-    assert changed_since(found, before) == []
+    assert list_changed_files(found, before) == []
 
 
 def test_a_run_s_files_stay_those_of_its_commit(bundle: Callable[..., Any], change: Change) -> None:

@@ -1,4 +1,4 @@
-"""`python -m lab`, run as a person does: each refusal is told in two lines and changes nothing."""
+"""`python -m lab` as a person runs it: each refusal takes two lines and changes nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ from lab.wait import NotYet, wait_until
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
 NOBODY = 65534
-# Root may write everywhere; without these capabilities it is as anybody else.
+# Root may write everywhere; without these capabilities it is like any other user.
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 COMMANDS = console.COMMANDS
 NEED_A_LAB = [
@@ -73,7 +73,7 @@ Tree = dict[str, tuple[int, int, bytes]]
 
 @dataclass(frozen=True)
 class Answer:
-    """How a command ended, and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -82,7 +82,7 @@ class Answer:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Where a lab would be: nothing is there yet, and no process of it is left afterwards."""
+    """Yield a home that does not exist yet; kill the processes left of it, and fail if any were."""
     folder = tmp_path / "lab"
     yield folder
     left = processes.list_processes(Config(home=folder))
@@ -91,19 +91,19 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """What the command sees: the choices given, and nothing of the tests' own."""
+    """Return the command's environment: the choices given, and nothing of the tests' own."""
     path = {"PATH": os.environ["PATH"], "HOME": str(home.parent), "LANG": "C.UTF-8"}
     return {**path, "LAB_HOME": str(home), "LAB_BACKEND": "embedded", **more}
 
 
-def lab(
+def run_lab(
     home: Path,
     *arguments: str | Path,
     before: Sequence[str] = (),
     user: int | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
-    """What `python -m lab` answered, with this LAB_HOME and these variables."""
+    """Run `python -m lab` with this LAB_HOME and these variables."""
     done = subprocess.run(
         [*before, sys.executable, "-m", "lab", *map(str, arguments)],
         cwd=TREE,
@@ -119,12 +119,12 @@ def lab(
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def tree(folder: Path) -> Tree:
-    """Everything below a folder: modes, bytes, and when a folder got or lost a name."""
-    return {str(path): look(path) for path in [folder, *folder.rglob("*")]}
+def snapshot_tree(folder: Path) -> Tree:
+    """Return the mode and bytes of all below a folder, and when a folder got or lost a name."""
+    return {str(path): snapshot_file(path) for path in [folder, *folder.rglob("*")]}
 
 
-def look(path: Path) -> tuple[int, int, bytes]:
+def snapshot_file(path: Path) -> tuple[int, int, bytes]:
     found = path.lstat()
     if stat.S_ISREG(found.st_mode):
         return found.st_mode, 0, path.read_bytes()
@@ -132,20 +132,21 @@ def look(path: Path) -> tuple[int, int, bytes]:
 
 
 @contextmanager
-def nothing_changes(home: Path) -> Iterator[None]:
-    """No file around the home is made, changed or removed, and no process is started."""
-    files, running = tree(home.parent), strays(home)
+def expecting_no_change(home: Path) -> Iterator[None]:
+    """Fail if the block creates, changes or removes a file around the home or starts a process."""
+    files, running = snapshot_tree(home.parent), list_pids(home)
     yield
-    assert tree(home.parent) == files
-    assert strays(home) == running
+    assert snapshot_tree(home.parent) == files
+    assert list_pids(home) == running
 
 
-def strays(home: Path) -> list[int]:
+def list_pids(home: Path) -> list[int]:
+    """List the ids of all processes of this home."""
     return sorted(process.pid for process in processes.list_processes(Config(home=home)))
 
 
-def refused(answer: Answer, kind: type[LabError] | int) -> Answer:
-    """The answer, being a refusal of this kind, in the form that all have."""
+def check_refusal(answer: Answer, kind: type[LabError] | int) -> Answer:
+    """Check that the answer is a refusal of this kind, in the form that all have; return it."""
     code = kind if isinstance(kind, int) else kind.exit_code
     assert answer.code == code, answer
     assert re.match(r"error: .+\n  try: .+\n", answer.err, re.DOTALL), answer
@@ -155,13 +156,13 @@ def refused(answer: Answer, kind: type[LabError] | int) -> Answer:
 
 @pytest.fixture
 def listener() -> Iterator[int]:
-    """A port that this very process holds."""
+    """Listen on a port and yield it: this very process holds it."""
     with socket.create_server(("127.0.0.1", 0)) as held:
         yield held.getsockname()[1]
 
 
-def some_state(home: Path) -> Config:
-    """A home as a first `up` makes it before it starts anything: its choices and its secrets."""
+def create_home(home: Path) -> Config:
+    """Create a home as a first `up` does before it starts anything: its choices and its secrets."""
     config = Config(home=home)
     with state.exclusive_lock(config):
         site = embedded.settle(config)
@@ -170,19 +171,19 @@ def some_state(home: Path) -> Config:
     return config
 
 
-def known(home: Path) -> State:
+def read_state(home: Path) -> State:
     found = state.read_state(Config(home=home))
     assert found
     return found
 
 
-# --- Words --------------------------------------------------------------------------------------
+# --- Arguments ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", ["frobnicate", "up --frobnicate", "run"])
 def test_a_command_line_that_makes_no_sense(words: str, home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, *words.split()), console.USAGE)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, *words.split()), console.USAGE)
     assert "try: lab --help" in answer.err
 
 
@@ -190,8 +191,8 @@ def test_a_command_line_that_makes_no_sense(words: str, home: Path) -> None:
 def test_more_that_makes_no_sense(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = in_process(words.split(), monkeypatch)
-    refused(Answer(code, *capsys.readouterr()), console.USAGE)
+    code = run_in_process(words.split(), monkeypatch)
+    check_refusal(Answer(code, *capsys.readouterr()), console.USAGE)
 
 
 def test_fixes_name_the_commands_that_there_are() -> None:
@@ -203,52 +204,52 @@ def test_fixes_name_the_commands_that_there_are() -> None:
 def test_every_command_explains_itself(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert in_process([*command, "--help"], monkeypatch) == 0
+    assert run_in_process([*command, "--help"], monkeypatch) == 0
     assert "Usage:" in capsys.readouterr().out
 
 
 def test_help_needs_nothing(home: Path) -> None:
     bad = {"PATH": str(PROGRAMS), "LAB_DATABASE": "nonsense"}
-    with nothing_changes(home):
-        answer = lab(home, "--help", variables=bad)
+    with expecting_no_change(home):
+        answer = run_lab(home, "--help", variables=bad)
     assert (answer.code, answer.err) == (0, "")
     assert all(name in answer.out for name in COMMANDS)
 
 
 def test_an_unknown_backend(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", "--backend", "moon"), BackendError)
-        assert lab(home, "up", variables={"LAB_BACKEND": "moon"}) == answer
-        assert lab(home, "doctor", "--backend", "moon") == answer
-        assert lab(home, "--backend", "moon") == answer
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--backend", "moon"), BackendError)
+        assert run_lab(home, "up", variables={"LAB_BACKEND": "moon"}) == answer
+        assert run_lab(home, "doctor", "--backend", "moon") == answer
+        assert run_lab(home, "--backend", "moon") == answer
     assert "unknown backend 'moon'" in answer.err
     assert "embedded" in answer.err
 
 
 def test_an_option_of_up_before_another_command_is_refused(home: Path) -> None:
-    with nothing_changes(home):
-        answer = lab(home, "--backend", "embedded", "down", "--purge")
-    refused(answer, console.USAGE)
+    with expecting_no_change(home):
+        answer = run_lab(home, "--backend", "embedded", "down", "--purge")
+    check_refusal(answer, console.USAGE)
     assert "lab down --backend" in answer.err
 
 
 def test_what_to_do_can_be_typed_where_nox_is_all_there_is(home: Path) -> None:
-    assert "try: lab up makes one" in lab(home, "status").err
-    inside = lab(home, "status", variables={"NOX_CURRENT_SESSION": "lab"})
+    assert "try: lab up makes one" in run_lab(home, "status").err
+    inside = run_lab(home, "status", variables={"NOX_CURRENT_SESSION": "lab"})
     assert "try: nox -s lab -- up makes one" in inside.err
 
 
 def test_an_unknown_database(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", "--database", "oracle"), LabError)
-        assert lab(home, "up", variables={"LAB_DATABASE": "oracle"}) == answer
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--database", "oracle"), LabError)
+        assert run_lab(home, "up", variables={"LAB_DATABASE": "oracle"}) == answer
     assert "choose one of sqlite, postgresql" in answer.err
 
 
 @pytest.mark.parametrize("conf", ["note=nightly", "[1]"])
 def test_a_conf_that_is_no_object_is_told_before_a_lab_is_looked_for(conf: str, home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "run", "dataset_pipeline", "--conf", conf), ConfError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "run", "dataset_pipeline", "--conf", conf), ConfError)
     assert """--conf '{"note": "nightly"}'""" in answer.err
 
 
@@ -273,20 +274,20 @@ def test_a_dataset_that_can_not_be_versioned(name: str, home: Path) -> None:
     path = home.parent / f"{name}.csv"
     if content is not None:
         path.write_bytes(content)
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", "--dataset", path), kind)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--dataset", path), kind)
     assert answer.err.startswith(f"error: {path}: ")
 
 
 def test_a_dataset_that_is_a_folder(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", "--dataset", home.parent), DatasetMissing)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--dataset", home.parent), DatasetMissing)
     assert "is a directory" in answer.err
 
 
 def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", "--dataset", "no/such.csv"), DatasetMissing)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--dataset", "no/such.csv"), DatasetMissing)
     assert f"{TREE}/no/such.csv: there is no such file" in answer.err
 
 
@@ -295,28 +296,30 @@ def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
 
 def test_a_pinned_port_that_is_held(home: Path, listener: int) -> None:
     pinned = {"LAB_PORT_GITSERVER": str(listener)}
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", variables=pinned), PortError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", variables=pinned), PortError)
     assert f"port {listener} of gitserver is held by pid {os.getpid()} (" in answer.err
     assert "LAB_PORT_GITSERVER=NUMBER" in answer.err
 
 
 def test_a_pinned_port_whose_companion_is_held(home: Path, listener: int) -> None:
     pinned = {"LAB_PORT_SEAWEEDFS": str(listener - seaweedfs.GRPC_OFFSET)}
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", variables=pinned), PortError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", variables=pinned), PortError)
     assert f"port {listener} of seaweedfs is held by pid {os.getpid()} (" in answer.err
 
 
 def test_a_pinned_port_that_is_none(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", variables={"LAB_PORT_GITSERVER": "²²²²"}), LabError)
+    with expecting_no_change(home):
+        answer = check_refusal(
+            run_lab(home, "up", variables={"LAB_PORT_GITSERVER": "²²²²"}), LabError
+        )
     assert "LAB_PORT_GITSERVER=²²²² is no port" in answer.err
 
 
 def test_a_port_pinned_for_no_service(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", variables={"LAB_PORT_GIT": "12345"}), PortError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", variables={"LAB_PORT_GIT": "12345"}), PortError)
     assert "LAB_PORT_GIT is of no service" in answer.err
     assert "LAB_PORT_GITSERVER" in answer.err
 
@@ -330,7 +333,7 @@ def test_a_port_pinned_for_no_service(home: Path) -> None:
     ],
 )
 def test_pinned_ports_that_can_not_all_be_used(pins: dict[str, int], home: Path) -> None:
-    with nothing_changes(home), pytest.raises(PortError, match="twice, or does not exist"):
+    with expecting_no_change(home), pytest.raises(PortError, match="twice, or does not exist"):
         embedded.check(Config(home=home, ports=pins))
 
 
@@ -340,14 +343,14 @@ def test_pinned_ports_that_can_not_all_be_used(pins: dict[str, int], home: Path)
 @pytest.mark.parametrize(("command", "below"), [("up", ""), ("status", "in"), ("down", "in/lab")])
 def test_a_home_that_is_a_file_or_below_one(command: str, below: str, home: Path) -> None:
     home.touch()
-    with nothing_changes(home):
-        answer = refused(lab(home / below, command), HomeError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home / below, command), HomeError)
     assert str(home) in answer.err
 
 
 @contextmanager
-def closed(folder: Path, mode: int) -> Iterator[Path]:
-    """The folder has this mode meanwhile."""
+def folder_with_mode(folder: Path, mode: int) -> Iterator[Path]:
+    """Create a folder that has this mode while the block runs."""
     folder.mkdir()
     folder.chmod(mode)
     try:
@@ -361,25 +364,25 @@ def test_a_home_where_nobody_may_write(command: str, mode: int, home: Path) -> N
     before = POWERLESS if os.geteuid() == 0 else ()
     if before and not shutil.which(before[0]):
         pytest.skip("root may write everywhere, and there is no setpriv to take that from it")
-    with closed(home, mode) as folder:
-        answer = refused(lab(folder / "lab", command, before=before), HomeError)
+    with folder_with_mode(home, mode) as folder:
+        answer = check_refusal(run_lab(folder / "lab", command, before=before), HomeError)
     assert "LAB_HOME=/path/to/folder" in answer.err
     assert not list(home.iterdir())
 
 
 def test_a_home_of_another_user() -> None:
-    refuse_to_be_nobody_in_vain()
+    need_another_user()
     with tempfile.TemporaryDirectory(prefix="lab-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        answer = lab(folder / "lab", "up", user=NOBODY)
+        answer = run_lab(folder / "lab", "up", user=NOBODY)
         assert not list(folder.iterdir())
-    refused(answer, HomeError)
+    check_refusal(answer, HomeError)
     assert f"{folder} can't be written" in answer.err
 
 
-def refuse_to_be_nobody_in_vain() -> None:
-    """Skips where this process can't become another user, or that user can't run the kit."""
+def need_another_user() -> None:
+    """Skip unless this process can become another user, and that user can run the kit."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     try:
@@ -394,60 +397,62 @@ def refuse_to_be_nobody_in_vain() -> None:
     [("up", "data"), ("status", "notes"), ("down", "notes"), ("down --purge", "data")],
 )
 def test_a_home_that_holds_other_files(words: str, name: str, home: Path) -> None:
-    """`data` is what a lab calls a folder, too: that does not make everybody's data a lab's."""
+    """A lab has a folder `data`, too, but that does not make every `data` a lab's."""
     (home / name).mkdir(parents=True)
     (home / name / "precious").write_text("keep me")
-    with nothing_changes(home):
-        answer = refused(lab(home, *words.split()), HomeError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, *words.split()), HomeError)
     assert f"{home} holds other files ({name}) and no lab" in answer.err
 
 
 def test_a_home_with_a_name_that_airflow_can_not_bear(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home.with_name("what?"), "up"), HomeError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home.with_name("what?"), "up"), HomeError)
     assert "holds one of ? % $ #" in answer.err
 
 
 def test_a_home_of_nobody(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "down", variables={"LAB_HOME": "~no-such-person"}), HomeError)
+    with expecting_no_change(home):
+        answer = check_refusal(
+            run_lab(home, "down", variables={"LAB_HOME": "~no-such-person"}), HomeError
+        )
     assert "LAB_HOME=~no-such-person leads nowhere" in answer.err
 
 
 @contextmanager
-def process_of(home: Path) -> Iterator[psutil.Process]:
-    """A process that carries a lab's mark."""
+def marked_process(home: Path) -> Iterator[psutil.Process]:
+    """Run a process that carries a lab's mark."""
     marks = {processes.MARK: str(home), processes.NAME: "thing"}
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **marks}) as process:
         try:
-            wait_until(lambda: expect_strays(home), what="the mark", timeout=20, interval=0.01)
+            wait_until(lambda: expect_processes(home), what="the mark", timeout=20, interval=0.01)
             yield psutil.Process(process.pid)
         finally:
             process.kill()
 
 
-def expect_strays(home: Path) -> None:
-    """Raises NotYet in the moment in which a program has begun, but shows no environment yet."""
-    if not strays(home):
+def expect_processes(home: Path) -> None:
+    """Raise NotYet in the moment when a program has started but shows no environment yet."""
+    if not list_pids(home):
         raise NotYet
 
 
 @pytest.mark.parametrize("text", ['{"layout": 0, "ports": {}}', '{"layout": 1'])
 def test_a_state_of_no_use_and_the_advice_to_remove_it(text: str, home: Path) -> None:
-    config = some_state(home)
+    config = create_home(home)
     (home / "state.json").write_text(text)
     (config.data / "seaweedfs").mkdir()
-    with process_of(home) as process:
-        with nothing_changes(home):
-            answer = refused(lab(home, "up"), HomeError)
-            refused(lab(home, "down"), HomeError)
-        follow_the_advice(answer)
+    with marked_process(home) as process:
+        with expecting_no_change(home):
+            answer = check_refusal(run_lab(home, "up"), HomeError)
+            check_refusal(run_lab(home, "down"), HomeError)
+        run_suggested_command(answer)
         assert process.wait(timeout=20) is not None
     assert not home.exists()
 
 
-def follow_the_advice(answer: Answer) -> None:
-    """What `try:` says, typed into a shell."""
+def run_suggested_command(answer: Answer) -> None:
+    """Run what follows `try:` in a shell."""
     found = re.search(r"try: remove it with: (.*--purge), or choose another", answer.err)
     assert found, answer
     path = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
@@ -456,9 +461,9 @@ def follow_the_advice(answer: Answer) -> None:
 
 @pytest.mark.parametrize("words", ["up", "down --purge"])
 def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
-    config = some_state(home)
-    with state.exclusive_lock(config), nothing_changes(home):
-        answer = refused(lab(home, *words.split()), BusyError)
+    config = create_home(home)
+    with state.exclusive_lock(config), expecting_no_change(home):
+        answer = check_refusal(run_lab(home, *words.split()), BusyError)
     assert f"another lab command (pid {os.getpid()}) is changing {home}" in answer.err
 
 
@@ -466,8 +471,8 @@ def test_a_second_command_waits_for_nobody(words: str, home: Path) -> None:
 
 
 def test_a_machine_without_git(home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, "up", variables={"PATH": str(PROGRAMS)}), MachineError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", variables={"PATH": str(PROGRAMS)}), MachineError)
     assert "there is no git" in answer.err
 
 
@@ -477,16 +482,16 @@ def test_a_full_disk(home: Path) -> None:
         'mount -t tmpfs -o size=1m none "$LAB_HOME" || exit 99; "$@"; code=$?; '
         'ls -A "$LAB_HOME"; exit $code'
     )
-    answer = lab(home, "up", before=("unshare", "--mount", "sh", "-c", script, "sh"))
+    answer = run_lab(home, "up", before=("unshare", "--mount", "sh", "-c", script, "sh"))
     if answer.code in {1, 99} and "error: " not in answer.err:
         pytest.skip(f"no small disk can be mounted here: {answer.err.strip()}")
-    refused(answer, DiskError)
+    check_refusal(answer, DiskError)
     assert f"0.0 GiB free at {home}" in answer.err
     assert answer.out.splitlines()[-1].startswith("✗ Check this machine")  # `ls` showed nothing
 
 
-def in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """The exit code of the command, run by this very process."""
+def run_in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command in this very process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["lab", *words])
     monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
     monkeypatch.setattr(os, "umask", lambda _: 0)
@@ -496,7 +501,9 @@ def in_process(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return ended.value.code
 
 
-def failing(number: int) -> Callable[..., NoReturn]:
+def make_failing_function(number: int) -> Callable[..., NoReturn]:
+    """Return a function that raises OSError with this number."""
+
     def fail(*_: object) -> NoReturn:
         raise OSError(number, os.strerror(number), "/some/file")
 
@@ -518,9 +525,9 @@ def test_a_failure_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("lab.__main__.bring_up", failing(number))
-    code = in_process(["up"], monkeypatch)
-    answer = refused(Answer(code, *capsys.readouterr()), kind)
+    monkeypatch.setattr("lab.__main__.bring_up", make_failing_function(number))
+    code = run_in_process(["up"], monkeypatch)
+    answer = check_refusal(Answer(code, *capsys.readouterr()), kind)
     assert answer.err.startswith(f"error: {told}\n")
 
 
@@ -546,57 +553,59 @@ def test_a_reader_that_has_gone_is_no_news(home: Path) -> None:
 
 @pytest.mark.parametrize("words", NEED_A_LAB, ids=" ".join)
 def test_a_command_that_needs_a_lab_without_one(words: tuple[str, ...], home: Path) -> None:
-    with nothing_changes(home):
-        answer = refused(lab(home, *words), NotRunningError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, *words), NotRunningError)
     assert f"there is no lab in {home}" in answer.err
     assert "try: lab up" in answer.err
 
 
 @pytest.mark.parametrize("words", NEED_A_LAB[:4], ids=" ".join)
 def test_a_command_that_needs_a_lab_that_runs(words: tuple[str, ...], home: Path) -> None:
-    some_state(home)
-    with nothing_changes(home):
-        answer = refused(lab(home, *words), NotRunningError)
+    create_home(home)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, *words), NotRunningError)
     assert "try: lab up starts" in answer.err
 
 
 def test_logs_of_no_such_service(home: Path) -> None:
-    some_state(home)
-    with nothing_changes(home):
-        answer = refused(lab(home, "logs", "apache"), LabError)
+    create_home(home)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "logs", "apache"), LabError)
     assert "there is no service 'apache'" in answer.err
     assert "gitserver" in answer.err
 
 
 def test_another_dataset_or_database_than_the_labs(home: Path) -> None:
-    some_state(home)
+    create_home(home)
     (home.parent / "other.csv").write_text("a,b\n1,2\n")
-    with nothing_changes(home):
+    with expecting_no_change(home):
         with pytest.raises(LabError, match="made with --database sqlite, not postgresql"):
-            choices.refuse_other_choices(Config(home, database="postgresql"), known(home))
-        answer = refused(lab(home, "up", "--dataset", home.parent / "other.csv"), LabError)
+            choices.refuse_other_choices(Config(home, database="postgresql"), read_state(home))
+        answer = check_refusal(
+            run_lab(home, "up", "--dataset", home.parent / "other.csv"), LabError
+        )
     assert "not datasets/other.csv" in answer.err
 
 
 @pytest.mark.parametrize("words", ["down", "down --purge"])
 def test_ending_no_lab_is_no_error_and_leaves_nothing(words: str, home: Path) -> None:
-    with nothing_changes(home):
-        answer = lab(home, *words.split())
+    with expecting_no_change(home):
+        answer = run_lab(home, *words.split())
     assert (answer.code, answer.err) == (0, "")
     assert "0 processes ended" in answer.out
 
 
 def test_ending_no_lab_in_an_empty_folder(home: Path) -> None:
     home.mkdir(mode=0o755)
-    with nothing_changes(home):
-        assert lab(home, "down").code == 0
-    assert lab(home, "down", "--purge").code == 0
+    with expecting_no_change(home):
+        assert run_lab(home, "down").code == 0
+    assert run_lab(home, "down", "--purge").code == 0
     assert not home.exists()
 
 
 def test_processes_of_a_home_that_was_removed_by_hand_are_ended(home: Path) -> None:
-    with process_of(home) as process:
-        answer = lab(home, "down")
+    with marked_process(home) as process:
+        answer = run_lab(home, "down")
         assert process.wait(timeout=20) is not None
     assert "1 processes ended" in answer.out
 
@@ -606,8 +615,8 @@ def test_processes_of_a_home_that_was_removed_by_hand_are_ended(home: Path) -> N
 
 @pytest.fixture
 def half(home: Path) -> Iterator[Config]:
-    """A lab of which the git server runs, and nothing else."""
-    config = some_state(home)
+    """Yield a lab of which only the git server runs."""
+    config = create_home(home)
     site = find_site(config)
     service = gitserver.build_service(config, site.secrets, site.ports)
     processes.ensure_running(config, service)
@@ -617,30 +626,32 @@ def half(home: Path) -> Iterator[Config]:
 
 
 def test_a_lab_of_which_a_part_runs(half: Config) -> None:
-    """It is described, stays on its port, and is ended by any name of its home."""
-    before = known(half.home)
-    with nothing_changes(half.home):
-        says_what_runs(half, before.ports["gitserver"])
-        moved = lab(half.home, "up", variables={"LAB_PORT_GITSERVER": "12345"})
-    refused(moved, PortError)
+    """Its state is reported, it stays on its port, and any path to its home ends it."""
+    before = read_state(half.home)
+    with expecting_no_change(half.home):
+        check_reports(half, before.ports["gitserver"])
+        moved = run_lab(half.home, "up", variables={"LAB_PORT_GITSERVER": "12345"})
+    check_refusal(moved, PortError)
     assert f"gitserver runs on port {before.ports['gitserver']}, not 12345" in moved.err
     link = half.home.with_name("link")
     link.symlink_to(half.home)
-    answer = lab(link, "down")
+    answer = run_lab(link, "down")
     assert (answer.code, answer.err) == (0, "")
     assert f"1 processes ended; its data is in {half.home}" in answer.out
-    assert known(half.home) == before
-    assert not strays(half.home)
+    assert read_state(half.home) == before
+    assert not list_pids(half.home)
 
 
-def says_what_runs(config: Config, port: int) -> None:
-    """What tells how a lab is says what runs and what does not, and no secret."""
-    status, doctor = (refused(lab(config.home, w), NotRunningError) for w in ("status", "doctor"))
+def check_reports(config: Config, port: int) -> None:
+    """Check that status, doctor and logs tell what runs and what does not, and no secret."""
+    status, doctor = (
+        check_refusal(run_lab(config.home, w), NotRunningError) for w in ("status", "doctor")
+    )
     assert re.search(rf"✓ gitserver +running +http://127.0.0.1:{port}\n", status.out)
     assert re.search(r"✗ seaweedfs +stopped", status.out)
     assert re.search(rf"port {port} +gitserver +a random password", doctor.out)
     assert "not running: seaweedfs, airflow-" in doctor.err
-    logs = lab(config.home, "logs", "gitserver")
+    logs = run_lab(config.home, "logs", "gitserver")
     assert logs.out.startswith(f"==> {config.logs}/gitserver.log\n")
     text = "".join(answer.out + answer.err for answer in (status, doctor, logs))
     assert not [name for name, value in Secrets(config).values.items() if value in text]
@@ -650,8 +661,8 @@ def says_what_runs(config: Config, port: int) -> None:
 
 
 @contextmanager
-def started(home: Path) -> Iterator[subprocess.Popen[str]]:
-    """`lab up` in a terminal of its own, with an open umask, up to its first phase."""
+def starting_lab(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run `lab up` in a session of its own, with an open umask; yield it at its first phase."""
     with subprocess.Popen(
         [sys.executable, "-m", "lab", "up"],
         cwd=TREE,
@@ -673,34 +684,34 @@ def started(home: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_an_interrupted_up_is_removed_by_a_purge(seconds: float, home: Path) -> None:
-    with started(home) as up:
+    with starting_lab(home) as up:
         time.sleep(seconds)
         os.killpg(up.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         out, err = up.communicate(timeout=60)
     assert up.returncode == console.INTERRUPTED, (out, err)
     assert err.startswith("\ninterrupted: ")
     assert "Traceback" not in out + err
-    assert not open_to_others(home)
-    answer = lab(home, "down", "--purge")
+    assert not list_files_open_to_others(home)
+    answer = run_lab(home, "down", "--purge")
     assert (answer.code, answer.err) == (0, "")
     assert f"{home} is removed" in answer.out
     assert not home.exists()
-    assert not strays(home)
+    assert not list_pids(home)
 
 
-def open_to_others(home: Path) -> list[Path]:
-    """What others could read, were the home itself not closed to them."""
+def list_files_open_to_others(home: Path) -> list[Path]:
+    """List what others could read if the home itself were not closed to them."""
     paths = [home, *home.rglob("*")] if home.exists() else []
     return [p for p in paths if not p.is_symlink() and p.stat().st_mode & 0o077]
 
 
-# --- Surroundings -------------------------------------------------------------------------------
+# --- Environment --------------------------------------------------------------------------------
 
 
 def test_tracebacks_for_who_asks_for_them(home: Path) -> None:
-    with nothing_changes(home):
-        answer = lab(home, "status", variables={"LAB_DEBUG": "1"})
-        bad = lab(home, "up", variables={"LAB_DEBUG": "1", "LAB_PORT_GITSERVER": "http"})
+    with expecting_no_change(home):
+        answer = run_lab(home, "status", variables={"LAB_DEBUG": "1"})
+        bad = run_lab(home, "up", variables={"LAB_DEBUG": "1", "LAB_PORT_GITSERVER": "http"})
     assert answer.code == NotRunningError.exit_code
     assert answer.err.startswith("Traceback (most recent call last):")
     assert "error: there is no lab" in answer.err
@@ -717,9 +728,9 @@ def test_tracebacks_for_who_asks_for_them(home: Path) -> None:
 )
 def test_a_terminal_with_few_letters(variables: dict[str, str], home: Path) -> None:
     odd = home.with_name("höme of a lab")
-    with nothing_changes(home):
-        answer = lab(odd, "doctor", variables=variables)
-        refused(lab(odd, "status", variables=variables), NotRunningError)
+    with expecting_no_change(home):
+        answer = run_lab(odd, "doctor", variables=variables)
+        check_refusal(run_lab(odd, "status", variables=variables), NotRunningError)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines()[1].startswith("ok python ")
 
@@ -727,15 +738,15 @@ def test_a_terminal_with_few_letters(variables: dict[str, str], home: Path) -> N
 def test_a_person_without_a_home_folder(home: Path) -> None:
     bare = {"PATH": os.environ["PATH"], "LAB_HOME": str(home)}
     command = [sys.executable, "-m", "lab", "doctor"]
-    with nothing_changes(home):
+    with expecting_no_change(home):
         done = subprocess.run(command, cwd=TREE, env=bare, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_doctor_finds_everything_that_is_wrong(home: Path) -> None:
     bad = {"PATH": str(PROGRAMS), "LAB_HOME": str(home.with_name("what?"))}
-    with nothing_changes(home):
-        answer = refused(lab(home, "doctor", variables=bad), MachineError)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "doctor", variables=bad), MachineError)
     assert "✗ git " in answer.out
     assert "✗ home " in answer.out
     assert answer.out.count("    try: ") == 2

@@ -1,4 +1,4 @@
-"""A whole promotion to moto's AWS, with a real git server; only what is in the cluster is left out.
+"""A whole promotion to moto's AWS, with a real git server, but without what is in the cluster.
 
 `test_eks_in_the_cluster` and `test_eks_api` try that on kind.
 """
@@ -31,9 +31,9 @@ from lab.delivery import publish
 from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
 from lab.lab import Lab
 from lab.progress import silent_phase
+from tests.support.attested import make_statement
 from tests.support.cloud import ACCOUNT, Cloud
 from tests.support.needs import need_renderers, skip_or_fail
-from tests.support.promoted import make_statement
 from tests.support.stores import Project, new_project
 
 pytestmark = pytest.mark.kind
@@ -53,7 +53,7 @@ def _able() -> None:
 
 @pytest.fixture
 def pipelines(template: Project, tmp_path: Path) -> str:
-    """The URL of a repository whose branch `main` has this checkout's DAGs."""
+    """Return the URL of a repository whose branch `main` has this checkout's DAGs."""
     (tmp_path / "pipelines").mkdir()
     project = new_project(template.stores, tmp_path / "pipelines")
     create_repository(project.stores.config.data / gitserver.NAME, project.name)
@@ -68,7 +68,7 @@ def lab(empty: Project) -> Lab:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> list[AwsOutputs]:
-    """What would have been brought to the cluster, which moto does not have."""
+    """Return the list of what would have been installed in the cluster, which moto lacks."""
     seen: list[AwsOutputs] = []
     monkeypatch.setattr(release, "connect_api", lambda _: None)
     monkeypatch.setattr(release, "make", lambda _, known: seen.append(known))
@@ -84,12 +84,12 @@ def ready(
     monkeypatch: pytest.MonkeyPatch,
     installed: list[AwsOutputs],
 ) -> Iterator[Site]:
-    """Staging on a cluster that is there, all of it attested; the registry has the images."""
+    """Yield staging with an existing cluster, all of it attested; the registry has the images."""
     found = cloud.site(
         pipelines=pipelines, datasets=lab.git_url, dataset=DATASET, make_cluster=False
     )
     cloud.make_cluster(found, *ADDONS)
-    have_images(cloud, found)
+    put_images(cloud, found)
     attest(found, monkeypatch)
     monkeypatch.setenv("GIT_SYNC_USERNAME", lab.git_user)
     monkeypatch.setenv("GIT_SYNC_PASSWORD", lab.git_password)
@@ -97,8 +97,8 @@ def ready(
     shutil.rmtree(found.folder, ignore_errors=True)
 
 
-def have_images(cloud: Cloud, site: Site) -> None:
-    """The registry holds this checkout's images, as a push would have left them."""
+def put_images(cloud: Cloud, site: Site) -> None:
+    """Put this checkout's images into the registry, as a push would have."""
     for key in PUSHED:
         repository = registry.repository_name(site.environment, key)
         registry.make_repository(site, repository)
@@ -117,12 +117,12 @@ def attest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     attestation.write(path, make_statement(site.config))
 
 
-def agreed() -> None:
-    """A person says yes."""
+def agree() -> None:
+    """Agree, as a person who says yes."""
 
 
-def made(cloud: Cloud) -> dict[str, list[Any]]:
-    """What is in AWS."""
+def list_resources(cloud: Cloud) -> dict[str, list[Any]]:
+    """Return the buckets, roles and file systems that are in AWS."""
     iam = cloud.client("iam")
     return {
         "buckets": [b["Name"] for b in cloud.client("s3").list_buckets()["Buckets"]],
@@ -141,16 +141,16 @@ def made(cloud: Cloud) -> dict[str, list[Any]]:
 def test_a_promotion_makes_everything_and_a_second_one_nothing(
     cloud: Cloud, ready: Site, lab: Lab, installed: list[AwsOutputs]
 ) -> None:
-    apply.apply(ready, agreed, silent_phase)
-    once, ledger = made(cloud), ready.ledger.entries()
+    apply.apply(ready, agree, silent_phase)
+    once, ledger = list_resources(cloud), ready.ledger.entries()
     assert once["buckets"] == [ready.environment.bucket]
     assert {entry.state for entry in ledger} == {"made"}
     assert installed[0].filesystem.startswith("fs-")
     assert all("@sha256:" in reference for reference in installed[0].pushed.values())
     first = run_git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder)
     assert first
-    apply.apply(ready, agreed, silent_phase)
-    assert made(cloud) == once
+    apply.apply(ready, agree, silent_phase)
+    assert list_resources(cloud) == once
     assert installed[1] == installed[0]
     assert run_git(lab, "ls-remote", lab.git_url, "refs/heads/main", cwd=ready.folder) == first
     key = next(
@@ -163,24 +163,24 @@ def test_a_promotion_makes_everything_and_a_second_one_nothing(
 def test_what_was_made_is_removed_and_the_bucket_only_by_its_name(
     cloud: Cloud, ready: Site
 ) -> None:
-    before = made(cloud)
-    apply.apply(ready, agreed, silent_phase)
+    before = list_resources(cloud)
+    apply.apply(ready, agree, silent_phase)
     destroy.destroy(ready, lambda: None, silent_phase)
-    assert made(cloud) == {**before, "buckets": [ready.environment.bucket]}
+    assert list_resources(cloud) == {**before, "buckets": [ready.environment.bucket]}
     assert [entry.kind for entry in ready.ledger.entries()] == ["bucket"]
     destroy.destroy(ready, lambda: ready.environment.bucket, silent_phase)
-    assert made(cloud) == before
+    assert list_resources(cloud) == before
     assert ready.ledger.entries() == []
     assert cloud.client("eks").list_clusters()["clusters"] == [ready.environment.cluster]
 
 
-def refused(cloud: Cloud, site: Site, kind: type[LabError]) -> LabError:
-    """The error with which the promotion was refused; nothing was made, nobody was asked."""
-    before, ledger = made(cloud), site.ledger.entries()
+def expect_refusal(cloud: Cloud, site: Site, kind: type[LabError]) -> LabError:
+    """Return the error of a promotion that was refused; nothing was made, nobody was asked."""
+    before, ledger = list_resources(cloud), site.ledger.entries()
     asked: list[str] = []
     with pytest.raises(kind) as error:
         apply.apply(site, lambda: asked.append("?"), silent_phase)
-    assert (made(cloud), site.ledger.entries(), asked) == (before, ledger, [])
+    assert (list_resources(cloud), site.ledger.entries(), asked) == (before, ledger, [])
     return error.value
 
 
@@ -188,7 +188,7 @@ def test_without_an_attestation_nothing_is_made(
     cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ready.folder / "attestation.json").unlink()
-    error = refused(cloud, ready, PromotionError)
+    error = expect_refusal(cloud, ready, PromotionError)
     assert "nox -s e2e" in error.fix
 
 
@@ -196,13 +196,13 @@ def test_another_account_is_refused(
     cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(ready, environment=replace(ready.environment, account="999999999999"))
-    error = refused(cloud, other, AccountError)
+    error = expect_refusal(cloud, other, AccountError)
     assert ACCOUNT in error.what
     assert "999999999999" in error.what
 
 
-def by_hand(lab: Lab, url: str, folder: Path, change: Callable[[Path], object]) -> None:
-    """Somebody has pushed to `main` what `change` did in a clone."""
+def push_by_hand(lab: Lab, url: str, folder: Path, change: Callable[[Path], object]) -> None:
+    """Push to `main`, as somebody else, what `change` does in a clone."""
     clone = folder / "by hand"
     run_git(lab, "clone", "--quiet", url, clone, cwd=folder)
     change(clone)
@@ -211,41 +211,43 @@ def by_hand(lab: Lab, url: str, folder: Path, change: Callable[[Path], object]) 
     run_git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
 
 
-def zipped(path: Path) -> None:
-    """A file that Airflow would look for DAGs in, whatever its name ends in."""
+def write_zip(path: Path) -> None:
+    """Write a file in which Airflow would look for DAGs, whatever its name ends in."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("evil.py", "DAG")
 
 
-def written(path: Path) -> None:
+def write_file(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("[]\n")
 
 
-def linked(path: Path) -> None:
+def link_folder(path: Path) -> None:
     path.symlink_to("runtimes", target_is_directory=True)
 
 
 @pytest.mark.parametrize(
     ("name", "put"),
     [
-        ("sample_etl.py", written),
+        ("sample_etl.py", write_file),
         ("sample_etl.py", Path.unlink),
-        ("evil.zip", zipped),
-        ("queries.json", written),
-        ("runtimes/names.yaml", written),
-        ("linked", linked),
-        # Those that no publishing delivers, and in which Airflow finds DAGs all the same.
-        (".hidden.py", written),
-        (".hidden/evil.py", written),
-        ("__pycache__/evil.py", written),
-        ("evil.pyc", zipped),
+        ("evil.zip", write_zip),
+        ("queries.json", write_file),
+        ("runtimes/names.yaml", write_file),
+        ("linked", link_folder),
+        # Publishing delivers none of these, but Airflow finds DAGs in them all the same.
+        (".hidden.py", write_file),
+        (".hidden/evil.py", write_file),
+        ("__pycache__/evil.py", write_file),
+        ("evil.pyc", write_zip),
     ],
 )
 def test_a_branch_with_other_dags_is_refused_by_the_files_name(
     ready: Site, lab: Lab, tmp_path: Path, name: str, put: Callable[[Path], object]
 ) -> None:
-    by_hand(lab, ready.environment.pipelines, tmp_path, lambda clone: put(clone / "dags" / name))
+    push_by_hand(
+        lab, ready.environment.pipelines, tmp_path, lambda clone: put(clone / "dags" / name)
+    )
     with pytest.raises(PromotionError, match=ready.environment.branch) as error:
         repositories.check(ready, apply.repository_access(ready))
     assert error.value.what.endswith(f"attested ones: {name}")
@@ -254,19 +256,19 @@ def test_a_branch_with_other_dags_is_refused_by_the_files_name(
 def test_what_python_has_compiled_and_hidden_files_make_no_difference(
     ready: Site, lab: Lab, tmp_path: Path
 ) -> None:
-    def litter(clone: Path) -> None:
-        written(clone / "dags" / "__pycache__" / "steps.cpython-311.pyc")
-        written(clone / "dags" / ".gitkeep")
-        written(clone / "docs" / "other.py")
+    def add_ignored_files(clone: Path) -> None:
+        write_file(clone / "dags" / "__pycache__" / "steps.cpython-311.pyc")
+        write_file(clone / "dags" / ".gitkeep")
+        write_file(clone / "docs" / "other.py")
 
-    by_hand(lab, ready.environment.pipelines, tmp_path, litter)
+    push_by_hand(lab, ready.environment.pipelines, tmp_path, add_ignored_files)
     repositories.check(ready, apply.repository_access(ready))
 
 
 def test_what_is_attested_of_the_dags_is_what_a_branch_is_compared_with(tmp_path: Path) -> None:
     shutil.copytree(TREE / "dags", tmp_path / "dags")
     for name in ("evil.zip", "a/b.json", ".hidden.py", ".d/x.yaml", "__pycache__/x.pyc", "y.pyc"):
-        written(tmp_path / "dags" / name)
+        write_file(tmp_path / "dags" / name)
     publish.mirror_dag_folder(tmp_path / "dags", tmp_path / "mirror")
     compared = {
         path.relative_to(tmp_path / "mirror")
@@ -283,8 +285,8 @@ def test_what_is_attested_of_the_dags_is_what_a_branch_is_compared_with(tmp_path
 # --- Where the datasets repository stores its versions --------------------------------------------
 
 
-def configured(url: str) -> Callable[[Path], None]:
-    """Gives a repository a DVC configuration, and no pointer."""
+def change_dvc_config(url: str) -> Callable[[Path], None]:
+    """Return a change that gives a repository a DVC configuration, and no pointer."""
     remote = f"[core]\n    remote = s3\n['remote \"s3\"']\n    url = {url}\n" if url else ""
 
     def change(clone: Path) -> None:
@@ -297,13 +299,13 @@ def configured(url: str) -> Callable[[Path], None]:
 def test_a_repository_that_stores_in_another_bucket_is_refused(
     cloud: Cloud, ready: Site, lab: Lab
 ) -> None:
-    """As when production names the repository that staging's apply has configured."""
-    apply.apply(ready, agreed, silent_phase)
+    """As if production named the repository that staging's apply has configured."""
+    apply.apply(ready, agree, silent_phase)
     mine = ready.environment.bucket
     chosen = replace(ready.environment, name="production", bucket="lab-production")
     ledger = Ledger(ready.folder / "another.json", chosen.place)
     other = replace(ready, environment=chosen, ledger=ledger)
-    error = refused(cloud, other, PromotionError)
+    error = expect_refusal(cloud, other, PromotionError)
     assert error.exit_code == 40
     assert f"{mine}/store" in error.what
     assert "lab-production/store" in error.what
@@ -318,8 +320,8 @@ def test_a_repository_that_stores_in_another_bucket_is_refused(
 def test_a_configuration_without_a_pointer_counts_too(
     ready: Site, lab: Lab, tmp_path: Path, url: str
 ) -> None:
-    """The first version would go where it says."""
-    by_hand(lab, lab.git_url, tmp_path, configured(url))
+    """The first version would be stored where it says."""
+    push_by_hand(lab, lab.git_url, tmp_path, change_dvc_config(url))
     with pytest.raises(PromotionError, match="lab-staging/store only"):
         repositories.check(ready, apply.repository_access(ready))
     with pytest.raises(PromotionError, match="lab-staging/store only"):
@@ -329,8 +331,8 @@ def test_a_configuration_without_a_pointer_counts_too(
 def test_a_configuration_of_this_bucket_is_taken(
     cloud: Cloud, ready: Site, lab: Lab, tmp_path: Path
 ) -> None:
-    by_hand(lab, lab.git_url, tmp_path, configured("s3://lab-staging/store/"))
-    apply.apply(ready, agreed, silent_phase)
+    push_by_hand(lab, lab.git_url, tmp_path, change_dvc_config("s3://lab-staging/store/"))
+    apply.apply(ready, agree, silent_phase)
     found = repositories.read_datasets_state(apply.repository_access(ready))
     assert found == repositories.DatasetsState(pointer=True, store="lab-staging/store")
 
@@ -345,7 +347,7 @@ def test_a_branch_that_is_not_there_is_refused(
     cloud: Cloud, ready: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(ready, environment=replace(ready.environment, branch="nowhere"))
-    assert "nowhere" in refused(cloud, other, PromotionError).what
+    assert "nowhere" in expect_refusal(cloud, other, PromotionError).what
 
 
 def test_without_an_account_of_the_git_server_nothing_is_made(
@@ -353,7 +355,7 @@ def test_without_an_account_of_the_git_server_nothing_is_made(
 ) -> None:
     monkeypatch.setattr(release, "secret_value", lambda *_: None)
     monkeypatch.delenv("GIT_SYNC_PASSWORD")
-    error = refused(cloud, ready, PromotionError)
+    error = expect_refusal(cloud, ready, PromotionError)
     assert "GIT_SYNC_PASSWORD" in error.what
 
 
@@ -363,16 +365,16 @@ def test_a_bucket_of_somebody_elses_ends_it_and_is_left_alone(cloud: Cloud, read
         Bucket=ready.environment.bucket, CreateBucketConfiguration=where
     )
     with pytest.raises(NameTaken):
-        apply.apply(ready, agreed, silent_phase)
+        apply.apply(ready, agree, silent_phase)
     assert [e.kind for e in ready.ledger.entries() if e.kind == "bucket"] == []
 
 
 def test_a_person_who_says_no_changes_nothing(cloud: Cloud, ready: Site) -> None:
-    before = made(cloud)
+    before = list_resources(cloud)
 
-    def no() -> None:
+    def decline() -> None:
         raise PromotionError("no", "")
 
     with pytest.raises(PromotionError):
-        apply.apply(ready, no, silent_phase)
-    assert made(cloud) == before
+        apply.apply(ready, decline, silent_phase)
+    assert list_resources(cloud) == before

@@ -1,4 +1,4 @@
-"""What AWS refuses, as it comes over the wire: each a clear error, and nothing left unrecorded."""
+"""AWS refuses, as it does over the wire: each a clear error, and nothing is left unrecorded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EC2_XML = (
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits between two attempts."""
+    """Shorten the pauses between two attempts."""
     monkeypatch.setattr(aws, "PATIENCE", 0.5)
     monkeypatch.setattr(aws, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(aws, "LONGEST_PAUSE", 0.01)
@@ -53,10 +53,12 @@ class Body(io.BytesIO):
         yield self.read()
 
 
-def answer(client: Any, operation: str, code: str, message: str, status: int = 400) -> list[int]:
-    """From now on AWS refuses this operation, in the words of its protocol; how often it did.
+def refuse_operation(
+    client: Any, operation: str, code: str, message: str, status: int = 400
+) -> list[int]:
+    """Have AWS refuse this operation from now on, in the words of its protocol.
 
-    A status of 0 lets the call through. The list may be filled with others beforehand.
+    Returns a list that grows by the status with each refusal.
     """
     asked: list[int] = []
     protocol = client.meta.service_model.metadata["protocol"]
@@ -90,22 +92,22 @@ def test_another_account_is_not_touched(cloud: Cloud, site: Site) -> None:
         aws.check_account(site.aws, other)
 
 
-def no_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def remove_credentials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
 
-def half_a_key(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def remove_secret_key(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
 
-def no_such_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def set_unknown_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
 
 
-def never_signed_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """A profile of single sign-on, of which there is no token yet, or no more."""
-    no_credentials(monkeypatch, folder)
+def set_sso_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Set a single sign-on profile that has no token yet, or no longer."""
+    remove_credentials(monkeypatch, folder)
     config = folder / "config"
     config.write_text(
         "[sso-session corp]\nsso_start_url = https://corp.awsapps.com/start\n"
@@ -118,8 +120,8 @@ def never_signed_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("AWS_PROFILE", "corp")
 
 
-def helper_fails(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    no_credentials(monkeypatch, folder)
+def set_failing_helper(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    remove_credentials(monkeypatch, folder)
     config = folder / "config"
     config.write_text("[default]\ncredential_process = /bin/false\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
@@ -128,11 +130,11 @@ def helper_fails(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "fix"),
     [
-        (no_credentials, "aws sso login"),
-        (half_a_key, "sign in"),
-        (no_such_profile, "AWS_PROFILE"),
-        (never_signed_in, "aws sso login"),
-        (helper_fails, "sign in again"),
+        (remove_credentials, "aws sso login"),
+        (remove_secret_key, "sign in"),
+        (set_unknown_profile, "AWS_PROFILE"),
+        (set_sso_profile, "aws sso login"),
+        (set_failing_helper, "sign in again"),
     ],
 )
 def test_nobody_is_signed_in(
@@ -165,7 +167,7 @@ def test_a_session_that_has_expired(
     cloud: Cloud, service: str, operation: str, code: str, call: Callable[[Any], object]
 ) -> None:
     client = Aws(clouds.REGION).client(service)
-    asked = answer(client, operation, code, "The security token included is expired", 403)
+    asked = refuse_operation(client, operation, code, "The security token included is expired", 403)
     with pytest.raises(AccountError, match=code) as caught:
         aws.call_aws("look", lambda: call(client))
     assert "sign in again" in caught.value.fix
@@ -189,7 +191,7 @@ def test_each_service_names_the_action_that_is_missing(cloud: Cloud) -> None:
     for service, (operation, call) in calls.items():
         client = Aws(clouds.REGION).client(service)
         code = "UnauthorizedOperation" if service == "ec2" else "AccessDenied"
-        answer(client, operation, code, "Access Denied", 403)
+        refuse_operation(client, operation, code, "Access Denied", 403)
         with pytest.raises(MissingPermission) as caught:
             aws.call_aws("try", call, c=client)
         found[service] = caught.value.what.split(": ")[1].split(" is not")[0]
@@ -220,7 +222,7 @@ def test_without_a_permission_it_stops_recorded_and_goes_on_with_it(
     remove: Callable[[Site], None],
     denied: str,
 ) -> None:
-    """moto looks at the policies of the person, who may do all but one thing."""
+    """moto enforces the person's policies, which allow all but one action."""
     monkeypatch.setattr(registry, "push_images", lambda _: {})
     site = cloud.site()
     cloud.make_cluster(site)
@@ -260,10 +262,10 @@ def test_a_quota_is_reached(
     make: Callable[[Site], None],
     remove: Callable[[Site], None],
 ) -> None:
-    """What was made before is in the ledger, what was not goes with the rest."""
+    """What was made before is in the ledger; what was not leaves it with the rest."""
     site = replace(cloud.site(), aws=Aws(clouds.REGION))
     cloud.make_cluster(site)
-    answer(site.aws.client(service), operation, code, "You have reached the maximum", 400)
+    refuse_operation(site.aws.client(service), operation, code, "You have reached the maximum", 400)
     with pytest.raises(QuotaReached, match=code) as caught:
         make(site)
     assert "Service Quotas" in caught.value.fix
@@ -276,7 +278,7 @@ def test_somebody_was_faster(cloud: Cloud) -> None:
     """The name was free when we looked, and taken when we asked for it."""
     site = replace(cloud.site(), aws=Aws(clouds.REGION))
     s3 = site.aws.client("s3")
-    answer(s3, "CreateBucket", "BucketAlreadyExists", "not available", 409)
+    refuse_operation(s3, "CreateBucket", "BucketAlreadyExists", "not available", 409)
     with pytest.raises(NameTaken, match="BucketAlreadyExists"):
         bucket.make(site)
 
@@ -291,7 +293,9 @@ def test_machines_that_a_region_has_and_has_not(cloud: Cloud, site: Site) -> Non
 def test_a_region_that_is_not_enabled(cloud: Cloud) -> None:
     found = Aws(clouds.REGION)
     code = "OptInRequired"
-    answer(found.client("ec2"), "DescribeInstanceTypeOfferings", code, "not subscribed", 401)
+    refuse_operation(
+        found.client("ec2"), "DescribeInstanceTypeOfferings", code, "not subscribed", 401
+    )
     with pytest.raises(RegionLacks, match=code) as caught:
         aws.check_instance_types(found, ["m5.large"])
     assert "enable it" in caught.value.fix
@@ -328,7 +332,9 @@ def test_busy_for_a_while(cloud: Cloud, code: str, status: int) -> None:
 
 def test_busy_for_good_nothing_is_unrecorded(cloud: Cloud) -> None:
     site = replace(cloud.site(), aws=Aws(clouds.REGION))
-    asked = answer(site.aws.client("s3"), "PutBucketEncryption", "SlowDown", "Reduce", 503)
+    asked = refuse_operation(
+        site.aws.client("s3"), "PutBucketEncryption", "SlowDown", "Reduce", 503
+    )
     with pytest.raises(CloudBusy, match="SlowDown"):
         bucket.make(site)
     assert len(asked) > 3

@@ -1,4 +1,4 @@
-"""The bucket, on moto's S3: what it is like, whose it may be, and how it ends."""
+"""The bucket, on moto's S3: its settings, whose it may be, and how it is removed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ DETAILS = {
 }
 
 
-def details(cloud: Cloud) -> dict[str, Any] | None:
-    """All that S3 says about the bucket; None without one."""
+def describe_bucket(cloud: Cloud) -> dict[str, Any] | None:
+    """Return all that S3 says about the bucket; None without one."""
     s3 = cloud.client("s3")
-    if NAME not in names(cloud):
+    if NAME not in list_buckets(cloud):
         return None
     said = {
         what: getattr(s3, f"get_bucket_{what}")(Bucket=NAME)[key] for what, key in DETAILS.items()
@@ -39,12 +39,12 @@ def details(cloud: Cloud) -> dict[str, Any] | None:
     return {**said, "block": block}
 
 
-def names(cloud: Cloud) -> list[str]:
+def list_buckets(cloud: Cloud) -> list[str]:
     return [entry["Name"] for entry in cloud.client("s3").list_buckets()["Buckets"]]
 
 
-def fill(cloud: Cloud) -> None:
-    """Several versions of several objects, and one that was deleted."""
+def fill_bucket(cloud: Cloud) -> None:
+    """Store several versions of several objects, and delete one object."""
     s3 = cloud.client("s3")
     for number in range(3):
         for _ in range(3):
@@ -54,7 +54,7 @@ def fill(cloud: Cloud) -> None:
 
 def test_what_is_made(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    found = details(cloud)
+    found = describe_bucket(cloud)
     assert found
     assert found["tagging"] == [
         {"Key": TAG, "Value": "staging"},
@@ -73,9 +73,9 @@ def test_what_is_made(cloud: Cloud, site: Site) -> None:
 
 
 def test_nothing_that_dvc_stores_ever_expires(cloud: Cloud, site: Site) -> None:
-    """What a rule does to objects, it does to those under its prefix: none may be in `store/`."""
+    """A rule applies to all objects under its prefix: none that expires any may cover `store/`."""
     bucket.make(site)
-    found = details(cloud)
+    found = describe_bucket(cloud)
     assert found
     rules = found["lifecycle_configuration"]
     kept = ("store/", "landing/")
@@ -107,14 +107,14 @@ def test_nobody_reads_it_without_tls(
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    before = details(cloud)
+    before = describe_bucket(cloud)
     s3 = cloud.client("s3")
     s3.delete_public_access_block(Bucket=NAME)
     s3.put_bucket_versioning(Bucket=NAME, VersioningConfiguration={"Status": "Suspended"})
     s3.delete_bucket_policy(Bucket=NAME)
     s3.delete_bucket_lifecycle(Bucket=NAME)
     bucket.make(site)
-    assert details(cloud) == before
+    assert describe_bucket(cloud) == before
 
 
 def test_tags_of_others_stay(cloud: Cloud, site: Site) -> None:
@@ -122,7 +122,7 @@ def test_tags_of_others_stay(cloud: Cloud, site: Site) -> None:
     all_tags = [{"Key": "team", "Value": "a"}, *tag_list(site.environment)]
     cloud.client("s3").put_bucket_tagging(Bucket=NAME, Tagging={"TagSet": all_tags})
     bucket.make(site)
-    found = details(cloud)
+    found = describe_bucket(cloud)
     assert found
     assert found["tagging"] == all_tags
 
@@ -165,7 +165,7 @@ def test_a_bucket_that_no_apply_made_is_left_alone(
     assert site.ledger.entries() == []
     with pytest.raises(NameTaken, match=NAME):
         bucket.remove(site, NAME)
-    assert names(cloud) == [NAME]
+    assert list_buckets(cloud) == [NAME]
 
 
 def test_another_account_s_bucket(cloud: Cloud, site: Site) -> None:
@@ -183,12 +183,12 @@ def test_our_bucket_in_another_region(cloud: Cloud, site: Site) -> None:
         bucket.make(site)
 
 
-# --- The end ------------------------------------------------------------------------------------
+# --- Removal ------------------------------------------------------------------------------------
 
 
 def test_it_stays_unless_it_is_named(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    fill(cloud)
+    fill_bucket(cloud)
     bucket.remove(site)
     with pytest.raises(PromotionError, match="lab-staging, not lab-production"):
         bucket.remove(site, "lab-production")
@@ -214,17 +214,17 @@ def test_a_bucket_that_s3_says_nothing_of_is_not_gone(cloud: Cloud, site: Site) 
 
 def test_named_it_goes_with_every_version_page_by_page(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    fill(cloud)
+    fill_bucket(cloud)
     pages = []
 
-    def small(params: dict[str, Any], **_: object) -> None:
+    def shorten_pages(params: dict[str, Any], **_: object) -> None:
         params["MaxKeys"] = 4
         pages.append(4)
 
     events = site.aws.client("s3").meta.events
-    events.register("provide-client-params.s3.ListObjectVersions", small)
+    events.register("provide-client-params.s3.ListObjectVersions", shorten_pages)
     bucket.remove(site, NAME)
-    assert names(cloud) == []
+    assert list_buckets(cloud) == []
     assert len(pages) > 3
     assert site.ledger.entries() == []
     bucket.remove(site, NAME)
@@ -236,7 +236,7 @@ def test_without_the_ledger_its_tag_tells(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
     site.ledger.path.unlink()
     bucket.remove(site, NAME)
-    assert names(cloud) == []
+    assert list_buckets(cloud) == []
 
 
 def test_without_the_ledger_the_bucket_that_stays_is_in_it_again(cloud: Cloud, site: Site) -> None:
@@ -247,7 +247,7 @@ def test_without_the_ledger_the_bucket_that_stays_is_in_it_again(cloud: Cloud, s
     after = site.ledger.find("bucket", NAME)
     assert before and after
     assert (after.state, after.facts) == (before.state, before.facts)
-    assert names(cloud) == [NAME]
+    assert list_buckets(cloud) == [NAME]
 
 
 def test_a_bucket_that_is_gone_is_forgotten(cloud: Cloud, site: Site) -> None:
@@ -257,22 +257,22 @@ def test_a_bucket_that_is_gone_is_forgotten(cloud: Cloud, site: Site) -> None:
     assert site.ledger.entries() == []
 
 
-# --- Killed -------------------------------------------------------------------------------------
+# --- Kills --------------------------------------------------------------------------------------
 
 
 @pytest.mark.sweep
 def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
     bucket.make(site)
-    whole = details(cloud)
+    whole = describe_bucket(cloud)
     deaths = 0
     for number, event in kill_at_each_call(cloud, bucket.make):
         after = cloud.site()
-        if names(cloud):
+        if list_buckets(cloud):
             assert after.ledger.find("bucket", NAME), f"unrecorded after {event} {number}"
         bucket.make(after)
-        assert details(cloud) == whole
+        assert describe_bucket(cloud) == whole
         bucket.remove(after, NAME)
-        assert names(cloud) == []
+        assert list_buckets(cloud) == []
         assert after.ledger.entries() == []
         deaths += 1
     assert deaths == 2 * 8
@@ -280,11 +280,11 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
 
 @pytest.mark.sweep
 def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud, site: Site) -> None:
-    def between() -> None:
+    def make_and_fill() -> None:
         bucket.make(cloud.site())
-        fill(cloud)
+        fill_bucket(cloud)
 
-    for _ in kill_at_each_call(cloud, lambda site: bucket.remove(site, NAME), between):
+    for _ in kill_at_each_call(cloud, lambda site: bucket.remove(site, NAME), make_and_fill):
         bucket.remove(cloud.site(), NAME)
-        assert names(cloud) == []
+        assert list_buckets(cloud) == []
         assert cloud.site().ledger.entries() == []

@@ -1,6 +1,6 @@
-"""The cluster: what eksctl is told, and what becomes of one that is half made.
+"""The cluster: how eksctl is called, and what becomes of a cluster that is half made.
 
-moto plays EKS and CloudFormation; `eksctl.py` beside this file leaves there what the real one
+moto plays EKS and CloudFormation; `tests/support/eksctl.py` leaves there what the real eksctl
 would.
 """
 
@@ -62,39 +62,39 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tool(cloud: Cloud) -> Path:
-    """The folder of an eksctl."""
+    """Return the folder of an eksctl that is on PATH."""
     return cloud.install_eksctl()
 
 
-def config(name: str = "staging") -> dict[str, Any]:
+def read_config(name: str = "staging") -> dict[str, Any]:
     return eksctl.read_cluster_config(environment.load(name, TREE), TREE)
 
 
-def described(cloud: Cloud) -> Any:
+def describe_cluster(cloud: Cloud) -> Any:
     return cloud.client("eks").describe_cluster(name=NAME)["cluster"]
 
 
-def there(cloud: Cloud) -> tuple[list[str], list[str]]:
-    """The clusters and the stacks."""
+def list_clusters_and_stacks(cloud: Cloud) -> tuple[list[str], list[str]]:
+    """Return the names of the clusters and of the stacks."""
     stacks = cloud.client("cloudformation").describe_stacks()["Stacks"]
     names = sorted(stack["StackName"] for stack in stacks)
     return cloud.client("eks").list_clusters()["clusters"], names
 
 
-def listed(cloud: Cloud, what: str) -> set[str]:
+def list_in_cluster(cloud: Cloud, what: str) -> set[str]:
     return set(getattr(cloud.client("eks"), f"list_{what}")(clusterName=NAME)[what])
 
 
-def commands(site: Site) -> list[str]:
-    """What eksctl was told, without the file's name."""
+def list_eksctl_commands(site: Site) -> list[str]:
+    """List the commands that eksctl was given, without the file's name."""
     log = site.folder / "eksctl.log"
     lines = log.read_text().splitlines() if log.exists() else []
     told = [line.split("/eksctl ")[1] for line in lines if line.startswith("+ ")]
     return [line.partition(" --config-file")[0] for line in told]
 
 
-def state_of_stack(cloud: Cloud, state: str, reason: str = "") -> Any:
-    """moto's stack of the network is in this state, for this reason."""
+def set_stack_state(cloud: Cloud, state: str, reason: str = "") -> Any:
+    """Set the state of moto's stack of the network, and its reason; return the stack."""
     known = cloudformation_backends[clouds.ACCOUNT][clouds.REGION].stacks
     (stack,) = [s for s in known.values() if s.name == f"eksctl-{NAME}-cluster"]
     stack.status = state
@@ -103,7 +103,7 @@ def state_of_stack(cloud: Cloud, state: str, reason: str = "") -> Any:
     return stack
 
 
-# --- The file -----------------------------------------------------------------------------------
+# --- The configuration file ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", environment.list_names(TREE))
@@ -111,8 +111,8 @@ def test_eksctls_schema_takes_the_file(name: str) -> None:
     if not SCHEMA.exists():
         pytest.skip(f"there is no {SCHEMA}")
     schema = json.loads(SCHEMA.read_text())
-    jsonschema.validate(config(name), schema)
-    broken = config(name) | {"managedNodeGroups": [{"name": 1}]}
+    jsonschema.validate(read_config(name), schema)
+    broken = read_config(name) | {"managedNodeGroups": [{"name": 1}]}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, schema)
 
@@ -122,7 +122,7 @@ def test_the_file_is_yaml_before_it_is_filled() -> None:
 
 
 def test_the_cluster_is_the_environments() -> None:
-    meta = config("production")["metadata"]
+    meta = read_config("production")["metadata"]
     assert meta == {
         "name": "mlops-lab-production",
         "region": "eu-central-1",
@@ -132,7 +132,7 @@ def test_the_cluster_is_the_environments() -> None:
 
 
 def test_nodes_are_private_and_give_no_pod_their_role() -> None:
-    for group in config()["managedNodeGroups"]:
+    for group in read_config()["managedNodeGroups"]:
         assert group["privateNetworking"] is True
         assert group["ssh"] == {"allow": False}
         assert (group["disableIMDSv1"], group["disablePodIMDS"]) == (True, True)
@@ -141,7 +141,7 @@ def test_nodes_are_private_and_give_no_pod_their_role() -> None:
 
 
 def test_which_pods_the_groups_are_for() -> None:
-    groups = {group["name"]: group for group in config()["managedNodeGroups"]}
+    groups = {group["name"]: group for group in read_config()["managedNodeGroups"]}
     assert set(groups) == GROUPS
     for name, group in groups.items():
         assert group["labels"] == {"mlops-lab/role": name}
@@ -160,12 +160,14 @@ def test_which_pods_the_groups_are_for() -> None:
 
 
 def test_airflow_has_a_node_in_each_of_the_three_zones() -> None:
-    (airflow,) = [group for group in config()["managedNodeGroups"] if group["name"] == "airflow"]
+    (airflow,) = [
+        group for group in read_config()["managedNodeGroups"] if group["name"] == "airflow"
+    ]
     assert (airflow["minSize"], airflow["desiredCapacity"], airflow["maxSize"]) == (3, 3, 4)
 
 
 def test_the_add_ons() -> None:
-    addons = {addon["name"]: addon for addon in config()["addons"]}
+    addons = {addon["name"]: addon for addon in read_config()["addons"]}
     assert set(addons) == {
         "eks-pod-identity-agent",
         "vpc-cni",
@@ -215,25 +217,25 @@ def test_eksctl_is_shown(site: Site, tool: Path) -> None:
     assert eksctl.list_tools(site) == [f"eksctl 0.230.0 ({tool}/eksctl)"]
 
 
-# --- Making -------------------------------------------------------------------------------------
+# --- Creation -----------------------------------------------------------------------------------
 
 
 def test_a_cluster_is_made_and_removed(cloud: Cloud, site: Site, tool: Path) -> None:
     assert not cluster.exists(site)
     cluster.make(site)
     assert cluster.exists(site)
-    assert described(cloud)["version"] == "1.36"
-    assert listed(cloud, "nodegroups") == GROUPS
-    assert agent.AGENT in listed(cloud, "addons")
+    assert describe_cluster(cloud)["version"] == "1.36"
+    assert list_in_cluster(cloud, "nodegroups") == GROUPS
+    assert agent.AGENT in list_in_cluster(cloud, "addons")
     entry = site.ledger.find("cluster", NAME)
     assert entry
-    assert (entry.state, entry.facts) == ("made", {"arn": described(cloud)["arn"]})
-    assert commands(site) == ["create cluster --write-kubeconfig=false"]
+    assert (entry.state, entry.facts) == ("made", {"arn": describe_cluster(cloud)["arn"]})
+    assert list_eksctl_commands(site) == ["create cluster --write-kubeconfig=false"]
     cluster.make(site)
-    assert len(commands(site)) == 1
+    assert len(list_eksctl_commands(site)) == 1
     kubeconfig.write_kubeconfig(site)
     cluster.remove(site)
-    assert there(cloud) == ([], [])
+    assert list_clusters_and_stacks(cloud) == ([], [])
     assert site.ledger.entries() == []
     assert not (site.folder / "kubeconfig").exists()
     cluster.remove(site)
@@ -244,23 +246,24 @@ def test_what_the_file_names_and_the_cluster_lacks_is_added(
 ) -> None:
     cloud.make_cluster(site, agent.AGENT, tags=OURS)
     cluster.make(site)
-    assert listed(cloud, "nodegroups") == GROUPS
-    assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
-    assert commands(site) == ["create addon", "create nodegroup"]  # and neither waits for pods
+    assert list_in_cluster(cloud, "nodegroups") == GROUPS
+    assert list_in_cluster(cloud, "addons") == {addon["name"] for addon in read_config()["addons"]}
+    # And neither waits for pods.
+    assert list_eksctl_commands(site) == ["create addon", "create nodegroup"]
 
 
 def test_an_older_cluster_is_upgraded(cloud: Cloud, site: Site, tool: Path) -> None:
     cloud.make_cluster(site, tags=OURS, version="1.35")
     cluster.make(site)
-    assert commands(site)[0] == "upgrade cluster --approve"
-    assert described(cloud)["tags"]["upgraded-to"] == "1.36"
+    assert list_eksctl_commands(site)[0] == "upgrade cluster --approve"
+    assert describe_cluster(cloud)["tags"]["upgraded-to"] == "1.36"
 
 
 def test_a_newer_cluster_is_not_taken_back(cloud: Cloud, site: Site, tool: Path) -> None:
     cloud.make_cluster(site, tags=OURS, version="1.37")
     with pytest.raises(PromotionError, match=r"has Kubernetes 1\.37.* asks for 1\.36"):
         cluster.make(site)
-    assert commands(site) == []
+    assert list_eksctl_commands(site) == []
 
 
 def test_a_cluster_of_long_ago_is_upgraded_step_by_step(
@@ -272,14 +275,14 @@ def test_a_cluster_of_long_ago_is_upgraded_step_by_step(
     ) as error:
         cluster.make(site)
     assert "set kubernetes to 1.35 in eks/environments/staging.toml" in error.value.fix
-    assert commands(site) == []
+    assert list_eksctl_commands(site) == []
 
 
 @pytest.mark.parametrize("moment", ["stack", "cluster", "groups"])
 def test_an_eksctl_that_failed_says_why_and_is_made_good(
     cloud: Cloud, site: Site, tool: Path, moment: str
 ) -> None:
-    """Half made: the network without a cluster, a cluster without nodes. The next apply ends it."""
+    """It leaves a network without a cluster or a cluster without nodes; the next apply ends it."""
     (tool / "stop").write_text(moment)
     with pytest.raises(LabError, match=f"stopped at {moment}") as caught:
         cluster.make(site)
@@ -289,10 +292,10 @@ def test_an_eksctl_that_failed_says_why_and_is_made_good(
     assert entry.state == "intended"
     (tool / "stop").unlink()
     cluster.make(site)
-    assert listed(cloud, "nodegroups") == GROUPS
-    assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
+    assert list_in_cluster(cloud, "nodegroups") == GROUPS
+    assert list_in_cluster(cloud, "addons") == {addon["name"] for addon in read_config()["addons"]}
     cluster.remove(site)
-    assert there(cloud) == ([], [])
+    assert list_clusters_and_stacks(cloud) == ([], [])
 
 
 @pytest.mark.parametrize("moment", ["stack", "cluster", "groups"])
@@ -304,7 +307,7 @@ def test_what_an_eksctl_that_failed_has_left_is_removed(
         cluster.make(site)
     (tool / "stop").unlink()
     cluster.remove(site)
-    assert there(cloud) == ([], [])
+    assert list_clusters_and_stacks(cloud) == ([], [])
     assert site.ledger.entries() == []
 
 
@@ -342,7 +345,7 @@ def test_cloudformation_says_why(
     stand_in.make_stack(
         cloud.client, f"eksctl-{NAME}-cluster", {stand_in.OWNER: NAME, **OURS}, stand_in.NETWORK
     )
-    state_of_stack(cloud, "ROLLBACK_COMPLETE", reason)
+    set_stack_state(cloud, "ROLLBACK_COMPLETE", reason)
     (tool / "eksctl").write_text('#!/bin/sh\n[ "$1" = version ] && echo 0.230.0 || exit 1\n')
     monkeypatch.setattr(cluster, "delete_stacks", lambda _: None)
     with pytest.raises(kind, match=said) as caught:
@@ -355,14 +358,14 @@ def test_a_stack_on_its_way_is_waited_for(
 ) -> None:
     """eksctl was killed; CloudFormation goes on."""
     cloud.make_cluster(site, tags=OURS)
-    stack = state_of_stack(cloud, "CREATE_IN_PROGRESS")
+    stack = set_stack_state(cloud, "CREATE_IN_PROGRESS")
     monkeypatch.setattr(aws, "CLUSTER_SECONDS", 0.1)
     with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
         cluster.make(site)
-    assert commands(site) == []
+    assert list_eksctl_commands(site) == []
     stack.status = "CREATE_COMPLETE"
     cluster.make(site)
-    assert "create cluster" not in " ".join(commands(site))
+    assert "create cluster" not in " ".join(list_eksctl_commands(site))
 
 
 def test_a_cluster_on_its_way_is_waited_for(
@@ -406,8 +409,8 @@ def test_somebody_elses_cluster(cloud: Cloud, site: Site, tool: Path, tags: dict
         cluster.make(site)
     assert site.ledger.entries() == []
     cluster.remove(site)
-    assert there(cloud)[0] == [NAME]
-    assert commands(site) == []
+    assert list_clusters_and_stacks(cloud)[0] == [NAME]
+    assert list_eksctl_commands(site) == []
 
 
 @pytest.mark.parametrize("tags", OTHERS)
@@ -417,7 +420,7 @@ def test_somebody_elses_stack(cloud: Cloud, site: Site, tool: Path, tags: dict[s
     with pytest.raises(NameTaken, match=f"stack eksctl-{NAME}-cluster"):
         cluster.make(site)
     cluster.remove(site)
-    assert there(cloud)[1] == [f"eksctl-{NAME}-cluster"]
+    assert list_clusters_and_stacks(cloud)[1] == [f"eksctl-{NAME}-cluster"]
 
 
 def test_stacks_of_a_cluster_with_a_longer_name_stay(cloud: Cloud, site: Site, tool: Path) -> None:
@@ -427,14 +430,14 @@ def test_stacks_of_a_cluster_with_a_longer_name_stay(cloud: Cloud, site: Site, t
         cloud.client, f"eksctl-{other}-cluster", {stand_in.OWNER: other, **OURS}, stand_in.NETWORK
     )
     cluster.remove(site)
-    assert there(cloud) == ([], [f"eksctl-{other}-cluster"])
+    assert list_clusters_and_stacks(cloud) == ([], [f"eksctl-{other}-cluster"])
 
 
 def test_without_the_ledger_the_tag_tells(cloud: Cloud, site: Site, tool: Path) -> None:
     cluster.make(site)
     site.ledger.path.unlink()
     cluster.remove(site)
-    assert there(cloud) == ([], [])
+    assert list_clusters_and_stacks(cloud) == ([], [])
 
 
 @pytest.mark.parametrize("state", ["CREATE_COMPLETE", "DELETE_FAILED"])
@@ -444,10 +447,10 @@ def test_without_the_ledger_a_network_without_a_cluster_is_removed(
     """Another checkout's apply was killed while CloudFormation built it, or its destroy failed."""
     tags = {stand_in.OWNER: NAME, **OURS}
     stand_in.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, stand_in.NETWORK)
-    state_of_stack(cloud, state)
+    set_stack_state(cloud, state)
     assert site.ledger.entries() == []
     cluster.remove(site)
-    assert there(cloud) == ([], [])
+    assert list_clusters_and_stacks(cloud) == ([], [])
     assert [
         vpc for vpc in cloud.client("ec2").describe_vpcs()["Vpcs"] if not vpc["IsDefault"]
     ] == []
@@ -458,11 +461,11 @@ def test_without_the_ledger_a_network_on_its_way_is_waited_for(
 ) -> None:
     tags = {stand_in.OWNER: NAME, **OURS}
     stand_in.make_stack(cloud.client, f"eksctl-{NAME}-cluster", tags, stand_in.NETWORK)
-    state_of_stack(cloud, "CREATE_IN_PROGRESS")
+    set_stack_state(cloud, "CREATE_IN_PROGRESS")
     monkeypatch.setattr(aws, "CLUSTER_SECONDS", 0.1)
     with pytest.raises(CloudBusy, match="CREATE_IN_PROGRESS"):
         cluster.remove(site)
-    assert there(cloud)[1] == [f"eksctl-{NAME}-cluster"]
+    assert list_clusters_and_stacks(cloud)[1] == [f"eksctl-{NAME}-cluster"]
 
 
 @pytest.mark.parametrize("tags", [OURS, *({stand_in.OWNER: NAME, **tags} for tags in OTHERS)])
@@ -473,7 +476,7 @@ def test_without_the_ledger_a_network_of_somebody_elses_stays(
     name = f"eksctl-{NAME}-cluster"
     stand_in.make_stack(cloud.client, name, tags, stand_in.NETWORK)
     cluster.remove(site)
-    assert there(cloud)[1] == [name]
+    assert list_clusters_and_stacks(cloud)[1] == [name]
 
 
 HANGS = """#!/bin/sh
@@ -484,44 +487,45 @@ exec sleep 300
 MAKES = """
 import sys
 from pathlib import Path
-from eks import cluster, environment, site
+from eks import eksctl, environment, site
 staging = site.create_site(environment.load("staging"), Path(sys.argv[1]))
-cluster.eksctl(staging, "create", "cluster")
+eksctl.run_eksctl(staging, "create", "cluster")
 """
 
 
 def test_an_eksctl_whose_command_was_killed_is_left_to_end(
     cloud: Cloud, site: Site, tool: Path
 ) -> None:
-    """It goes on without us: no other may start, and nothing may be removed beneath it."""
-    as_it_is = (tool / "eksctl").read_text()
+    """It goes on without us: no other may start, and nothing may be removed meanwhile."""
+    original = (tool / "eksctl").read_text()
     (tool / "eksctl").write_text(HANGS)
     command = subprocess.Popen([sys.executable, "-c", MAKES, str(site.folder.parent)], cwd=TREE)
     pid = tool / "eksctl.pid"
-    wait_until(lambda: still(not pid.exists()), timeout=60, what="eksctl")
+    wait_until(lambda: expect_false(not pid.exists()), timeout=60, what="eksctl")
     command.kill()
     command.wait()
-    (tool / "eksctl").write_text(as_it_is)
+    (tool / "eksctl").write_text(original)
     try:
         for do in (cluster.make, cluster.remove):
             with pytest.raises(BusyError, match="still at work") as error:
                 do(site)
             assert error.value.log == site.folder / "eksctl.log"
-        assert there(cloud) == ([], [])
+        assert list_clusters_and_stacks(cloud) == ([], [])
         assert site.ledger.entries() == []
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
-    wait_until(lambda: still(is_held(site)), timeout=60, what="the end of eksctl")
+    wait_until(lambda: expect_false(is_eksctl_running(site)), timeout=60, what="the end of eksctl")
     cluster.make(site)
-    assert there(cloud)[0] == [NAME]
+    assert list_clusters_and_stacks(cloud)[0] == [NAME]
 
 
-def still(so: bool) -> None:
-    if so:
+def expect_false(condition: bool) -> None:
+    if condition:
         raise NotYet("it is not so yet")
 
 
-def is_held(site: Site) -> bool:
+def is_eksctl_running(site: Site) -> bool:
+    """Return whether an eksctl still works on this site."""
     try:
         eksctl.refuse_running_eksctl(site)
     except BusyError:
@@ -533,8 +537,8 @@ GROUP = f"/aws/eks/{NAME}/cluster"
 DAYS = 30
 
 
-def log_groups(cloud: Cloud) -> dict[str, int | None]:
-    """For how many days each is kept; None for ever."""
+def read_log_retention(cloud: Cloud) -> dict[str, int | None]:
+    """Return for how many days each log group is kept; None for ever."""
     found = cloud.client("logs").describe_log_groups()["logGroups"]
     return {one["logGroupName"]: one.get("retentionInDays") for one in found}
 
@@ -543,33 +547,33 @@ def test_what_the_control_plane_logged_goes_with_it(cloud: Cloud, site: Site, to
     ours, other = GROUP, f"/aws/eks/{NAME}-2/cluster"
     cluster.make(site)
     cloud.client("logs").create_log_group(logGroupName=other)
-    assert log_groups(cloud) == {ours: DAYS, other: None}
+    assert read_log_retention(cloud) == {ours: DAYS, other: None}
     cluster.remove(site)
-    assert log_groups(cloud) == {other: None}
+    assert read_log_retention(cloud) == {other: None}
 
 
 def test_logs_of_somebody_elses_cluster_stay(cloud: Cloud, site: Site, tool: Path) -> None:
-    """Ours was deleted by hand, and another one has its name by now."""
+    """Ours was deleted by hand, and another cluster has its name now."""
     cluster.make(site)
-    stand_in.delete_cluster(cloud.client, config())
+    stand_in.delete_cluster(cloud.client, read_config())
     cloud.make_cluster(site)
     cluster.remove(site)
-    assert list(log_groups(cloud)) == [GROUP]
-    assert there(cloud)[0] == [NAME]
+    assert list(read_log_retention(cloud)) == [GROUP]
+    assert list_clusters_and_stacks(cloud)[0] == [NAME]
 
 
 @pytest.mark.parametrize("moment", ["cluster", "groups"])
 def test_logs_are_not_kept_for_ever_when_eksctl_was_killed(
     cloud: Cloud, site: Site, tool: Path, moment: str
 ) -> None:
-    """The stack switches them on, and eksctl limits them after it: it may not live to see that."""
+    """The stack turns logging on; eksctl sets the retention later, unless it is killed before."""
     (tool / "stop").write_text(moment)
     with pytest.raises(LabError):
         cluster.make(site)
-    assert log_groups(cloud) == {GROUP: None if moment == "cluster" else DAYS}
+    assert read_log_retention(cloud) == {GROUP: None if moment == "cluster" else DAYS}
     (tool / "stop").unlink()
     cluster.make(site)
-    assert log_groups(cloud) == {GROUP: DAYS}
+    assert read_log_retention(cloud) == {GROUP: DAYS}
 
 
 def test_logs_that_somebody_keeps_for_ever_are_not_after_an_apply(
@@ -578,33 +582,33 @@ def test_logs_that_somebody_keeps_for_ever_are_not_after_an_apply(
     cluster.make(site)
     cloud.client("logs").delete_retention_policy(logGroupName=GROUP)
     cluster.make(site)
-    assert log_groups(cloud) == {GROUP: DAYS}
+    assert read_log_retention(cloud) == {GROUP: DAYS}
 
 
 def test_a_log_group_that_comes_late(
     cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EKS makes it when there is something to log; until then there is none to be limited."""
+    """EKS creates it with the first log entry; until then there is no retention to set."""
     cluster.make(site)
     client = cloud.client("logs")
     client.delete_log_group(logGroupName=GROUP)
     looks = iter(range(100))
-    as_it_is = control_plane_logs.has_logging
+    original = control_plane_logs.has_logging
 
-    def late(site: Site) -> bool:
+    def create_group_late(site: Site) -> bool:
         if next(looks) == 1:
             client.create_log_group(logGroupName=GROUP)
-        return as_it_is(site)
+        return original(site)
 
-    monkeypatch.setattr(control_plane_logs, "has_logging", late)
+    monkeypatch.setattr(control_plane_logs, "has_logging", create_group_late)
     cluster.make(site)
-    assert log_groups(cloud) == {GROUP: DAYS}
+    assert read_log_retention(cloud) == {GROUP: DAYS}
 
 
 def test_a_log_group_that_never_comes(
     cloud: Cloud, site: Site, tool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the logs on, that is an error; with the logs off, nothing is kept."""
+    """With logging on, that is an error; with logging off, there is nothing to keep."""
     cluster.make(site)
     cloud.client("logs").delete_log_group(logGroupName=GROUP)
     monkeypatch.setattr(control_plane_logs, "LOG_SECONDS", 0.05)
@@ -613,11 +617,11 @@ def test_a_log_group_that_never_comes(
     off = {"clusterLogging": [{"types": ["api", "audit"], "enabled": False}]}
     cloud.client("eks").update_cluster_config(name=NAME, logging=off)
     cluster.make(site)
-    assert log_groups(cloud) == {}
+    assert read_log_retention(cloud) == {}
 
 
-def by_eksctl(cloud: Cloud) -> Any:
-    """eksctl, in this process: it dies with it."""
+def make_eksctl_runner(cloud: Cloud) -> Any:
+    """Return a `run_eksctl` that runs in this process and dies with it."""
 
     def run(site: Site, *arguments: str) -> None:
         told = eksctl.read_cluster_config(site.environment, site.tree)
@@ -626,10 +630,11 @@ def by_eksctl(cloud: Cloud) -> Any:
     return run
 
 
-def deaths(
+def kill_with_eksctl(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, do: Any, between: Any
 ) -> Iterator[tuple[int, str]]:
-    monkeypatch.setattr(cluster, "run_eksctl", by_eksctl(cloud))
+    """Kill `do` as `kill_at_each_call` does, together with eksctl."""
+    monkeypatch.setattr(cluster, "run_eksctl", make_eksctl_runner(cloud))
     yield from kill_at_each_call(cloud, do, between)
 
 
@@ -637,23 +642,25 @@ def deaths(
 def test_killed_at_any_call_it_is_completed_and_removed(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the machine loses its power: eksctl dies with us, at each of its own calls, too."""
+    """As in a power failure: eksctl dies with us, at each of its own calls, too."""
     count = 0
-    for number, event in deaths(cloud, monkeypatch, cluster.make, lambda: None):
+    for number, event in kill_with_eksctl(cloud, monkeypatch, cluster.make, lambda: None):
         after = cloud.site()
-        assert after.ledger.find("cluster", NAME) or there(cloud) == ([], [])
+        assert after.ledger.find("cluster", NAME) or list_clusters_and_stacks(cloud) == ([], [])
         cluster.make(after)
-        assert listed(cloud, "nodegroups") == GROUPS, f"after {event} {number}"
-        assert log_groups(cloud) == {GROUP: DAYS}, f"after {event} {number}"
-        assert listed(cloud, "addons") == {addon["name"] for addon in config()["addons"]}
+        assert list_in_cluster(cloud, "nodegroups") == GROUPS, f"after {event} {number}"
+        assert read_log_retention(cloud) == {GROUP: DAYS}, f"after {event} {number}"
+        assert list_in_cluster(cloud, "addons") == {
+            addon["name"] for addon in read_config()["addons"]
+        }
         cluster.remove(after)
-        assert there(cloud) == ([], [])
+        assert list_clusters_and_stacks(cloud) == ([], [])
         assert after.ledger.entries() == []
         count += 1
     assert count == 2 * ((2 + 6 + 2 * 3 + 2) if cloud.every else 5)
 
 
-# --- One that is there already ------------------------------------------------------------------
+# --- A cluster that exists already --------------------------------------------------------------
 
 
 @pytest.fixture
@@ -665,12 +672,12 @@ def test_a_cluster_that_is_there_gets_the_agent(cloud: Cloud, theirs: Site) -> N
     cloud.make_cluster(theirs, *DRIVERS)
     clouds.AGENT_STATES.extend(["CREATING", "CREATING", "DEGRADED"])
     cluster.make(theirs)
-    assert agent.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in list_in_cluster(cloud, "addons")
     assert [entry.kind for entry in theirs.ledger.entries()] == ["add-on"]
     cluster.make(theirs)
     cluster.remove(theirs)
-    assert listed(cloud, "addons") == {*DRIVERS}
-    assert there(cloud)[0] == [NAME]
+    assert list_in_cluster(cloud, "addons") == {*DRIVERS}
+    assert list_clusters_and_stacks(cloud)[0] == [NAME]
     assert theirs.ledger.entries() == []
 
 
@@ -679,7 +686,7 @@ def test_an_agent_that_was_there_stays(cloud: Cloud, theirs: Site) -> None:
     cluster.make(theirs)
     assert theirs.ledger.entries() == []
     cluster.remove(theirs)
-    assert agent.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in list_in_cluster(cloud, "addons")
 
 
 def test_an_agent_that_can_not_run(cloud: Cloud, theirs: Site) -> None:
@@ -697,22 +704,22 @@ def test_a_cluster_that_will_not_do(cloud: Cloud, theirs: Site) -> None:
     with pytest.raises(PromotionError, match=r"has Kubernetes 1\.35"):
         cluster.make(theirs)
     assert theirs.ledger.entries() == []
-    assert listed(cloud, "addons") == set()
+    assert list_in_cluster(cloud, "addons") == set()
 
 
 def test_drivers_that_a_cluster_must_have(cloud: Cloud, theirs: Site) -> None:
-    """The agent comes first: what adds a driver gives it its identity through it."""
+    """The agent comes first: a driver gets its identity through it."""
     cloud.make_cluster(theirs)
     with pytest.raises(PromotionError, match=f"no add-on {cluster.DRIVER}") as error:
         cluster.make(theirs)
     assert f"--name {cluster.DRIVER} " in error.value.fix
-    assert listed(cloud, "addons") == {agent.AGENT}
+    assert list_in_cluster(cloud, "addons") == {agent.AGENT}
     cloud.client("eks").create_addon(clusterName=NAME, addonName=cluster.DRIVER)
     with pytest.raises(PromotionError, match=f"no add-on {cluster.DISK_DRIVER}"):
         cluster.make(theirs)
     cluster.make(cloud.site(make_cluster=False, options=("rds",)))
     cluster.remove(theirs)
-    assert listed(cloud, "addons") == {cluster.DRIVER}
+    assert list_in_cluster(cloud, "addons") == {cluster.DRIVER}
     assert theirs.ledger.entries() == []
 
 
@@ -726,7 +733,7 @@ def test_our_agent_stays_when_others_use_it(
         clusterName=NAME, namespace="theirs", serviceAccount="x", roleArn=role["Role"]["Arn"]
     )
     cluster.remove(theirs)
-    assert agent.AGENT in listed(cloud, "addons")
+    assert agent.AGENT in list_in_cluster(cloud, "addons")
     assert theirs.ledger.entries() == []
     assert f"{agent.AGENT} stays in {NAME}" in capsys.readouterr().out
 
@@ -734,10 +741,10 @@ def test_our_agent_stays_when_others_use_it(
 def test_a_cluster_that_we_once_made_and_now_keep(cloud: Cloud, site: Site, tool: Path) -> None:
     cluster.make(site)
     cluster.remove(cloud.site(make_cluster=False))
-    assert there(cloud)[0] == [NAME]
+    assert list_clusters_and_stacks(cloud)[0] == [NAME]
 
 
-# --- Its key ------------------------------------------------------------------------------------
+# --- Access to it -------------------------------------------------------------------------------
 
 
 def test_kubectls_file(cloud: Cloud, site: Site) -> None:
@@ -748,7 +755,7 @@ def test_kubectls_file(cloud: Cloud, site: Site) -> None:
     assert path == site.folder / "kubeconfig"
     assert path.stat().st_mode & 0o777 == 0o600
     found = yaml.safe_load(path.read_text())
-    said = described(cloud)
+    said = describe_cluster(cloud)
     assert found["clusters"][0]["cluster"] == {
         "server": said["endpoint"],
         "certificate-authority-data": said["certificateAuthority"]["data"],
@@ -757,7 +764,7 @@ def test_kubectls_file(cloud: Cloud, site: Site) -> None:
 
 
 def test_what_kubectl_calls_signs_in(cloud: Cloud, site: Site, tmp_path: Path) -> None:
-    """The command of the file, run elsewhere; STS takes the request that is in the token."""
+    """The kubeconfig's command, run elsewhere; STS accepts the request that is in the token."""
     cloud.make_cluster(site)
     found = yaml.safe_load(kubeconfig.write_kubeconfig(site).read_text())["users"][0]["user"][
         "exec"
@@ -767,13 +774,13 @@ def test_what_kubectl_calls_signs_in(cloud: Cloud, site: Site, tmp_path: Path) -
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=True)
     said = json.loads(done.stdout)
     assert (said["apiVersion"], said["kind"]) == (found["apiVersion"], "ExecCredential")
-    url = urlsplit(decoded(said["status"]["token"]))
-    assert parse_qs(url.query)["X-Amz-Signature"] == [signature(url, NAME)]
-    assert signature(url, "another") != signature(url, NAME)
+    url = urlsplit(decode_token(said["status"]["token"]))
+    assert parse_qs(url.query)["X-Amz-Signature"] == [compute_signature(url, NAME)]
+    assert compute_signature(url, "another") != compute_signature(url, NAME)
 
 
-def signature(url: SplitResult, name: str) -> str:
-    """What STS would compute of the request, sent with this cluster's name: Signature Version 4."""
+def compute_signature(url: SplitResult, name: str) -> str:
+    """Compute the signature that STS would for this cluster's name: Signature Version 4."""
     pairs = [pair for pair in url.query.split("&") if not pair.startswith("X-Amz-Signature=")]
     headers = f"host:{url.netloc}\nx-k8s-aws-id:{name}\n"
     signed, empty = "host;x-k8s-aws-id", hashlib.sha256().hexdigest()
@@ -788,7 +795,7 @@ def signature(url: SplitResult, name: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()
 
 
-def decoded(text: str) -> str:
+def decode_token(text: str) -> str:
     prefix, _, rest = text.partition(".")
     assert prefix == "k8s-aws-v1"
     assert "=" not in rest
@@ -799,7 +806,7 @@ def test_a_token_is_for_one_cluster_and_a_minute(
     monkeypatch: pytest.MonkeyPatch, cloud: Cloud
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    made = urlsplit(decoded(token.create_token(Aws(clouds.REGION), NAME)))
+    made = urlsplit(decode_token(token.create_token(Aws(clouds.REGION), NAME)))
     query = {key: values[0] for key, values in parse_qs(made.query).items()}
     assert made.hostname == f"sts.{clouds.REGION}.amazonaws.com"
     assert (query["Action"], query["X-Amz-Expires"]) == ("GetCallerIdentity", "60")

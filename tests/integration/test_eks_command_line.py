@@ -1,4 +1,4 @@
-"""`python -m eks COMMAND` as a person types it: its exit codes, and whom it touches."""
+"""`python -m eks COMMAND` as a person types it: its exit codes, and which account it touches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eks.ledger import Ledger
 from lab.config import TREE
 from tests.support.cloud import ACCOUNT, Cloud, sign_in
 
-# The command line with another folder than the checkout's own for what it remembers.
+# The command line, which keeps its ledgers in another folder than the checkout's own.
 AT = """
 import sys
 from eks import site
@@ -27,7 +27,7 @@ main()
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the person's own AWS set-up; no attestation."""
+    """Hide the person's own AWS configuration; have no attestation."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "GIT_SYNC"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -36,13 +36,13 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(TREE))
 
 
-def eks(
-    *arguments: str, said: str = "", home: Path | None = None
+def run_eks(
+    *arguments: str, stdin: str = "", home: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     program = ["-c", AT, str(home)] if home else ["-m", "eks"]
     command = [sys.executable, *program, *arguments]
     return subprocess.run(
-        command, input=said, capture_output=True, text=True, timeout=120, check=False
+        command, input=stdin, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -62,7 +62,7 @@ def eks(
 def test_what_can_not_be_is_refused_with_its_code(
     arguments: list[str], code: int, said: str
 ) -> None:
-    done = eks(*arguments)
+    done = run_eks(*arguments)
     assert done.returncode == code, done
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -72,7 +72,7 @@ def test_what_can_not_be_is_refused_with_its_code(
     "arguments", [["-e", "production", "destroy"], ["destroy", "-e", "production"]]
 )
 def test_the_environment_that_is_named_is_the_one_that_is_meant(arguments: list[str]) -> None:
-    done = eks(*arguments, "--yes", "--erase-bucket", "mlops-lab-staging-111122223333")
+    done = run_eks(*arguments, "--yes", "--erase-bucket", "mlops-lab-staging-111122223333")
     assert done.returncode == 40
     assert "mlops-lab-production-111122223333" in done.stderr
 
@@ -81,14 +81,14 @@ def test_another_account_is_named_before_anything_is_asked(
     aws_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sign_in(monkeypatch, aws_server, tmp_path)
-    done = eks("destroy", said="y\n")
+    done = run_eks("destroy", stdin="y\n")
     assert done.returncode == 42
     assert ACCOUNT in done.stderr
     assert "111122223333" in done.stderr
 
 
 def test_help_tells_each_command() -> None:
-    shown = eks("--help").stdout
+    shown = run_eks("--help").stdout
     for command in ("plan", "apply", "verify", "destroy"):
         assert command in shown
 
@@ -104,7 +104,7 @@ def test_an_environment_that_was_moved_is_refused_before_anybody_is_asked(
     ledger = Ledger(tmp_path / "staging" / "ledger.json", before)
     with ledger.making("cluster", "mlops-lab-staging"):
         pass
-    done = eks(*command, home=tmp_path)
+    done = run_eks(*command, home=tmp_path)
     assert done.returncode == 41, done
     assert "region us-west-2, the file says eu-central-1" in done.stderr
     assert "set it back" in done.stderr
@@ -113,7 +113,7 @@ def test_an_environment_that_was_moved_is_refused_before_anybody_is_asked(
 
 @pytest.fixture
 def owned(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """The checkout's own staging; whoever asks AWS is of its account."""
+    """Return the checkout's own staging; calls to AWS are made from its account."""
     found = environment.load("staging")
     role = f"arn:aws:iam::{found.account}:role/person"
     said = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="person")["Credentials"]
@@ -130,11 +130,11 @@ def test_a_bucket_that_stays_is_named_with_the_ledger_or_without_it(
     bucket.make(mine)
     mine.ledger.path.unlink()
     for _ in ("without", "with"):
-        done = eks("destroy", "--yes", home=tmp_path)
+        done = run_eks("destroy", "--yes", home=tmp_path)
         assert done.returncode == 0, done
         assert f"kept: bucket {owned.bucket} (" in done.stdout
         assert "nothing is left" not in done.stdout
         assert [(e.kind, e.name) for e in mine.ledger.entries()] == [("bucket", owned.bucket)]
-    done = eks("destroy", "--yes", "--erase-bucket", owned.bucket, home=tmp_path)
+    done = run_eks("destroy", "--yes", "--erase-bucket", owned.bucket, home=tmp_path)
     assert done.stdout.endswith("nothing is left\n"), done
     assert mine.aws.client("s3").list_buckets()["Buckets"] == []

@@ -21,48 +21,51 @@ TOKEN, GROUP = "mlops-lab-staging/staging", "mlops-lab-staging-efs"
 
 @pytest.fixture
 def nodes(cloud: Cloud, site: Site) -> dict[str, Any]:
-    """The network of a cluster that is there."""
-    return make_nodes(cloud, site)
+    """Return the network of a cluster that exists."""
+    return make_cluster(cloud, site)
 
 
-def make_nodes(cloud: Cloud, site: Site) -> dict[str, Any]:
+def make_cluster(cloud: Cloud, site: Site) -> dict[str, Any]:
+    """Create the cluster and return its network."""
     cloud.make_cluster(site)
     found = cloud.client("eks").describe_cluster(name=site.environment.cluster)["cluster"]
     network: dict[str, Any] = found["resourcesVpcConfig"]
     return network
 
 
-def systems(cloud: Cloud) -> list[dict[str, Any]]:
+def list_file_systems(cloud: Cloud) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cloud.client("efs").describe_file_systems()["FileSystems"]
     return found
 
 
-def targets(cloud: Cloud, system: str) -> list[dict[str, Any]]:
+def list_mount_targets(cloud: Cloud, system: str) -> list[dict[str, Any]]:
     said = cloud.client("efs").describe_mount_targets(FileSystemId=system)
     found: list[dict[str, Any]] = said["MountTargets"]
     return found
 
 
-def groups(cloud: Cloud) -> list[dict[str, Any]]:
+def list_security_groups(cloud: Cloud) -> list[dict[str, Any]]:
     wanted = [{"Name": "group-name", "Values": [GROUP]}]
     said = cloud.client("ec2").describe_security_groups(Filters=wanted)
     found: list[dict[str, Any]] = said["SecurityGroups"]
     return found
 
 
-def shape(cloud: Cloud) -> Any:
-    """What there is, without the ids that AWS draws."""
-    (system,) = systems(cloud)
+def describe_all(cloud: Cloud) -> Any:
+    """Return all that there is, without the ids that AWS generates."""
+    (system,) = list_file_systems(cloud)
     shown = ("Encrypted", "ThroughputMode", "PerformanceMode", "Tags", "CreationToken")
-    zones = sorted(t["AvailabilityZoneName"] for t in targets(cloud, system["FileSystemId"]))
-    (group,) = groups(cloud)
+    zones = sorted(
+        t["AvailabilityZoneName"] for t in list_mount_targets(cloud, system["FileSystemId"])
+    )
+    (group,) = list_security_groups(cloud)
     rules = [(r["FromPort"], len(r["UserIdGroupPairs"])) for r in group["IpPermissions"]]
     return {key: system[key] for key in shown}, zones, rules, group["Tags"]
 
 
 def test_what_is_made(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
     filesystem.make(site)
-    (system,) = systems(cloud)
+    (system,) = list_file_systems(cloud)
     assert (system["Encrypted"], system["ThroughputMode"]) == (True, "elastic")
     assert [tag for tag in system["Tags"] if tag["Key"] != "Name"] == tag_list(site.environment)
     efs = cloud.client("efs")
@@ -75,15 +78,15 @@ def test_the_clusters_nodes_reach_it_and_nobody_else(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
     filesystem.make(site)
-    (group,) = groups(cloud)
+    (group,) = list_security_groups(cloud)
     (rule,) = group["IpPermissions"]
     assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 2049, 2049)
     assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [
         nodes["clusterSecurityGroupId"]
     ]
     assert not rule["IpRanges"] + rule["Ipv6Ranges"]
-    (system,) = systems(cloud)
-    for target in targets(cloud, system["FileSystemId"]):
+    (system,) = list_file_systems(cloud)
+    for target in list_mount_targets(cloud, system["FileSystemId"]):
         asked = cloud.client("efs").describe_mount_target_security_groups(
             MountTargetId=target["MountTargetId"]
         )
@@ -94,8 +97,8 @@ def test_each_zone_has_one_mount_target_in_a_private_subnet(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
     filesystem.make(site)
-    (system,) = systems(cloud)
-    chosen = {target["SubnetId"] for target in targets(cloud, system["FileSystemId"])}
+    (system,) = list_file_systems(cloud)
+    chosen = {target["SubnetId"] for target in list_mount_targets(cloud, system["FileSystemId"])}
     said = cloud.client("ec2").describe_subnets(SubnetIds=nodes["subnetIds"])["Subnets"]
     known = {subnet["SubnetId"]: subnet for subnet in said}
     assert len({subnet["AvailabilityZone"] for subnet in said}) == len(chosen) == 2
@@ -107,11 +110,11 @@ def test_twice_is_once_even_without_the_ledger(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
     filesystem.make(site)
-    before = shape(cloud), filesystem.find_id(site)
+    before = describe_all(cloud), filesystem.find_id(site)
     filesystem.make(site)
     site.ledger.path.unlink()
     filesystem.make(site)
-    assert (shape(cloud), filesystem.find_id(site)) == before
+    assert (describe_all(cloud), filesystem.find_id(site)) == before
 
 
 def test_the_id_is_known_without_the_ledger(
@@ -151,35 +154,37 @@ OTHERS = [
 ]
 
 
-def listed(tags: dict[str, str]) -> list[dict[str, str]]:
+def to_tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 def test_two_labs_of_one_name_have_a_file_system_each(
     cloud: Cloud, site: Site, nodes: dict[str, Any]
 ) -> None:
-    """Two checkouts, each with a `staging`, in one account: of another cluster each."""
+    """Two checkouts, each with a `staging`, in one account, but with different clusters."""
     other = cloud.site(cluster="another")
     other = replace(other, ledger=Ledger(other.folder / "another.json"))
-    make_nodes(cloud, other)
+    make_cluster(cloud, other)
     for one in (site, other):
         filesystem.make(one)
     assert filesystem.find_id(site) != filesystem.find_id(other)
     other.ledger.path.unlink()
     filesystem.remove(other)
-    assert [system["FileSystemId"] for system in systems(cloud)] == [filesystem.find_id(site)]
+    assert [system["FileSystemId"] for system in list_file_systems(cloud)] == [
+        filesystem.find_id(site)
+    ]
 
 
 @pytest.mark.parametrize("tags", OTHERS)
 def test_somebody_elses_file_system(
     cloud: Cloud, site: Site, nodes: dict[str, Any], tags: dict[str, str]
 ) -> None:
-    cloud.client("efs").create_file_system(CreationToken=TOKEN, Tags=listed(tags))
+    cloud.client("efs").create_file_system(CreationToken=TOKEN, Tags=to_tag_list(tags))
     with pytest.raises(NameTaken, match=TOKEN):
         filesystem.make(site)
     filesystem.remove(site)
-    assert len(systems(cloud)) == 1
-    assert groups(cloud) == []
+    assert len(list_file_systems(cloud)) == 1
+    assert list_security_groups(cloud) == []
     assert site.ledger.entries() == []
 
 
@@ -190,52 +195,68 @@ def test_somebody_elses_security_group(
     ec2 = cloud.client("ec2")
     made = ec2.create_security_group(GroupName=GROUP, Description="theirs", VpcId=nodes["vpcId"])
     if tags:
-        ec2.create_tags(Resources=[made["GroupId"]], Tags=listed(tags))
+        ec2.create_tags(Resources=[made["GroupId"]], Tags=to_tag_list(tags))
     with pytest.raises(NameTaken, match=GROUP):
         filesystem.make(site)
-    assert systems(cloud) == []
+    assert list_file_systems(cloud) == []
     filesystem.remove(site)
-    assert len(groups(cloud)) == 1
+    assert len(list_security_groups(cloud)) == 1
 
 
 def test_it_is_removed_and_again(cloud: Cloud, site: Site, nodes: dict[str, Any]) -> None:
     filesystem.make(site)
     site.ledger.path.unlink()
     filesystem.remove(site)
-    assert (systems(cloud), groups(cloud), site.ledger.entries()) == ([], [], [])
+    assert (list_file_systems(cloud), list_security_groups(cloud), site.ledger.entries()) == (
+        [],
+        [],
+        [],
+    )
     filesystem.remove(site)
 
 
 @pytest.mark.sweep
 def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
-    make_nodes(cloud, site)
+    make_cluster(cloud, site)
     filesystem.make(site)
-    whole = shape(cloud)
+    whole = describe_all(cloud)
     deaths = 0
     for number, event in kill_at_each_call(
-        cloud, filesystem.make, lambda: make_nodes(cloud, cloud.site())
+        cloud, filesystem.make, lambda: make_cluster(cloud, cloud.site())
     ):
         after = cloud.site()
         kinds = {entry.kind for entry in after.ledger.entries()}
-        assert not systems(cloud) or "filesystem" in kinds, f"unrecorded after {event} {number}"
-        assert not groups(cloud) or "security group" in kinds, f"unrecorded after {event} {number}"
+        assert not list_file_systems(cloud) or "filesystem" in kinds, (
+            f"unrecorded after {event} {number}"
+        )
+        assert not list_security_groups(cloud) or "security group" in kinds, (
+            f"unrecorded after {event} {number}"
+        )
         filesystem.make(after)
-        assert shape(cloud) == whole
+        assert describe_all(cloud) == whole
         filesystem.remove(after)
-        assert (systems(cloud), groups(cloud), after.ledger.entries()) == ([], [], [])
+        assert (list_file_systems(cloud), list_security_groups(cloud), after.ledger.entries()) == (
+            [],
+            [],
+            [],
+        )
         deaths += 1
     assert deaths == 2 * (5 if cloud.every else 4)
 
 
 @pytest.mark.sweep
 def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
-    def between() -> None:
-        make_nodes(cloud, cloud.site())
+    def make_cluster_and_filesystem() -> None:
+        make_cluster(cloud, cloud.site())
         filesystem.make(cloud.site())
 
     deaths = 0
-    for _ in kill_at_each_call(cloud, filesystem.remove, between):
+    for _ in kill_at_each_call(cloud, filesystem.remove, make_cluster_and_filesystem):
         filesystem.remove(cloud.site())
-        assert (systems(cloud), groups(cloud), cloud.site().ledger.entries()) == ([], [], [])
+        assert (
+            list_file_systems(cloud),
+            list_security_groups(cloud),
+            cloud.site().ledger.entries(),
+        ) == ([], [], [])
         deaths += 1
     assert deaths == 2 * (4 if cloud.every else 3)

@@ -1,7 +1,7 @@
-"""Roles and associations, on moto's IAM and EKS: who gets which, and what one may do with it.
+"""Roles and associations, on moto's IAM and EKS: who gets which, and what each allows.
 
-moto looks at actions and resources of a policy, but not at its conditions: of those this looks at
-the text, and at what the steps' own code asks S3 for.
+moto enforces the actions and resources of a policy, but not its conditions: of those, these tests
+check the text, and what the steps' own code asks S3 for.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _cluster(cloud: Cloud, site: Site) -> None:
     cloud.make_cluster(site)
 
 
-def associations(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, str]:
-    """Which role each service account's pods get."""
+def read_associations(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, str]:
+    """Return the role that each service account's pods get."""
     eks = cloud.client("eks")
     listed = eks.list_pod_identity_associations(clusterName=cluster)["associations"]
     found = {}
@@ -54,8 +54,8 @@ def associations(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, str]:
     return found
 
 
-def roles(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, Any]:
-    """Each role of ours: whom it trusts, its policies."""
+def read_roles(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, Any]:
+    """Return, for each role of ours, whom it trusts and which policies it has."""
     iam = cloud.client("iam")
     found = {}
     for role in iam.list_roles()["Roles"]:
@@ -66,8 +66,8 @@ def roles(cloud: Cloud, cluster: str = CLUSTER) -> dict[str, Any]:
     return found
 
 
-def policies(cloud: Cloud) -> dict[str, Any]:
-    """What each policy of ours says."""
+def read_policies(cloud: Cloud) -> dict[str, Any]:
+    """Return the document of each policy of ours."""
     iam = cloud.client("iam")
     found = {}
     for policy in iam.list_policies(Scope="Local")["Policies"]:
@@ -76,14 +76,14 @@ def policies(cloud: Cloud) -> dict[str, Any]:
     return found
 
 
-def everything(cloud: Cloud) -> Any:
-    return associations(cloud), roles(cloud), policies(cloud)
+def read_everything(cloud: Cloud) -> Any:
+    return read_associations(cloud), read_roles(cloud), read_policies(cloud)
 
 
-def kinds(cloud: Cloud) -> set[tuple[str, str]]:
-    """All that there is of ours, as the ledger names it: a role and its policy have one name."""
-    found = {"role": roles(cloud), "policy": policies(cloud)}
-    found["association"] = {f"{CLUSTER}/{account}": 0 for account in associations(cloud)}
+def list_resources(cloud: Cloud) -> set[tuple[str, str]]:
+    """List all that is ours, as the ledger names it: a role and its policy have one name."""
+    found = {"role": read_roles(cloud), "policy": read_policies(cloud)}
+    found["association"] = {f"{CLUSTER}/{account}": 0 for account in read_associations(cloud)}
     return {(kind, name) for kind, names in found.items() for name in names}
 
 
@@ -99,7 +99,7 @@ NOTHING: Any = ({}, {}, {})
 
 def test_each_service_account_has_its_role(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    assert associations(cloud) == {
+    assert read_associations(cloud) == {
         "airflow/airflow-step": STEPS,
         "airflow/airflow": AIRFLOW,
         "airflow/airflow-scheduler": AIRFLOW,
@@ -107,13 +107,13 @@ def test_each_service_account_has_its_role(cloud: Cloud, site: Site) -> None:
         "airflow/airflow-worker": AIRFLOW,
     }
     assert set(identity.service_accounts(site.environment)) == {
-        name.removeprefix("airflow/") for name in associations(cloud)
+        name.removeprefix("airflow/") for name in read_associations(cloud)
     }
 
 
 def test_a_role_trusts_these_pods_of_this_cluster(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    trust, attached = roles(cloud)[STEPS]
+    trust, attached = read_roles(cloud)[STEPS]
     assert attached == [STEPS]
     (statement,) = trust["Statement"]
     assert statement["Principal"] == {"Service": "pods.eks.amazonaws.com"}
@@ -126,7 +126,7 @@ def test_a_role_trusts_these_pods_of_this_cluster(cloud: Cloud, site: Site) -> N
             "aws:RequestTag/kubernetes-service-account": ["airflow-step"],
         }
     }
-    trust, _ = roles(cloud)[AIRFLOW]
+    trust, _ = read_roles(cloud)[AIRFLOW]
     wanted = trust["Statement"][0]["Condition"]["StringEquals"]
     assert wanted["aws:RequestTag/kubernetes-service-account"] == [
         "airflow",
@@ -138,42 +138,42 @@ def test_a_role_trusts_these_pods_of_this_cluster(cloud: Cloud, site: Site) -> N
 
 def test_the_option_for_logs_and_its_end(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    without, recorded = everything(cloud), names(site)
+    without, recorded = read_everything(cloud), list_recorded(site)
     chosen = cloud.site(options=REMOTE_LOGS)
     identity.make(chosen)
-    assert associations(cloud) == {**without[0], "airflow/airflow-api-server": PAGES}
+    assert read_associations(cloud) == {**without[0], "airflow/airflow-api-server": PAGES}
     assert set(identity.service_accounts(chosen.environment)) == {
-        name.removeprefix("airflow/") for name in associations(cloud)
+        name.removeprefix("airflow/") for name in read_associations(cloud)
     }
-    assert roles(cloud)[AIRFLOW] == (without[1][AIRFLOW][0], [AIRFLOW, f"{CLUSTER}-logs"])
-    trust, attached = roles(cloud)[PAGES]
+    assert read_roles(cloud)[AIRFLOW] == (without[1][AIRFLOW][0], [AIRFLOW, f"{CLUSTER}-logs"])
+    trust, attached = read_roles(cloud)[PAGES]
     assert attached == [PAGES]
     wanted = trust["Statement"][0]["Condition"]["StringEquals"]
     assert wanted["aws:RequestTag/kubernetes-service-account"] == ["airflow-api-server"]
-    assert names(site) - recorded == {
+    assert list_recorded(site) - recorded == {
         ("role", PAGES),
         ("policy", PAGES),
         ("policy", f"{CLUSTER}-logs"),
         ("association", f"{CLUSTER}/airflow/airflow-api-server"),
     }
     identity.make(site)
-    assert everything(cloud) == without
-    assert names(site) == recorded
+    assert read_everything(cloud) == without
+    assert list_recorded(site) == recorded
 
 
-def names(site: Site) -> set[tuple[str, str]]:
-    """What the ledger has."""
+def list_recorded(site: Site) -> set[tuple[str, str]]:
+    """List what the ledger has."""
     return {(entry.kind, entry.name) for entry in site.ledger.entries()}
 
 
 def test_the_options_end_is_seen_without_the_ledger(cloud: Cloud, site: Site) -> None:
-    """Another checkout had made it."""
+    """Another checkout had created it."""
     identity.make(site)
-    without = everything(cloud)
+    without = read_everything(cloud)
     identity.make(cloud.site(options=REMOTE_LOGS))
     site.ledger.path.unlink()
     identity.make(site)
-    assert everything(cloud) == without
+    assert read_everything(cloud) == without
 
 
 def test_a_plan_names_each_role_and_whose_it_is(cloud: Cloud, site: Site) -> None:
@@ -186,46 +186,46 @@ def test_a_plan_names_each_role_and_whose_it_is(cloud: Cloud, site: Site) -> Non
 def test_the_pages_had_airflows_role_once(
     cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an earlier kit made it; EKS sees the new role a while after it was made."""
+    """As an earlier version of the kit made it; EKS sees the new role only a while later."""
     chosen = cloud.site(options=REMOTE_LOGS)
     identity.make(site)
     identity.associate_account(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
-    assert associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
+    assert read_associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
     looks = iter(range(100))
-    as_it_is = EKSResponse.refuse_unknown_role
+    original = EKSResponse.refuse_unknown_role
 
-    def late(answers: Any, role: str) -> None:
-        as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
+    def refuse_at_first(answers: Any, role: str) -> None:
+        original(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
 
-    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", refuse_at_first)
     fast = functools.partial(wait_until_settled, interval=0.01)
     monkeypatch.setattr(identity, "wait_until_settled", fast)
     identity.make(chosen)
-    assert associations(cloud)["airflow/airflow-api-server"] == PAGES
+    assert read_associations(cloud)["airflow/airflow-api-server"] == PAGES
 
 
 def test_another_cluster_in_the_file_costs_neither_its_identities(cloud: Cloud, site: Site) -> None:
-    """Each cluster has its own until `remove`, which finds each where the ledger says it is."""
+    """Each cluster keeps its own until `remove`, which finds them by the ledger."""
     other = "mlops-lab-next"
     identity.make(cloud.site(options=REMOTE_LOGS))
-    before = everything(cloud)
+    before = read_everything(cloud)
     moved = cloud.site(cluster=other)
     cloud.make_cluster(moved)
     identity.make(moved)
-    assert everything(cloud)[:2] == before[:2]
-    assert before[2].items() <= policies(cloud).items()
-    assert len(associations(cloud, other)) == 5
-    there = {*policies(cloud), *roles(cloud), *roles(cloud, other)}
-    assert there <= {name for _, name in names(site)}
+    assert read_everything(cloud)[:2] == before[:2]
+    assert before[2].items() <= read_policies(cloud).items()
+    assert len(read_associations(cloud, other)) == 5
+    there = {*read_policies(cloud), *read_roles(cloud), *read_roles(cloud, other)}
+    assert there <= {name for _, name in list_recorded(site)}
     identity.remove(moved)
-    assert everything(cloud) == NOTHING
-    assert (associations(cloud, other), roles(cloud, other)) == ({}, {})
+    assert read_everything(cloud) == NOTHING
+    assert (read_associations(cloud, other), read_roles(cloud, other)) == ({}, {})
     assert site.ledger.entries() == []
 
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    before = everything(cloud)
+    before = read_everything(cloud)
     iam, eks = cloud.client("iam"), cloud.client("eks")
     arn = identity.policy_arn(site, STEPS)
     for _ in range(4):  # as many as IAM keeps
@@ -244,34 +244,34 @@ def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site) -> None:
         roleArn=identity.role_arn(site, AIRFLOW),
     )
     identity.make(site)
-    assert everything(cloud) == before
+    assert read_everything(cloud) == before
     identity.make(site)
-    assert everything(cloud) == before
+    assert read_everything(cloud) == before
 
 
 def test_a_role_that_eks_does_not_see_yet(
     cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """IAM tells the other services a while later."""
+    """Other services see a new role of IAM only a while later."""
     looks = iter(range(100))
-    as_it_is = EKSResponse.refuse_unknown_role
+    original = EKSResponse.refuse_unknown_role
 
-    def late(answers: Any, role: str) -> None:
-        as_it_is(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
+    def refuse_at_first(answers: Any, role: str) -> None:
+        original(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
 
-    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", late)
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", refuse_at_first)
     fast = functools.partial(wait_until_settled, interval=0.01)
     monkeypatch.setattr(identity, "wait_until_settled", fast)
     identity.make(site)
-    assert len(associations(cloud)) == 5
-    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", lambda s, _: as_it_is(s, "x"))
+    assert len(read_associations(cloud)) == 5
+    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", lambda s, _: original(s, "x"))
     monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.05)
     identity.remove(site)
     with pytest.raises(CloudBusy, match=r"role mlops-lab-staging-steps .* does not exist"):
         identity.make(site)
 
 
-# --- What one may do with a role ----------------------------------------------------------------
+# --- What a role allows -------------------------------------------------------------------------
 
 MAY = {
     STEPS: [
@@ -328,7 +328,7 @@ OBJECTS = sorted({key for tries in (*MAY.values(), *MAY_NOT.values()) for _, _, 
 
 @pytest.fixture
 def filled(cloud: Cloud) -> Site:
-    """All roles, and two buckets with something under each key: only one of them is ours."""
+    """Return a site with all roles, and two buckets with an object under each key; one is ours."""
     site = cloud.site(options=REMOTE_LOGS)
     bucket.make(site)
     identity.make(site)
@@ -341,8 +341,8 @@ def filled(cloud: Cloud) -> Site:
     return site
 
 
-def attempt(s3: Any, operation: str, name: str, key: str) -> str:
-    """How S3 answers."""
+def try_operation(s3: Any, operation: str, name: str, key: str) -> str:
+    """Return the code with which S3 refuses, or "done"."""
     try:
         getattr(s3, operation)(Bucket=name, Key=key)
     except ClientError as error:
@@ -355,20 +355,20 @@ def test_without_the_option_airflow_has_nothing_to_do_with_logs(cloud: Cloud, si
     identity.make(site)
     cloud.client("s3").put_object(Bucket=BUCKET, Key="logs/x", Body=b"x")
     s3 = cloud.clients_as(AIRFLOW)("s3")
-    assert attempt(s3, "get_object", BUCKET, "logs/x") == "AccessDenied"
-    assert attempt(s3, "put_object", BUCKET, "logs/x") == "AccessDenied"
+    assert try_operation(s3, "get_object", BUCKET, "logs/x") == "AccessDenied"
+    assert try_operation(s3, "put_object", BUCKET, "logs/x") == "AccessDenied"
 
 
 @pytest.mark.parametrize("role", [STEPS, AIRFLOW, PAGES])
 def test_a_pod_may_do_what_its_code_does_and_no_more(cloud: Cloud, filled: Site, role: str) -> None:
     s3 = cloud.clients_as(role)("s3")
-    allowed = {tried: attempt(s3, *tried) for tried in MAY[role]}
+    allowed = {tried: try_operation(s3, *tried) for tried in MAY[role]}
     assert set(allowed.values()) == {"done"}, allowed
-    refused = {tried: attempt(s3, *tried) for tried in MAY_NOT[role]}
+    refused = {tried: try_operation(s3, *tried) for tried in MAY_NOT[role]}
     assert set(refused.values()) == {"AccessDenied"}, refused
 
 
-# What no pod's code does, by what it would do.
+# Calls that no pod's code makes, by what they would do.
 ELSE: dict[str, Callable[[Any], object]] = {
     "drop the bucket's policy": lambda c: c("s3").delete_bucket_policy(Bucket=BUCKET),
     "keep no versions": lambda c: c("s3").put_bucket_versioning(
@@ -421,7 +421,7 @@ def test_the_steps_code_lives_with_the_steps_role(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """DVC and boto3, as in a step: what they ask for is allowed, and each prefix that they list."""
+    """All that DVC and boto3 ask for in a step is allowed, and each prefix that they list."""
     caplog.set_level(logging.INFO, "werkzeug")
     clone = tmp_path / "clone"
     (clone / ".dvc").mkdir(parents=True)
@@ -430,7 +430,7 @@ def test_the_steps_code_lives_with_the_steps_role(
         "[core]\n    no_scm = true\n    remote = s3\n    analytics = false\n"
         f"['remote \"s3\"']\n    url = s3://{BUCKET}/store\n"
     )
-    without_conditions(cloud, filled, "steps")
+    drop_conditions(cloud, filled, "steps")
     cloud.clients_as(STEPS)
     monkeypatch.setenv("AWS_DEFAULT_REGION", clouds.REGION)
     caplog.clear()
@@ -439,12 +439,12 @@ def test_the_steps_code_lives_with_the_steps_role(
     asked = [record.getMessage() for record in caplog.records]
     assert any(f"PUT /{BUCKET}/store/files/md5/" in line for line in asked)
     listed = [unquote(p) for line in asked for p in re.findall(r"[?&]prefix=([^& ]*)", line)]
-    patterns = prefixes(filled, "steps")
+    patterns = list_prefixes(filled, "steps")
     assert all(any(fnmatch.fnmatch(p, q) for q in patterns) for p in listed), listed
 
 
-def without_conditions(cloud: Cloud, site: Site, policy: str) -> None:
-    """moto refuses whatever has a condition."""
+def drop_conditions(cloud: Cloud, site: Site, policy: str) -> None:
+    """Drop the conditions of a policy: moto refuses whatever has one."""
     text = identity.render_document(site, policy)
     for statement in text["Statement"]:
         statement.pop("Condition", None)
@@ -455,8 +455,8 @@ def without_conditions(cloud: Cloud, site: Site, policy: str) -> None:
     )
 
 
-def prefixes(site: Site, policy: str) -> list[str]:
-    """Under which prefixes a policy lets one list."""
+def list_prefixes(site: Site, policy: str) -> list[str]:
+    """List the prefixes under which a policy allows listing."""
     for statement in identity.render_document(site, policy)["Statement"]:
         if statement["Action"] == "s3:ListBucket":
             found = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
@@ -472,14 +472,14 @@ def test_one_lists_what_one_reads_and_nothing_else(site: Site, policy: str) -> N
         if "s3:GetObject" in statement["Action"]
         for resource in as_list(statement["Resource"])
     }
-    assert set(prefixes(site, policy)) == read
+    assert set(list_prefixes(site, policy)) == read
 
 
 def as_list(given: Any) -> list[str]:
     return [given] if isinstance(given, str) else given
 
 
-# --- Whose it is, and the end -------------------------------------------------------------------
+# --- Ownership and removal ----------------------------------------------------------------------
 
 
 def test_somebody_elses_policy_role_and_association(cloud: Cloud, site: Site) -> None:
@@ -497,7 +497,7 @@ def test_somebody_elses_policy_role_and_association(cloud: Cloud, site: Site) ->
         identity.make(site)
     identity.remove(site)
     assert site.ledger.entries() == []
-    assert roles(cloud) == policies(cloud) == {}
+    assert read_roles(cloud) == read_policies(cloud) == {}
     assert len(eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]) == 1
 
 
@@ -523,51 +523,51 @@ def test_what_another_lab_of_the_same_name_has(cloud: Cloud, site: Site, service
         identity.make(site)
     identity.remove(site)
     left = eks.list_pod_identity_associations(clusterName=CLUSTER)["associations"]
-    assert (set(roles(cloud)), set(policies(cloud)), len(left)) == (
+    assert (set(read_roles(cloud)), set(read_policies(cloud)), len(left)) == (
         ({STEPS}, {AIRFLOW}, 0) if service == "iam" else (set(), set(), 1)
     )
 
 
 def test_all_goes_and_again(cloud: Cloud, site: Site) -> None:
     identity.make(cloud.site(options=REMOTE_LOGS))
-    identity.remove(site)  # the option is off by now: the ledger knows
-    assert everything(cloud) == NOTHING
+    identity.remove(site)  # the option is off by now, but the ledger has its roles
+    assert read_everything(cloud) == NOTHING
     assert site.ledger.entries() == []
     identity.remove(site)
 
 
 @pytest.mark.parametrize("options", [(), REMOTE_LOGS])
 def test_all_goes_without_the_ledger(cloud: Cloud, site: Site, options: tuple[str, ...]) -> None:
-    """Whichever options the file has by now."""
+    """Whichever options the file has by then."""
     identity.make(cloud.site(options=options))
     site.ledger.path.unlink()
     identity.remove(site)
-    assert everything(cloud) == NOTHING
+    assert read_everything(cloud) == NOTHING
 
 
 def test_all_goes_when_the_cluster_went_first(cloud: Cloud, site: Site) -> None:
     identity.make(site)
     cloud.client("eks").delete_cluster(name=CLUSTER)
     identity.remove(site)
-    assert roles(cloud) == policies(cloud) == {}
+    assert read_roles(cloud) == read_policies(cloud) == {}
     assert site.ledger.entries() == []
 
 
 @pytest.mark.sweep
 def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site) -> None:
     identity.make(site)
-    whole = everything(cloud)
+    whole = read_everything(cloud)
     deaths = 0
     for number, event in kill_at_each_call(
         cloud, identity.make, lambda: cloud.make_cluster(cloud.site())
     ):
         after = cloud.site()
         recorded = {(entry.kind, entry.name) for entry in after.ledger.entries()}
-        assert kinds(cloud) <= recorded, f"unrecorded after {event} {number}"
+        assert list_resources(cloud) <= recorded, f"unrecorded after {event} {number}"
         identity.make(after)
-        assert everything(cloud) == whole
+        assert read_everything(cloud) == whole
         identity.remove(after)
-        assert everything(cloud) == NOTHING
+        assert read_everything(cloud) == NOTHING
         assert after.ledger.entries() == []
         deaths += 1
     assert deaths == 2 * (11 if cloud.every else 4)
@@ -575,14 +575,14 @@ def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud, site: Site
 
 @pytest.mark.sweep
 def test_killed_at_any_call_a_removal_is_ended(cloud: Cloud) -> None:
-    def between() -> None:
+    def make_cluster_and_roles() -> None:
         cloud.make_cluster(cloud.site())
         identity.make(cloud.site())
 
     deaths = 0
-    for _ in kill_at_each_call(cloud, identity.remove, between):
+    for _ in kill_at_each_call(cloud, identity.remove, make_cluster_and_roles):
         identity.remove(cloud.site())
-        assert everything(cloud) == NOTHING
+        assert read_everything(cloud) == NOTHING
         assert cloud.site().ledger.entries() == []
         deaths += 1
     assert deaths == 2 * (11 if cloud.every else 4)

@@ -1,7 +1,7 @@
-"""What EKS gets without any option: no key, its own volumes, the ways out that it needs.
+"""What EKS gets without any option: no key, its own volumes, and the connections that it needs.
 
-That every object is valid and every container restricted, test_manifests.py asks of this rendering,
-too; test_eks_options.py of each option.
+test_manifests.py checks of this rendering, too, that every object is valid and every container
+restricted; test_eks_options.py checks it of each option.
 """
 
 from __future__ import annotations
@@ -81,20 +81,21 @@ def test_a_step_is_told_where_the_environments_data_is() -> None:
     assert told["GIT_URL"] == chosen.datasets
     assert told["DATASET_PATH"] == chosen.dataset
     assert {told["AWS_REGION"], told["AWS_DEFAULT_REGION"]} == {chosen.region}
-    assert told["AWS_EC2_METADATA_DISABLED"] == "true"  # a node's role is nobody's who runs on it
+    assert told["AWS_EC2_METADATA_DISABLED"] == "true"  # no pod may use the role of its node
 
 
 def test_the_bases_objects_are_all_there() -> None:
-    def names(*rendered: str) -> set[str]:
+    def list_names(*rendered: str) -> set[str]:
         return {difference.object_name(o) for o in objects(*rendered)}
 
-    assert names("base") <= names("eks")
+    assert list_names("base") <= list_names("eks")
 
 
 # --- Volumes --------------------------------------------------------------------------------------
 
 
-def storage_class(claim: str) -> Object:
+def find_storage_class(claim: str) -> Object:
+    """Return a claim's StorageClass, which must be one of the shared file system."""
     wanted = find_object("PersistentVolumeClaim", claim, "eks")["spec"]
     assert wanted["accessModes"] == ["ReadWriteMany"]
     found = find_object("StorageClass", wanted["storageClassName"], "eks")
@@ -104,7 +105,8 @@ def storage_class(claim: str) -> Object:
     return found
 
 
-def mounting(found: Iterable[Pod], claim: str) -> list[Pod]:
+def list_pods_mounting(found: Iterable[Pod], claim: str) -> list[Pod]:
+    """List the pods that mount a claim."""
     return [
         pod
         for pod in found
@@ -117,20 +119,20 @@ def mounting(found: Iterable[Pod], claim: str) -> list[Pod]:
     ("claim", "count"), [("airflow-shared-pvc", 3), ("airflow-logs", 5)], ids=str
 )
 def test_a_shared_volume_belongs_to_who_mounts_it(claim: str, count: int) -> None:
-    given = storage_class(claim)["parameters"]
+    given = find_storage_class(claim)["parameters"]
     owner = (int(given["uid"]), int(given["gid"]))
     users = {
         (pod.spec["securityContext"]["runAsUser"], pod.spec["securityContext"]["runAsGroup"])
-        for pod in mounting(pods(*EKS), claim)
+        for pod in list_pods_mounting(pods(*EKS), claim)
     }
-    assert len(mounting(pods(*EKS), claim)) == count
+    assert len(list_pods_mounting(pods(*EKS), claim)) == count
     assert users == {owner}
     assert given["directoryPerms"] == "0770"
 
 
 def test_two_volumes_are_two_folders() -> None:
     paths = [
-        storage_class(claim)["parameters"]["basePath"]
+        find_storage_class(claim)["parameters"]["basePath"]
         for claim in ("airflow-shared-pvc", "airflow-logs")
     ]
     assert len(set(paths)) == 2
@@ -166,7 +168,7 @@ def test_everything_runs_on_nodes_that_are_not_taken_away() -> None:
         )
 
 
-# --- Ways out -------------------------------------------------------------------------------------
+# --- Connections ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", NEEDED, ids=str)
@@ -225,7 +227,7 @@ def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
             "dag_bundle_config_list"
         ]
     )
-    assert bundle["name"] == "pipelines"  # whose DAGs have no prefix: dags/steps.py
+    assert bundle["name"] == "pipelines"  # its DAGs have no prefix: see dags/steps.py
     assert bundle["kwargs"]["tracking_ref"] == chosen.branch == branch
     assert bundle["kwargs"]["refresh_interval"] == 10
     connection = f"AIRFLOW_CONN_{bundle['kwargs']['git_conn_id'].upper()}"
@@ -260,11 +262,10 @@ def test_every_configmap_that_a_pod_asks_for_is_there() -> None:
 
 
 def test_a_quota_leaves_room_for_everything_at_work() -> None:
-    """With every option on, a component being replaced, and as many tasks as may run."""
+    """Every option is on, a component is being replaced, and as many tasks run as may."""
     hard = find_object("ResourceQuota", "airflow", "eks")["spec"]["hard"]
-    at_a_time = 2 * int(
-        parse_airflow_config(eks_objects(*ALL))["core"]["parallelism"]
-    )  # of two schedulers
+    # Of two schedulers.
+    at_a_time = 2 * int(parse_airflow_config(eks_objects(*ALL))["core"]["parallelism"])
     inside = [pod for pod in eks_pods(*ALL) if pod.namespace == "airflow"]
     stays = [pod for pod in inside if not is_task(pod)]
     tasks = [pod for pod in inside if is_task(pod)]
@@ -275,11 +276,11 @@ def test_a_quota_leaves_room_for_everything_at_work() -> None:
     assert 1.5 * sum(pod.count for pod in stays) + at_a_time <= int(hard["pods"])
 
 
-# --- Beside kind ----------------------------------------------------------------------------------
+# --- Compared with kind ---------------------------------------------------------------------------
 
 
 def test_both_have_their_database_from_one_folder() -> None:
-    """So that the database on EKS is the one that kind has proved."""
+    """So the database on EKS is the one that kind has proved."""
     folders = [Path("manifests", "overlays", name) for name in ("kind", "eks")]
     for folder in folders:
         text = (TREE / folder / "kustomization.yaml").read_text("utf-8")

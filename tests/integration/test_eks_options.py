@@ -1,4 +1,4 @@
-"""Each option of EKS, by what it does to the rendering: alone, and with all others."""
+"""Each option of EKS by its effect on the rendering: alone, and with all others."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ from tests.support.values import KEYS, check_values, close_schema, find_exposed
 pytestmark = pytest.mark.kind
 
 SETS = (*((name,) for name in ALL), ALL)
-# What a person makes before such an option is switched on: not in the rendering.
+# What a person creates before such an option is turned on; it is not in the rendering.
 MADE_BEFORE = {"rds-ca"}
 
 
-def with_option(name: str) -> list[tuple[str, ...]]:
-    """The option alone, and among all."""
+def sets_with_option(name: str) -> list[tuple[str, ...]]:
+    """Return the option alone, and among all."""
     return [(name,), ALL]
 
 
-def one(options: Iterable[str], kind: str, name: str) -> Object:
-    (found,) = every(options, kind, name)
+def get_object(options: Iterable[str], kind: str, name: str) -> Object:
+    (found,) = list_objects(options, kind, name)
     return found
 
 
-def every(options: Iterable[str], kind: str, name: str = "") -> list[Object]:
+def list_objects(options: Iterable[str], kind: str, name: str = "") -> list[Object]:
     return [
         o
         for o in eks_objects(*options)
@@ -74,19 +74,19 @@ def every(options: Iterable[str], kind: str, name: str = "") -> list[Object]:
     ]
 
 
-def pod(options: Iterable[str], name: str) -> Pod:
-    """A pod by its short name."""
+def find_pod(options: Iterable[str], name: str) -> Pod:
+    """Return a pod by its short name."""
     return next(p for p in eks_pods(*options) if short_name(p) == name)
 
 
-def reached(options: Iterable[str], *way: Any) -> bool:
+def can_reach(options: Iterable[str], *way: Any) -> bool:
     return can_connect(eks_objects(*options), eks_pods(*options), *way)
 
 
-def env_of(options: Iterable[str], container: Object) -> dict[str, str]:
-    """The plain variables of a container: those of its ConfigMaps, and its own on top."""
+def read_variables(options: Iterable[str], container: Object) -> dict[str, str]:
+    """Return a container's plain variables: those of its ConfigMaps, overridden by its own."""
     maps = [s["configMapRef"]["name"] for s in container["envFrom"] if "configMapRef" in s]
-    given = [one(options, "ConfigMap", name)["data"] for name in maps]
+    given = [get_object(options, "ConfigMap", name)["data"] for name in maps]
     own = {e["name"]: e.get("value", "") for e in container["env"]}
     return {key: value for part in (*given, own) for key, value in part.items()}
 
@@ -105,7 +105,7 @@ def test_the_seeds_options_are_all_there() -> None:
     }
 
 
-# --- What holds for each --------------------------------------------------------------------------
+# --- What holds for every option ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", SETS, ids="-".join)
@@ -129,75 +129,78 @@ def test_every_container(options: tuple[str, ...], rule: Rule) -> None:
 def test_no_option_brings_a_key(options: tuple[str, ...]) -> None:
     said = dump_objects(eks_objects(*options))
     assert not [word for word in (*KEYS, "s3-credentials", "AKIA") if word in said]
-    # A Secret may be there whose name the chart wants, and which holds none.
+    # The chart may require a Secret by its name, which then holds no key.
     found = [o for o in eks_objects(*options) if o["kind"] != "Secret"]
     assert not find_exposed(found)
-    assert {o["metadata"]["name"] for o in every(options, "Secret")} <= {"airflow-pgbouncer-stats"}
+    assert {o["metadata"]["name"] for o in list_objects(options, "Secret")} <= {
+        "airflow-pgbouncer-stats"
+    }
 
 
 @pytest.mark.parametrize("options", SETS, ids="-".join)
 def test_whatever_a_pod_asks_for_is_there(
     options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Secrets are those that `apply` writes, or the operator brings; nobody would start without."""
-    written = secrets_there(options, monkeypatch)
+    """Secrets are those that `apply` writes or the operator brings; no pod starts without them."""
+    written = list_secrets(options, monkeypatch)
     asked = {(p.namespace, name) for p in eks_pods(*options) for name in find_secrets(p.spec)}
     assert len(asked) >= 7
     assert asked <= set(written)
     keys = {(p.namespace, *ref) for p in eks_pods(*options) for ref in find_secret_keys(p.spec)}
     assert not [k for k in keys if written[k[:2]] and k[2] not in written[k[:2]]]
-    maps = {name for p in eks_pods(*options) for name in config_maps_of(p.spec)}
-    there = {o["metadata"]["name"] for o in every(options, "ConfigMap")}
+    maps = {name for p in eks_pods(*options) for name in find_config_maps(p.spec)}
+    there = {o["metadata"]["name"] for o in list_objects(options, "ConfigMap")}
     assert maps - there == (MADE_BEFORE if "rds" in options else set())
 
 
-def secrets_there(
+def list_secrets(
     options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> dict[tuple[str, str], set[str]]:
-    """The Secrets of a cluster with these options, and their keys where they are known here."""
+    """Return the Secrets of a cluster with these options, and their keys where these are known."""
     for given in release.GIVEN:
         monkeypatch.setenv(given.variable, "given")
     rendered = {
-        (namespace_of(o), o["metadata"]["name"]): set(o["data"]) for o in every(options, "Secret")
+        (namespace_of(o), o["metadata"]["name"]): set(o["data"])
+        for o in list_objects(options, "Secret")
     }
     if release.EXTERNAL in options:
-        brought = every(options, "ExternalSecret")
+        brought = list_objects(options, "ExternalSecret")
         return rendered | {(namespace_of(o), o["spec"]["target"]["name"]): set() for o in brought}
-    wanted = release.build_secrets(staging(*options), Nothing())  # type: ignore[arg-type]
+    wanted = release.build_secrets(staging(*options), NoSecrets())  # type: ignore[arg-type]
     return rendered | {name: set(content) for name, content in wanted.items()}
 
 
-class Nothing:
+class NoSecrets:
     """A cluster without a Secret."""
 
     def read_secret(self, *_: str) -> None:
         return None
 
 
-def config_maps_of(part: object) -> set[str]:
+def find_config_maps(part: object) -> set[str]:
     found: set[str] = set()
     if isinstance(part, list):
-        found = {name for item in part for name in config_maps_of(item)}
+        found = {name for item in part for name in find_config_maps(item)}
     if isinstance(part, dict):
         for key in ("configMap", "configMapRef", "configMapKeyRef"):
             if isinstance(part.get(key), dict):
                 found.add(part[key]["name"])
-        found |= {name for value in part.values() for name in config_maps_of(value)}
+        found |= {name for value in part.values() for name in find_config_maps(value)}
     return found
 
 
-def files(option: str, name: str) -> Path:
+def option_file(option: str, name: str) -> Path:
     return TREE / environment.OPTIONS / option / name
 
 
 @pytest.mark.parametrize("option", ALL)
 def test_an_options_values_are_what_the_chart_takes(option: str) -> None:
-    if files(option, "values.yaml").exists():
-        check_values(yaml.safe_load(files(option, "values.yaml").read_text("utf-8")))
+    if option_file(option, "values.yaml").exists():
+        check_values(yaml.safe_load(option_file(option, "values.yaml").read_text("utf-8")))
 
 
 def test_the_schema_beside_the_repository_is_the_charts_own() -> None:
-    """What a person without the chart has to go by."""
+    """People without the chart rely on it."""
     file = TREE.parent / "shared" / "schemas" / "airflow-chart-1.22.0.values.schema.json"
     if not file.exists():
         pytest.skip("the schema is not beside this checkout")
@@ -206,14 +209,14 @@ def test_the_schema_beside_the_repository_is_the_charts_own() -> None:
     known = json.loads(file.read_text("utf-8"))
     schema = {**close_schema(known), "definitions": known["definitions"]}
     for option in ALL:
-        if files(option, "values.yaml").exists():
-            found = yaml.safe_load(files(option, "values.yaml").read_text("utf-8"))
+        if option_file(option, "values.yaml").exists():
+            found = yaml.safe_load(option_file(option, "values.yaml").read_text("utf-8"))
             jsonschema.Draft7Validator(schema).validate(found)
 
 
-def described(option: str) -> dict[str, str]:
-    """What the head of an option's file says: what it does, its settings, what it needs."""
-    text = files(option, "kustomization.yaml").read_text("utf-8")
+def read_description(option: str) -> dict[str, str]:
+    """Parse the head of an option's file: what it does, its settings, what it needs."""
+    text = option_file(option, "kustomization.yaml").read_text("utf-8")
     head = text[: text.index("apiVersion:")].replace("\n#", "")
     found = re.fullmatch(
         r"# (?P<what>.+?) +settings +(?P<settings>.+?) +beforehand +(?P<needs>.+)", head, re.DOTALL
@@ -224,15 +227,17 @@ def described(option: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("option", ALL)
 def test_an_option_says_which_settings_it_asks_for(option: str) -> None:
-    asked = needs(option)
-    said = set(re.findall(r"[a-z]+(?:_[a-z]+)*", described(option)["settings"])) & set(SETTINGS)
+    asked = find_required_settings(option)
+    said = set(re.findall(r"[a-z]+(?:_[a-z]+)*", read_description(option)["settings"])) & set(
+        SETTINGS
+    )
     assert said == asked
-    assert asked or described(option)["settings"] == "none"
+    assert asked or read_description(option)["settings"] == "none"
 
 
-def needs(option: str) -> set[str]:
-    """The settings without any one of which the option can't be rendered."""
-    folder = files(option, "")
+def find_required_settings(option: str) -> set[str]:
+    """Return the settings of which none may be missing if the option is to be rendered."""
+    folder = option_file(option, "")
     text = "".join(f.read_text("utf-8") for f in sorted(folder.rglob("*")) if f.is_file())
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     return set(environment.BLANK.findall("\n".join(lines))) & set(SETTINGS) | (
@@ -243,7 +248,7 @@ def needs(option: str) -> set[str]:
 @pytest.mark.parametrize("option", ["ingress", "oidc", "rds"])
 def test_a_setting_that_is_missing_is_named(option: str) -> None:
     need_renderers()
-    for missing in needs(option):
+    for missing in find_required_settings(option):
         less = {key: value for key, value in SETTINGS.items() if key != missing}
         with temporary_home() as config, pytest.raises(EnvironmentFileError, match=missing):
             rendering.render_eks(replace(staging(option), settings=less), config, config.run)
@@ -255,7 +260,7 @@ def test_the_order_of_options_does_not_matter() -> None:
 
 @pytest.mark.parametrize("way", [w for w in NEEDED if w[1] != "postgresql"], ids=str)
 def test_no_option_closes_a_way_that_is_needed(way: tuple[Any, ...]) -> None:
-    assert reached(ALL, *way)
+    assert can_reach(ALL, *way)
 
 
 OPENED = {
@@ -270,58 +275,58 @@ OPENED = {
     "way", [w for w in REFUSED if w not in OPENED and "postgresql" not in w], ids=str
 )
 def test_no_option_opens_a_way_that_nobody_needs(way: tuple[Any, ...]) -> None:
-    assert not reached(ALL, *way)
+    assert not can_reach(ALL, *way)
 
 
 # --- rds ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", with_option("rds"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("rds"), ids="-".join)
 def test_rds_leaves_no_database_in_the_cluster(options: tuple[str, ...]) -> None:
-    assert one((), "StatefulSet", "postgresql")
+    assert get_object((), "StatefulSet", "postgresql")
     assert not [o for o in eks_objects(*options) if namespace_of(o) == "stores"]
-    assert "stores" not in {o["metadata"]["name"] for o in every(options, "Namespace")}
+    assert "stores" not in {o["metadata"]["name"] for o in list_objects(options, "Namespace")}
 
 
 @pytest.mark.parametrize("name", ["scheduler", "api-server", "worker", "run-airflow-migrations"])
 def test_rds_is_reached_by_tls_with_its_name_checked(name: str) -> None:
-    container = pod(["rds"], name).containers[-1]
-    env = env_of(["rds"], container)
+    container = find_pod(["rds"], name).containers[-1]
+    env = read_variables(["rds"], container)
     assert env["PGSSLMODE"] == "verify-full"
     mounts = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
     volume = mounts[str(Path(env["PGSSLROOTCERT"]).parent)]
-    (held,) = (v for v in pod(["rds"], name).spec["volumes"] if v["name"] == volume)
+    (held,) = (v for v in find_pod(["rds"], name).spec["volumes"] if v["name"] == volume)
     assert held["configMap"]["name"] == "rds-ca"
-    assert Path(env["PGSSLROOTCERT"]).name in described("rds")["needs"]
-    assert reached(["rds"], name, "rds", 5432)
+    assert Path(env["PGSSLROOTCERT"]).name in read_description("rds")["needs"]
+    assert can_reach(["rds"], name, "rds", 5432)
 
 
 def test_the_address_of_rds_is_one_that_both_drivers_understand() -> None:
-    """asyncpg takes no `sslmode` in an address: libpq and asyncpg have it from PGSSLMODE."""
+    """asyncpg takes no `sslmode` in an address: libpq and asyncpg read PGSSLMODE."""
     assert "?" not in release.RDS
 
 
 def test_rds_is_reached_by_nobody_else() -> None:
     for name in ("step", "training"):
-        assert not reached(["rds"], name, "rds", 5432)
-    assert not reached(["rds"], "scheduler", "s3", 5432)
+        assert not can_reach(["rds"], name, "rds", 5432)
+    assert not can_reach(["rds"], "scheduler", "s3", 5432)
 
 
 def test_lists_that_rds_replaces_lose_nothing() -> None:
-    for pod_then in eks_pods("rds"):
-        if pod_then.namespace != "airflow":
+    for pod in eks_pods("rds"):
+        if pod.namespace != "airflow":
             continue
-        (before,) = (p for p in eks_pods() if p.name == pod_then.name)
+        (before,) = (p for p in eks_pods() if p.name == pod.name)
         names = {v["name"] for v in before.spec["volumes"]}
-        assert names <= {v["name"] for v in pod_then.spec["volumes"]}
+        assert names <= {v["name"] for v in pod.spec["volumes"]}
 
 
 # --- ingress --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", with_option("ingress"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("ingress"), ids="-".join)
 def test_ingress_is_a_load_balancer_with_tls_inside_the_vpc(options: tuple[str, ...]) -> None:
-    found = one(options, "Ingress", "airflow-ingress")
+    found = get_object(options, "Ingress", "airflow-ingress")
     said = {
         key.removeprefix("alb.ingress.kubernetes.io/"): value
         for key, value in found["metadata"]["annotations"].items()
@@ -336,20 +341,20 @@ def test_ingress_is_a_load_balancer_with_tls_inside_the_vpc(options: tuple[str, 
     (rule,) = found["spec"]["rules"]
     assert rule["host"] == SETTINGS["host"]
     (path,) = rule["http"]["paths"]
-    service = one(options, "Service", path["backend"]["service"]["name"])
+    service = get_object(options, "Service", path["backend"]["service"]["name"])
     assert path["backend"]["service"]["port"]["name"] in {
         p["name"] for p in service["spec"]["ports"]
     }
 
 
-@pytest.mark.parametrize("options", with_option("ingress"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("ingress"), ids="-".join)
 def test_ingress_lets_the_load_balancer_in_and_nobody_else(options: tuple[str, ...]) -> None:
-    assert reached(options, "in-the-vpc", "api-server", 8080)
-    assert not reached(options, "s3", "api-server", 8080)
-    assert not reached(options, "in-the-vpc", "scheduler", 8793)
+    assert can_reach(options, "in-the-vpc", "api-server", 8080)
+    assert not can_reach(options, "s3", "api-server", 8080)
+    assert not can_reach(options, "in-the-vpc", "scheduler", 8793)
 
 
-@pytest.mark.parametrize("options", with_option("ingress"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("ingress"), ids="-".join)
 def test_ingress_tells_airflow_its_address(options: tuple[str, ...]) -> None:
     settings = parse_airflow_config(eks_objects(*options))
     assert settings["api"]["base_url"] == f"https://{SETTINGS['host']}"
@@ -357,39 +362,41 @@ def test_ingress_tells_airflow_its_address(options: tuple[str, ...]) -> None:
         "http://airflow-api-server:8080/"
     )
     assert settings["fab"]["enable_proxy_fix"] == "True"
-    container = pod(options, "api-server").containers[-1]
+    container = find_pod(options, "api-server").containers[-1]
     assert container["args"][-1] == "exec airflow api-server --proxy-headers"
-    assert env_of(options, container)["FORWARDED_ALLOW_IPS"] == SETTINGS["vpc_cidr"]
+    assert read_variables(options, container)["FORWARDED_ALLOW_IPS"] == SETTINGS["vpc_cidr"]
 
 
 # --- oidc -----------------------------------------------------------------------------------------
 
 
-class Asked:
-    """Stands for Airflow's own class, of which only what is called is needed."""
+class SecurityManager:
+    """A stand-in for Airflow's own class, with only what is called."""
 
 
 @pytest.fixture
 def login(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What Airflow's API server reads: executed with its pod's variables.
+    """Return what Airflow's API server reads: its configuration, executed with its pod's variables.
 
-    With FAB's own classes where FAB is installed, and with empty ones elsewhere.
+    FAB's own classes are used where FAB is installed, and empty ones elsewhere.
     """
-    container = pod(["oidc"], "api-server").containers[-1]
-    for name, value in env_of(["oidc"], container).items():
+    container = find_pod(["oidc"], "api-server").containers[-1]
+    for name, value in read_variables(["oidc"], container).items():
         if name.startswith("OIDC_"):
             monkeypatch.setenv(name, value or "the-secret")
-    lend(monkeypatch, "flask_appbuilder.const", AUTH_OAUTH=4)
+    ensure_module(monkeypatch, "flask_appbuilder.const", AUTH_OAUTH=4)
     package = "airflow.providers.fab.auth_manager.security_manager"
-    lend(monkeypatch, f"{package}.override", FabAirflowSecurityManagerOverride=Asked)
-    (text,) = one(["oidc"], "ConfigMap", "airflow-api-server-config")["data"].values()
+    ensure_module(
+        monkeypatch, f"{package}.override", FabAirflowSecurityManagerOverride=SecurityManager
+    )
+    (text,) = get_object(["oidc"], "ConfigMap", "airflow-api-server-config")["data"].values()
     found: dict[str, Any] = {}
     exec(compile(text, "webserver_config.py", "exec"), found)  # noqa: S102  it is ours
     return found
 
 
-def lend(monkeypatch: pytest.MonkeyPatch, name: str, **content: object) -> None:
-    """A module of this name can be imported: the installed one, or one that has this content."""
+def ensure_module(monkeypatch: pytest.MonkeyPatch, name: str, **content: object) -> None:
+    """Make a module of this name importable: the installed one, or else one with this content."""
     try:
         __import__(name)
     except ImportError:
@@ -449,12 +456,12 @@ def test_oidc_takes_an_account_from_what_was_signed(
     assert found["role_keys"] == groups
 
 
-@pytest.mark.parametrize("options", with_option("oidc"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("oidc"), ids="-".join)
 def test_only_the_api_server_has_the_clients_secret(options: tuple[str, ...]) -> None:
     knowing = {short_name(p) for p in eks_pods(*options) if "airflow-oidc" in find_secrets(p.spec)}
     assert knowing == {"api-server"}
-    assert reached(options, "api-server", "github", 443)
-    container = pod(options, "api-server").containers[-1]
+    assert can_reach(options, "api-server", "github", 443)
+    container = find_pod(options, "api-server").containers[-1]
     assert "/opt/airflow/webserver_config.py" in {m["mountPath"] for m in container["volumeMounts"]}
 
 
@@ -463,7 +470,7 @@ def test_only_the_api_server_has_the_clients_secret(options: tuple[str, ...]) ->
 CLONING = {"scheduler", "dag-processor", "worker"}
 
 
-@pytest.mark.parametrize("options", with_option("private-repository"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("private-repository"), ids="-".join)
 def test_what_clones_has_the_deploy_key_and_a_way_to_the_server(options: tuple[str, ...]) -> None:
     having = {
         short_name(p)
@@ -473,19 +480,21 @@ def test_what_clones_has_the_deploy_key_and_a_way_to_the_server(options: tuple[s
     }
     assert having == CLONING
     for name in CLONING:
-        (volume,) = (v for v in pod(options, name).spec["volumes"] if v["name"] == "pipelines-ssh")
+        (volume,) = (
+            v for v in find_pod(options, name).spec["volumes"] if v["name"] == "pipelines-ssh"
+        )
         assert volume["secret"]["defaultMode"] == 0o440
-        assert reached(options, name, "github", 22)
-        assert not reached(options, name, "metadata", 22)
+        assert can_reach(options, name, "github", 22)
+        assert not can_reach(options, name, "metadata", 22)
     for name in ("step", "triggerer", "api-server"):
-        assert not reached(options, name, "github", 22)
+        assert not can_reach(options, name, "github", 22)
 
 
 def test_the_connection_names_the_files_that_are_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
     for given in release.GIVEN:
         monkeypatch.setenv(given.variable, "given")
     chosen = replace(staging("private-repository"), pipelines="ssh://git@github.com/me/p.git")
-    wanted = release.build_secrets(chosen, Nothing())  # type: ignore[arg-type]
+    wanted = release.build_secrets(chosen, NoSecrets())  # type: ignore[arg-type]
     files_there = set(wanted["airflow", "pipelines-ssh"])
     for text in (
         wanted["airflow", "pipelines-credentials"]["connection"],
@@ -503,23 +512,26 @@ def test_the_operator_brings_every_secret_that_apply_would_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for extra in ((), ("oidc",), ("private-repository",), ("oidc", "private-repository")):
-        written = set(secrets_there(extra, monkeypatch))
+        written = set(list_secrets(extra, monkeypatch))
         options = ("external-secrets", *extra)
         targets = {
-            (namespace_of(o), o["spec"]["target"]["name"]) for o in every(options, "ExternalSecret")
+            (namespace_of(o), o["spec"]["target"]["name"])
+            for o in list_objects(options, "ExternalSecret")
         }
         assert targets == written, extra
 
 
 def test_without_a_database_in_the_cluster_nobody_brings_its_password() -> None:
-    found = every(("external-secrets", "rds"), "ExternalSecret")
+    found = list_objects(("external-secrets", "rds"), "ExternalSecret")
     assert {namespace_of(o) for o in found} == {"airflow"}
 
 
-@pytest.mark.parametrize("options", with_option("external-secrets"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("external-secrets"), ids="-".join)
 def test_every_secret_is_looked_for_in_a_store_of_its_namespace(options: tuple[str, ...]) -> None:
-    stores = {(namespace_of(o), o["metadata"]["name"]) for o in every(options, "SecretStore")}
-    for entry in every(options, "ExternalSecret"):
+    stores = {
+        (namespace_of(o), o["metadata"]["name"]) for o in list_objects(options, "SecretStore")
+    }
+    for entry in list_objects(options, "ExternalSecret"):
         spec = entry["spec"]
         assert entry["apiVersion"] == "external-secrets.io/v1"
         assert (namespace_of(entry), spec["secretStoreRef"]["name"]) in stores
@@ -531,17 +543,17 @@ def test_every_secret_is_looked_for_in_a_store_of_its_namespace(options: tuple[s
         )
 
 
-@pytest.mark.parametrize("options", with_option("external-secrets"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("external-secrets"), ids="-".join)
 def test_a_store_has_no_key(options: tuple[str, ...]) -> None:
-    for store in every(options, "SecretStore"):
+    for store in list_objects(options, "SecretStore"):
         assert store["spec"]["provider"] == {
             "aws": {"service": "SecretsManager", "region": staging().region}
         }
 
 
 def test_a_brought_secret_says_which_keys_it_has() -> None:
-    """A person has to put them into Secrets Manager."""
-    text = files("external-secrets", "secrets.yaml").read_text("utf-8")
+    """People have to put them into Secrets Manager."""
+    text = option_file("external-secrets", "secrets.yaml").read_text("utf-8")
     for document in text.split("\n---\n"):
         entry = yaml.safe_load(document)
         if "dataFrom" in entry["spec"]:
@@ -551,58 +563,58 @@ def test_a_brought_secret_says_which_keys_it_has() -> None:
 # --- remote-logs ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", with_option("remote-logs"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("remote-logs"), ids="-".join)
 def test_logs_are_in_the_bucket_by_the_pods_own_identity(options: tuple[str, ...]) -> None:
     settings = parse_airflow_config(eks_objects(*options))["logging"]
     assert settings["remote_logging"] == "True"
     assert settings["remote_base_log_folder"] == f"s3://{staging().bucket}/logs"
     for name in ("scheduler", "worker", "triggerer", "api-server"):
-        env = env_of(options, pod(options, name).containers[-1])
+        env = read_variables(options, find_pod(options, name).containers[-1])
         connection = env[f"AIRFLOW_CONN_{settings['remote_log_conn_id'].upper()}"]
         assert connection == "aws://"  # it says nothing: the SDK finds the identity
-        assert reached(options, name, "agent", 80)
-        assert reached(options, name, "s3", 443)
+        assert can_reach(options, name, "agent", 80)
+        assert can_reach(options, name, "s3", 443)
 
 
-@pytest.mark.parametrize("options", with_option("remote-logs"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("remote-logs"), ids="-".join)
 def test_no_volume_is_left_for_logs(options: tuple[str, ...]) -> None:
-    assert not every(options, "PersistentVolumeClaim", "airflow-logs")
-    assert not every(options, "StorageClass", "efs-logs")
+    assert not list_objects(options, "PersistentVolumeClaim", "airflow-logs")
+    assert not list_objects(options, "StorageClass", "efs-logs")
     assert "airflow-logs" not in dump_objects(eks_objects(*options))
-    assert not [o for o in every(options, "StatefulSet") if namespace_of(o) == "airflow"]
+    assert not [o for o in list_objects(options, "StatefulSet") if namespace_of(o) == "airflow"]
     for name in ("scheduler", "worker", "triggerer", "dag-processor"):
-        (logs,) = (v for v in pod(options, name).spec["volumes"] if v["name"] == "logs")
+        (logs,) = (v for v in find_pod(options, name).spec["volumes"] if v["name"] == "logs")
         assert logs["emptyDir"]["sizeLimit"]
 
 
-@pytest.mark.parametrize("options", with_option("remote-logs"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("remote-logs"), ids="-".join)
 def test_a_running_tasks_log_is_had_from_its_pod(options: tuple[str, ...]) -> None:
-    assert reached(options, "api-server", "scheduler", 8793)
-    assert reached(options, "api-server", "triggerer", 8794)
-    assert not reached(options, "step", "scheduler", 8793)
-    assert not reached(options, "worker", "triggerer", 8794)
+    assert can_reach(options, "api-server", "scheduler", 8793)
+    assert can_reach(options, "api-server", "triggerer", 8794)
+    assert not can_reach(options, "step", "scheduler", 8793)
+    assert not can_reach(options, "worker", "triggerer", 8794)
     assert parse_airflow_config(eks_objects(*options))["core"]["hostname_callable"].endswith(
         "ip_address"
     )
     for name in ("scheduler", "triggerer"):
-        container = pod(options, name).containers[-1]
+        container = find_pod(options, name).containers[-1]
         assert "--skip-serve-logs" not in container["args"][-1]
         assert {p["containerPort"] for p in container["ports"]} & {8793, 8794}
 
 
 def test_the_scheduler_is_as_before_but_for_its_logs() -> None:
-    """It is another kind of object then, of which the promotion compares no field."""
-    before, after = (pod(options, "scheduler").spec for options in ((), ("remote-logs",)))
+    """It becomes another kind of object, of which the promotion compares no field."""
+    before, after = (find_pod(options, "scheduler").spec for options in ((), ("remote-logs",)))
     apart = json.loads(json.dumps(after))
     (container,) = apart["containers"]
     container["args"][-1] += " --skip-serve-logs"
     (logs,) = (v for v in apart["volumes"] if v["name"] == "logs")
     del logs["emptyDir"]
     logs["persistentVolumeClaim"] = {"claimName": "airflow-logs"}
-    assert sorted_volumes(apart) == sorted_volumes(before)
+    assert sort_volumes(apart) == sort_volumes(before)
 
 
-def sorted_volumes(spec: Object) -> Object:
+def sort_volumes(spec: Object) -> Object:
     return {**spec, "volumes": sorted(spec["volumes"], key=lambda v: str(v["name"]))}
 
 
@@ -611,10 +623,10 @@ def sorted_volumes(spec: Object) -> Object:
 COMPONENTS = ("scheduler", "api-server", "dag-processor", "triggerer", "pgbouncer")
 
 
-@pytest.mark.parametrize("options", with_option("high-availability"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("high-availability"), ids="-".join)
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_there_are_two_of_each_in_two_zones(options: tuple[str, ...], name: str) -> None:
-    found = pod(options, name)
+    found = find_pod(options, name)
     assert found.count == 2
     (spread,) = found.spec["topologySpreadConstraints"]
     assert spread["topologyKey"] == "topology.kubernetes.io/zone"
@@ -622,46 +634,48 @@ def test_there_are_two_of_each_in_two_zones(options: tuple[str, ...], name: str)
     assert set(spread["matchLabelKeys"]) <= set(found.labels)
     budgets = [
         o["spec"]
-        for o in every(options, "PodDisruptionBudget")
+        for o in list_objects(options, "PodDisruptionBudget")
         if o["spec"]["selector"]["matchLabels"].items() <= found.labels.items()
     ]
     assert [b["maxUnavailable"] for b in budgets] == [1]
 
 
-@pytest.mark.parametrize("options", with_option("high-availability"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("high-availability"), ids="-".join)
 def test_airflow_reaches_its_database_by_pgbouncer_only(options: tuple[str, ...]) -> None:
     database = "rds" if "rds" in options else "postgresql"
-    assert reached(options, "pgbouncer", database, 5432)
-    assert reached(options, "run-airflow-migrations", database, 5432)
+    assert can_reach(options, "pgbouncer", database, 5432)
+    assert can_reach(options, "run-airflow-migrations", database, 5432)
     for name in ("scheduler", "api-server", "dag-processor", "triggerer", "worker"):
-        assert reached(options, name, "pgbouncer", 6543)
-        assert not reached(options, name, database, 5432)
-        for container in pod(options, name).containers:
-            env = env_of(options, container)
+        assert can_reach(options, name, "pgbouncer", 6543)
+        assert not can_reach(options, name, database, 5432)
+        for container in find_pod(options, name).containers:
+            env = read_variables(options, container)
             assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith(
                 "postgresql://airflow@airflow-pgbouncer:6543/airflow"
             )
-    assert not reached(options, "step", "pgbouncer", 6543)
-    service = one(options, "Service", "airflow-pgbouncer")
+    assert not can_reach(options, "step", "pgbouncer", 6543)
+    service = get_object(options, "Service", "airflow-pgbouncer")
     assert 6543 in {p["port"] for p in service["spec"]["ports"]}
 
 
-@pytest.mark.parametrize("options", with_option("high-availability"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("high-availability"), ids="-".join)
 def test_migrations_go_to_the_database_itself(options: tuple[str, ...]) -> None:
-    (container,) = pod(options, "run-airflow-migrations").containers
+    (container,) = find_pod(options, "run-airflow-migrations").containers
     (direct,) = (e for e in container["env"] if e["name"] == "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
     assert direct["valueFrom"]["secretKeyRef"] == {"name": "airflow-metadata", "key": "connection"}
     assert {"LOGIN_USER", "LOGIN_PASSWORD"} <= {e["name"] for e in container["env"]}
 
 
-def started(options: tuple[str, ...], folder: Path, password: str) -> Path:
-    """What PgBouncer's container has written when PgBouncer starts, in this folder."""
-    container = next(c for c in pod(options, "pgbouncer").containers if c["name"] == "pgbouncer")
+def start_pgbouncer(options: tuple[str, ...], folder: Path, password: str) -> Path:
+    """Run the start command of PgBouncer's container in this folder, where it writes its files."""
+    container = next(
+        c for c in find_pod(options, "pgbouncer").containers if c["name"] == "pgbouncer"
+    )
     settings = folder / "settings"
     settings.mkdir()
     held = {
-        **one(options, "ConfigMap", "airflow-pgbouncer")["data"],
-        **one(options, "ConfigMap", "airflow-environment")["data"],
+        **get_object(options, "ConfigMap", "airflow-pgbouncer")["data"],
+        **get_object(options, "ConfigMap", "airflow-environment")["data"],
         "password": password,
     }
     for name, text in held.items():
@@ -675,13 +689,13 @@ def started(options: tuple[str, ...], folder: Path, password: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("options", with_option("high-availability"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("high-availability"), ids="-".join)
 def test_pgbouncer_knows_the_database_and_the_password(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    folder = started(options, tmp_path, 'it\'s "so" 100 % \\ $secret')
+    folder = start_pgbouncer(options, tmp_path, 'it\'s "so" 100 % \\ $secret')
     users = (folder / "users.txt").read_text("utf-8").splitlines()
-    known = one(options, "ConfigMap", "airflow-environment")["data"]
+    known = get_object(options, "ConfigMap", "airflow-environment")["data"]
     password = 'it\'s ""so"" 100 % \\ $secret'
     names = {"airflow", known["PGUSER"]}
     assert set(users) == {'"stats" ""', *(f'"{name}" "{password}"' for name in names)}
@@ -702,14 +716,14 @@ def test_pgbouncer_knows_the_database_and_the_password(
 
 
 def test_pgbouncers_own_settings_fit_what_is_written() -> None:
-    data = one(["high-availability"], "ConfigMap", "airflow-pgbouncer")["data"]
+    data = get_object(["high-availability"], "ConfigMap", "airflow-pgbouncer")["data"]
     text = data["pgbouncer.ini"]
     assert re.findall(r"^%include (.+)$", text, re.MULTILINE) == [
         "/tmp/databases.ini",
         "/tmp/tls.ini",
     ]
     assert "listen_port = 6543" in text
-    # A second section of this name would set all of the first back to its defaults.
+    # A second section of this name would reset all of the first to the defaults.
     assert text.count("[pgbouncer]") == 1
     assert re.search(r"^max_prepared_statements = [1-9]", text, re.MULTILINE)
     rules = [line.split() for line in data["hba.conf"].splitlines() if line[0] != "#"]
@@ -720,7 +734,9 @@ def test_pgbouncers_own_settings_fit_what_is_written() -> None:
 def test_the_exporters_secret_holds_no_password() -> None:
     import base64
 
-    (value,) = one(["high-availability"], "Secret", "airflow-pgbouncer-stats")["data"].values()
+    (value,) = get_object(["high-availability"], "Secret", "airflow-pgbouncer-stats")[
+        "data"
+    ].values()
     assert base64.b64decode(value) == (
         b"postgresql://stats@127.0.0.1:6543/pgbouncer?sslmode=disable"
     )
@@ -729,39 +745,39 @@ def test_the_exporters_secret_holds_no_password() -> None:
 # --- spot and gpu ---------------------------------------------------------------------------------
 
 
-def roles(options: tuple[str, ...], name: str) -> list[str]:
-    """The roles of nodes on which a pod may run."""
+def list_node_roles(options: tuple[str, ...], name: str) -> list[str]:
+    """List the roles of the nodes on which a pod may run."""
     groups = read_node_groups()
-    return [role for role, group in groups.items() if can_run_on(pod(options, name), group)]
+    return [role for role, group in groups.items() if can_run_on(find_pod(options, name), group)]
 
 
-@pytest.mark.parametrize("options", with_option("spot"), ids="-".join)
+@pytest.mark.parametrize("options", sets_with_option("spot"), ids="-".join)
 def test_spot_takes_tasks_and_nothing_else(options: tuple[str, ...]) -> None:
     assert read_node_groups()["steps"]["spot"] is True
     for name in ("step", "model", "worker"):
-        assert roles(options, name) == ["steps"]
+        assert list_node_roles(options, name) == ["steps"]
     for name in ("scheduler", "api-server", "triggerer", "dag-processor"):
-        assert roles(options, name) == ["airflow"]
-    assert roles(("spot",), "training") == ["steps"]
+        assert list_node_roles(options, name) == ["airflow"]
+    assert list_node_roles(("spot",), "training") == ["steps"]
 
 
 def test_steps_run_among_airflow_without_spot() -> None:
     for name in ("step", "model", "training", "worker"):
-        assert roles((), name) == ["airflow"]
+        assert list_node_roles((), name) == ["airflow"]
 
 
 @pytest.mark.parametrize("options", [("gpu",), ("gpu", "spot"), ("spot", "gpu"), ALL], ids="-".join)
 def test_gpu_is_for_training_alone(options: tuple[str, ...]) -> None:
-    resources = pod(options, "training").containers[0]["resources"]
+    resources = find_pod(options, "training").containers[0]["resources"]
     assert resources["limits"]["nvidia.com/gpu"] == "1"
     assert resources["limits"]["memory"]
-    assert roles(options, "training") == ["training"]
+    assert list_node_roles(options, "training") == ["training"]
     for name in ("step", "model", "worker"):
-        assert "nvidia.com/gpu" not in pod(options, name).containers[0]["resources"]["limits"]
-        assert "training" not in roles(options, name)
+        assert "nvidia.com/gpu" not in find_pod(options, name).containers[0]["resources"]["limits"]
+        assert "training" not in list_node_roles(options, name)
 
 
 def test_a_step_keeps_everything_else_on_a_spot_node() -> None:
-    before, after = (pod(options, "step").spec for options in ((), ("spot",)))
+    before, after = (find_pod(options, "step").spec for options in ((), ("spot",)))
     assert {k: v for k, v in after.items() if k not in {"nodeSelector", "tolerations"}} == before
     assert find_peer("step", eks_pods("spot")) == find_peer("step", eks_pods())

@@ -20,9 +20,9 @@ from lab.cluster import tools
 from lab.config import TREE, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
 from lab.progress import silent_phase
-from tests.support import promoted
+from tests.support import attested
+from tests.support.attested import make_statement
 from tests.support.needs import need_renderers
-from tests.support.promoted import make_statement
 from tests.support.renderings import SETTINGS
 
 pytestmark = pytest.mark.kind
@@ -39,8 +39,8 @@ def _able() -> None:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A copy of this tree."""
-    return promoted.copy_tree(tmp_path)
+    """Return the configuration of a copy of this tree."""
+    return attested.copy_tree(tmp_path)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def staging(config: Config) -> Environment:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No connection is made, and there are no credentials."""
+    """Fail if a connection is made, and hide all credentials."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was to be made")
@@ -63,8 +63,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def patched(config: Config, kind: str, *operations: dict[str, Any]) -> None:
-    """The overlay for EKS changes each object of a kind so."""
+def add_patch(config: Config, kind: str, *operations: dict[str, Any]) -> None:
+    """Have the overlay for EKS change each object of a kind like this."""
     path = config.tree / EKS
     content = yaml.safe_load(path.read_text())
     patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
@@ -78,7 +78,7 @@ NOTED = {"op": "add", "path": "/metadata/annotations", "value": {"odd": "yes"}}
 # --- What a person reads ------------------------------------------------------------------------
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def read_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -86,9 +86,9 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
     config: Config, staging: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = contents(tmp_path)
+    before = read_files(tmp_path)
     found = plan.show(staging, config, tmp_path / "home", silent_phase)
-    after = contents(tmp_path)
+    after = read_files(tmp_path)
     assert {path: after[path] for path in before} == before
     assert {path.relative_to(tmp_path).parts[0] for path in after.keys() - before} == {"home"}
     shown = capsys.readouterr().out
@@ -119,7 +119,7 @@ def test_a_plan_says_whether_the_tree_was_tested(config: Config, staging: Enviro
 def test_a_difference_that_nothing_allows(
     config: Config, staging: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patched(config, "LimitRange", NOTED)
+    add_patch(config, "LimitRange", NOTED)
     with pytest.raises(PromotionError) as refused:
         plan.show(staging, config, tmp_path / "plan", silent_phase)
     assert refused.value.exit_code == 40
@@ -128,7 +128,7 @@ def test_a_difference_that_nothing_allows(
     titles = [line for line in shown.splitlines() if line.endswith(")") and line[0] != " "]
     assert titles[0] == "NOT ALLOWED by eks/promotion.yaml (2)"  # of two namespaces
     assert not any("NOT ALLOWED" in title for title in titles[1:])
-    assert "Next" in shown  # the rest is told all the same
+    assert "Next" in shown  # the rest is printed all the same
 
 
 def test_a_difference_that_is_allowed_no_more(
@@ -151,7 +151,7 @@ def test_a_difference_that_is_allowed_no_more(
 def test_what_kubernetes_would_refuse(
     config: Config, staging: Environment, tmp_path: Path, change: dict[str, Any], why: str
 ) -> None:
-    patched(config, "LimitRange", change)
+    add_patch(config, "LimitRange", change)
     with pytest.raises(PromotionError, match=why) as refused:
         plan.show(staging, config, tmp_path / "plan", silent_phase)
     assert "Kubernetes would refuse" in refused.value.what
@@ -160,7 +160,7 @@ def test_what_kubernetes_would_refuse(
 def test_the_gate_refuses_the_same(config: Config, staging: Environment, tmp_path: Path) -> None:
     attestation.write(attestation.attestation_path(config), make_statement(config))
     plan.check_promotable(staging, config, tmp_path / "plan")
-    patched(config, "LimitRange", NOTED)
+    add_patch(config, "LimitRange", NOTED)
     with pytest.raises(PromotionError, match=r"metadata\.annotations\.odd"):
         plan.check_promotable(staging, config, tmp_path / "plan")
 
@@ -176,10 +176,10 @@ def test_an_option_that_lacks_a_setting_names_it(
 def test_a_machine_without_the_tools_is_told_so(
     config: Config, staging: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(name: str) -> Path:
+    def find_nothing(name: str) -> Path:
         raise MachineError(f"there is no {name}", f"put {name} on PATH")
 
-    monkeypatch.setattr(tools, "find", absent)
+    monkeypatch.setattr(tools, "find", find_nothing)
     with pytest.raises(MachineError, match="there is no kubectl"):
         plan.show(staging, config, tmp_path / "plan", silent_phase)
     monkeypatch.undo()
@@ -191,8 +191,8 @@ def test_a_machine_without_the_tools_is_told_so(
 # --- promotion.yaml and the options ---------------------------------------------------------------
 
 
-def chosen(choice: str) -> Environment:
-    """Staging as it is or with another dataset; with one option and what it asks for, or none."""
+def choose_environment(choice: str) -> Environment:
+    """Return staging: with one option and its settings, with another dataset, as it is, or bare."""
     found = environment.load("staging")
     if choice == "another dataset":
         return replace(found, dataset="datasets/another.csv")
@@ -202,14 +202,16 @@ def chosen(choice: str) -> Environment:
 
 
 @functools.cache
-def compared() -> dict[str, tuple[list[Difference], validation.Verdict]]:
-    """What differs from kind, and what Kubernetes says, for each choice."""
+def compare_choices() -> dict[str, tuple[list[Difference], validation.Verdict]]:
+    """Return what differs from kind, and what Kubernetes says, for each choice."""
     config = Config.from_environment({})
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
         folder = Path(name)
         kind = pool.submit(rendering.render_kind, config, folder / "kind")
         every = {
-            choice: pool.submit(rendering.render_eks, chosen(choice), config, folder / choice)
+            choice: pool.submit(
+                rendering.render_eks, choose_environment(choice), config, folder / choice
+            )
             for choice in CHOICES
         }
         base = kind.result().objects()
@@ -225,8 +227,10 @@ def compared() -> dict[str, tuple[list[Difference], validation.Verdict]]:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_differs_as_it_is_allowed_to(choice: str) -> None:
-    rows, verdict = compared()[choice]
-    judged = difference.judge_differences(rows, difference.read_allowed(), chosen(choice).options)
+    rows, verdict = compare_choices()[choice]
+    judged = difference.judge_differences(
+        rows, difference.read_allowed(), choose_environment(choice).options
+    )
     refused = [row for row, reason in judged if not reason]
     assert refused == []
     assert (verdict.refused, verdict.valid > 40) == ((), True)
@@ -234,19 +238,21 @@ def test_every_option_differs_as_it_is_allowed_to(choice: str) -> None:
 
 def test_only_what_kubernetes_does_not_have_goes_unvalidated() -> None:
     found = {
-        kind.partition("/")[0] for _, verdict in compared().values() for kind in verdict.unknown
+        kind.partition("/")[0]
+        for _, verdict in compare_choices().values()
+        for kind in verdict.unknown
     }
     assert found <= {"ExternalSecret", "SecretStore", "ClusterSecretStore"}
 
 
 def test_every_option_changes_something() -> None:
-    bare = compared()["none"][0]
-    assert [choice for choice in CHOICES[1:] if compared()[choice][0] == bare] == []
+    bare = compare_choices()["none"][0]
+    assert [choice for choice in CHOICES[1:] if compare_choices()[choice][0] == bare] == []
 
 
 def test_every_entry_of_the_list_is_of_use() -> None:
     entries = difference.read_allowed()
-    rows = {row for found, _ in compared().values() for row in found}
+    rows = {row for found, _ in compare_choices().values() for row in found}
     unused = [entry for entry in entries if not any(entry.covers(row) for row in rows)]
     assert unused == []
     assert len(set(entries)) == len(entries)
@@ -254,12 +260,12 @@ def test_every_entry_of_the_list_is_of_use() -> None:
 
 def test_no_entry_allows_what_any_entry_before_it_allows() -> None:
     entries = difference.read_allowed()
-    rows = {row for found, _ in compared().values() for row in found}
+    rows = {row for found, _ in compare_choices().values() for row in found}
     first = {next(e for e in entries if e.covers(row)) for row in rows}
     assert [entry for entry in entries if entry not in first] == []
 
 
-# --- What Kubernetes says -----------------------------------------------------------------------
+# --- Validation ---------------------------------------------------------------------------------
 
 
 def test_custom_resources_are_named_and_no_more() -> None:

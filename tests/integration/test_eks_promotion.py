@@ -1,4 +1,4 @@
-"""In what EKS may differ from what kind has proved: eks/promotion.yaml and the renderings."""
+"""Where EKS may differ from what kind has proved: eks/promotion.yaml and the renderings."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ def _able() -> None:
 
 
 @functools.cache
-def proved() -> tuple[Object, ...]:
-    """What runs on kind. Not to be changed."""
+def render_kind() -> tuple[Object, ...]:
+    """Render what runs on kind, once for all tests. Don't change it."""
     with temporary_home() as config:
         return tuple(rendering.render_kind(config, config.run / "kind").objects())
 
 
 @functools.cache
-def differences(*options: str) -> tuple[Difference, ...]:
-    return tuple(difference.find_differences(proved(), eks_objects(*options)))
+def find_differences(*options: str) -> tuple[Difference, ...]:
+    return tuple(difference.find_differences(render_kind(), eks_objects(*options)))
 
 
-def refused(found: Iterable[Difference], *options: str) -> list[Difference]:
+def list_refused(found: Iterable[Difference], *options: str) -> list[Difference]:
     judged = difference.judge_differences(found, difference.read_allowed(), options)
     return [row for row, reason in judged if reason is None]
 
 
 @pytest.mark.parametrize("options", SETS, ids="-".join)
 def test_every_difference_has_a_reason(options: tuple[str, ...]) -> None:
-    found = differences(*options)
+    found = find_differences(*options)
     assert len(found) > 100
-    assert not refused(found, *options)
+    assert not list_refused(found, *options)
 
 
 @pytest.mark.parametrize("options", [some for some in SETS if some], ids="-".join)
 def test_what_an_option_changes_is_refused_where_it_is_off(options: tuple[str, ...]) -> None:
-    assert refused(set(differences(*options)) - set(differences()))
+    assert list_refused(set(find_differences(*options)) - set(find_differences()))
 
 
 def test_every_reason_is_one_for_something() -> None:
-    """An entry that no option needs any more would let in what nobody has thought of."""
+    """An entry that no option needs would allow differences that nobody has thought of."""
     allowed = difference.read_allowed()
-    found = {row for options in SETS for row in differences(*options)}
+    found = {row for options in SETS for row in find_differences(*options)}
     needed = {next(entry for entry in allowed if entry.covers(row)) for row in found}
     # Staging happens to have the same dataset as kind.
     assert [entry.field for entry in allowed if entry not in needed] == ["data.DATASET_PATH"]
@@ -101,7 +101,7 @@ def test_a_difference_without_a_reason_is_refused(
         and o["metadata"].get("namespace", "airflow") == "airflow"
     )
     set_value(wrong, path, value)
-    assert refused(difference.find_differences(proved(), theirs))
+    assert list_refused(difference.find_differences(render_kind(), theirs))
 
 
 def test_an_object_more_is_refused() -> None:
@@ -110,5 +110,5 @@ def test_an_object_more_is_refused() -> None:
         "kind": "ClusterRoleBinding",
         "metadata": {"name": "everything"},
     }
-    (row,) = refused(difference.find_differences(proved(), [*objects(*EKS), more]))
+    (row,) = list_refused(difference.find_differences(render_kind(), [*objects(*EKS), more]))
     assert row.object == "ClusterRoleBinding/everything"

@@ -1,4 +1,4 @@
-"""The registry: ECR's part on moto, and Docker's part against a real one, Gitea's."""
+"""The registry: ECR as moto plays it, and Docker's part against a real registry, Gitea's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Docker:
     fails: bool = False
     architecture: str = "amd64"
 
-    def send(self, image: str, target: str, env: Mapping[str, str]) -> str:
+    def push_image(self, image: str, target: str, env: Mapping[str, str]) -> str:
         assert Path(env["DOCKER_CONFIG"]).is_dir()
         if self.fails:
             raise LabError("the network went away", "again")
@@ -51,8 +51,8 @@ class Docker:
         said = self.cloud.client("ecr").put_image(
             repositoryName=repository,
             imageTag=tag,
-            imageManifest=manifest(image),
-            imageDigest=f"sha256:{hashlib.sha256(manifest(image).encode()).hexdigest()}",
+            imageManifest=make_manifest(image),
+            imageDigest=f"sha256:{hashlib.sha256(make_manifest(image).encode()).hexdigest()}",
         )
         return str(said["image"]["imageId"]["imageDigest"])
 
@@ -61,8 +61,8 @@ class Docker:
         return f"{self.architecture}\n"
 
 
-def manifest(image: str) -> str:
-    """A manifest that differs from image to image."""
+def make_manifest(image: str) -> str:
+    """Return a manifest that differs from image to image."""
     empty = {"mediaType": "application/x", "size": 1, "digest": "sha256:" + "0" * 64}
     kind = "application/vnd.docker.distribution.manifest.v2+json"
     said = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": [], "of": image}
@@ -72,7 +72,7 @@ def manifest(image: str) -> str:
 @pytest.fixture
 def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Docker:
     found = Docker(cloud)
-    monkeypatch.setattr(registry, "push_image", found.send)
+    monkeypatch.setattr(registry, "push_image", found.push_image)
     monkeypatch.setattr(registry, "docker_host_env", dict)
     monkeypatch.setattr(registry, "run", lambda *_, **__: "")
     monkeypatch.setattr(docker, "docker", found.docker)
@@ -80,8 +80,8 @@ def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Docker:
     return found
 
 
-def repositories(cloud: Cloud) -> dict[str, Any]:
-    """Each repository: what it is like, its tags, its policy, the tags in it."""
+def describe_repositories(cloud: Cloud) -> dict[str, Any]:
+    """Return each repository's settings, tags and policy, and the tags of its images."""
     ecr = cloud.client("ecr")
     found = {}
     for one in ecr.describe_repositories()["repositories"]:
@@ -109,7 +109,7 @@ def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     registry.make(site)
     known = images.read_lock(site.tree)
     tags = tag_list(site.environment)
-    assert repositories(cloud) == {
+    assert describe_repositories(cloud) == {
         name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
         for key, name in (("worker", WORKER), ("trainer", TRAINER))
     }
@@ -157,12 +157,12 @@ def test_changed_code_is_sent_beside_the_old(
     after = registry.list_references(site)
     assert after["worker"] != before["worker"]
     assert after["trainer"] == before["trainer"]
-    assert repositories(cloud)[WORKER][-1] == sorted([known["worker"].tag, "newer"])
+    assert describe_repositories(cloud)[WORKER][-1] == sorted([known["worker"].tag, "newer"])
 
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     registry.make(site)
-    before = repositories(cloud)
+    before = describe_repositories(cloud)
     ecr = cloud.client("ecr")
     ecr.put_image_tag_mutability(repositoryName=WORKER, imageTagMutability="MUTABLE")
     ecr.put_image_scanning_configuration(
@@ -170,7 +170,7 @@ def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site, docker_her
     )
     ecr.delete_lifecycle_policy(repositoryName=WORKER)
     registry.make(site)
-    assert repositories(cloud) == before
+    assert describe_repositories(cloud) == before
 
 
 def test_a_push_that_failed_leaves_no_login_and_is_done_again(
@@ -230,7 +230,7 @@ def test_somebody_elses_repository(
         registry.make(site)
     assert not docker_here.pushed
     registry.remove(site)
-    assert list(repositories(cloud)) == [TRAINER]
+    assert list(describe_repositories(cloud)) == [TRAINER]
     assert site.ledger.entries() == []
 
 
@@ -238,7 +238,7 @@ def test_all_goes_with_the_images_and_again(cloud: Cloud, site: Site, docker_her
     registry.make(site)
     site.ledger.path.unlink()
     registry.remove(site)
-    assert repositories(cloud) == {}
+    assert describe_repositories(cloud) == {}
     registry.remove(site)
 
 
@@ -247,16 +247,16 @@ def test_killed_at_any_call_it_is_completed_and_removed(
     cloud: Cloud, site: Site, docker_here: Docker
 ) -> None:
     registry.make(site)
-    whole = repositories(cloud)
+    whole = describe_repositories(cloud)
     deaths = 0
     for number, event in kill_at_each_call(cloud, registry.make):
         after = cloud.site()
         recorded = {entry.name for entry in after.ledger.entries()}
-        assert set(repositories(cloud)) <= recorded, f"unrecorded after {event} {number}"
+        assert set(describe_repositories(cloud)) <= recorded, f"unrecorded after {event} {number}"
         registry.make(after)
-        assert repositories(cloud) == whole
+        assert describe_repositories(cloud) == whole
         registry.remove(after)
-        assert repositories(cloud) == {}
+        assert describe_repositories(cloud) == {}
         assert after.ledger.entries() == []
         deaths += 1
     assert deaths == 2 * (6 if cloud.every else 3)
@@ -268,7 +268,7 @@ def test_killed_at_any_call_a_removal_is_ended(
 ) -> None:
     for _ in kill_at_each_call(cloud, registry.remove, lambda: registry.make(cloud.site())):
         registry.remove(cloud.site())
-        assert repositories(cloud) == {}
+        assert describe_repositories(cloud) == {}
         assert cloud.site().ledger.entries() == []
 
 
@@ -282,8 +282,8 @@ class Real:
     server: str
     login: Login
 
-    def digest(self, repository: str, tag: str) -> str | None:
-        """What the registry says; None when it has no such image."""
+    def read_digest(self, repository: str, tag: str) -> str | None:
+        """Return the digest that the registry reports; None when it has no such image."""
         url = f"http://{self.server}/v2/{repository}/manifests/{tag}"
         token = requests.get(
             f"http://{self.server}/v2/token",
@@ -299,7 +299,7 @@ class Real:
         return said.headers.get("Docker-Content-Digest") if said.ok else None
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -307,13 +307,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Real]:
-    """A fresh Gitea whose registry is open to one user. It must know its own address."""
+    """Start a fresh Gitea whose registry is open to one user; it must know its own address."""
     image = need_image("gitea")
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 
     testcontainers_config.ryuk_disabled = True  # the block below ends the container
-    server = f"127.0.0.1:{free_port()}"
+    server = f"127.0.0.1:{find_free_port()}"
     more = {
         "packages__ENABLED": "true",
         "server__ROOT_URL": f"http://{server}/",
@@ -336,7 +336,7 @@ def real() -> Iterator[Real]:
 
 @pytest.fixture
 def image(real: Real, tmp_path: Path) -> Iterator[Image]:
-    """A small image that only this test has."""
+    """Build a small image that only this test has, and remove it afterwards."""
     tag = secrets.token_hex(8)
     folder = tmp_path / "image"
     folder.mkdir()
@@ -348,7 +348,7 @@ def image(real: Real, tmp_path: Path) -> Iterator[Image]:
     docker.docker("image", "rm", name)
 
 
-def local_names(image: Image) -> list[str]:
+def list_local_names(image: Image) -> list[str]:
     shown = docker.docker("image", "inspect", "--format", "{{json .RepoTags}}", image.name)
     return list(json.loads(shown))
 
@@ -363,9 +363,9 @@ def test_a_real_registry_gets_an_image_under_the_digest_that_it_says(
         assert folder.stat().st_mode & 0o777 == 0o700
         first = registry.push_image(image.name, f"{target}:{image.tag}", env)
         assert registry.push_image(image.name, f"{target}:{image.tag}", env) == first
-    assert first == real.digest("pusher/worker", image.tag)
+    assert first == real.read_digest("pusher/worker", image.tag)
     assert not folder.exists()
-    assert local_names(image) == [image.name]
+    assert list_local_names(image) == [image.name]
 
 
 @pytest.mark.kind
@@ -381,16 +381,18 @@ def test_a_real_registry_refuses_another_password(real: Real, image: Image, tmp_
         push()
     assert real.login.password not in caught.value.what
     assert not folder.exists()
-    assert real.digest("pusher/refused", image.tag) is None
+    assert real.read_digest("pusher/refused", image.tag) is None
 
 
 @pytest.mark.kind
 def test_a_registry_that_is_not_there(real: Real, image: Image, tmp_path: Path) -> None:
-    """Of a push that failed no name is left behind."""
+    """A push that failed leaves no name behind."""
     env = {**os.environ, **registry.docker_host_env(), "DOCKER_CONFIG": str(tmp_path)}
     with pytest.raises(LabError, match="docker push"):
-        registry.push_image(image.name, f"127.0.0.1:{free_port()}/pusher/worker:{image.tag}", env)
-    assert local_names(image) == [image.name]
+        registry.push_image(
+            image.name, f"127.0.0.1:{find_free_port()}/pusher/worker:{image.tag}", env
+        )
+    assert list_local_names(image) == [image.name]
 
 
 @pytest.mark.kind
@@ -398,13 +400,13 @@ def test_the_password_is_in_no_argument(
     real: Real, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[list[str]] = []
-    as_it_is = shell.run
+    original = shell.run
 
-    def observed(command: list[str], **named: Any) -> str:
+    def record_command(command: list[str], **named: Any) -> str:
         commands.append([str(word) for word in command])
-        return as_it_is(command, **named)
+        return original(command, **named)
 
-    monkeypatch.setattr(registry, "run", observed)
+    monkeypatch.setattr(registry, "run", record_command)
     with registry.docker_login(real.login, tmp_path / "login"):
         pass
     assert commands

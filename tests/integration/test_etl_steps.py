@@ -1,4 +1,4 @@
-"""extract, transform, load: real processes, against the lab's real S3 server and git server."""
+"""extract, transform, load as real processes, against the lab's real S3 server and git server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NUMBERS = itertools.count(1)
 HOUR = 3600
 
 
-def staff(count: int = 300, more: int = 0) -> str:
-    """A dataset with quoted commas, and departments with letters outside of ASCII."""
+def make_staff(count: int = 300, more: int = 0) -> str:
+    """Return a dataset with quoted commas, and departments with non-ASCII letters."""
     roles = ("Finance", "Media", "Größe & Maß", '"Health, Care"')
     rows = (
         f'{n},"Müller, {n}",{roles[n % 7 % 4]},{3000 + n * 37 % 4001 + more},no,'
@@ -40,8 +40,8 @@ def staff(count: int = 300, more: int = 0) -> str:
     return HEADER + "".join(rows)
 
 
-def expected(content: str) -> dict[str, Any]:
-    """The departments' summaries, computed by other means than the step's."""
+def compute_summaries(content: str) -> dict[str, Any]:
+    """Compute the departments' summaries by other means than the step's."""
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
     found = {}
     for role in {row["Job Role"] for row in rows}:
@@ -58,7 +58,7 @@ def expected(content: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Etl(Run):
-    """A run of a workflow; what its steps leave is kept for `keep` hours, where there are any."""
+    """A run of a workflow; what its steps leave is kept for `keep` hours, if these are given."""
 
     dag_id: str
     keep: str | None = None
@@ -74,8 +74,8 @@ class Etl(Run):
     def start(self, *argv: str | Path, **env: str | None) -> Process:
         return super().start(*argv, **{"DAG_ID": self.dag_id, "KEEP_HOURS": self.keep, **env})
 
-    def result(self) -> bytes | None:
-        """The bytes of the workflow's result, or None where there is none."""
+    def read_result(self) -> bytes | None:
+        """Return the bytes of the workflow's result; None where there is none."""
         client = self.project.stores.client
         try:
             body = client.get_object(Bucket=layout.BUCKET, Key=self.key)["Body"]
@@ -84,22 +84,22 @@ class Etl(Run):
         content: bytes = body.read()
         return content
 
-    def put(self, content: bytes) -> None:
-        """Somebody else has left this as the workflow's result."""
+    def put_result(self, content: bytes) -> None:
+        """Store this as the workflow's result, as somebody else."""
         client = self.project.stores.client
         client.put_object(Bucket=layout.BUCKET, Key=self.key, Body=content)
 
     def expect_refusal(self, step: str, **env: str | None) -> str:
-        """The step's last line, which said that no retry would help."""
+        """Run a step that must end with the code for "no retry helps"; return its last line."""
         done = self.run_step(step, **env)
         assert done.code == 65, done
         last = done.output.splitlines()[-1]
         assert last.startswith("error: "), "a traceback instead of an error"
         return last
 
-    def summary(self) -> Any:
-        """The result, which there is."""
-        content = self.result()
+    def read_summary(self) -> Any:
+        """Return the result, which must be there."""
+        content = self.read_result()
         assert content
         return json.loads(content)
 
@@ -109,18 +109,18 @@ Start = Callable[..., Etl]
 
 @pytest.fixture
 def start(project: Project) -> Start:
-    """Makes runs of a workflow of the test's own, on a dataset of a company's staff."""
-    project.replace_dataset(staff().encode())
+    """Return a function that makes runs of the test's own workflow, on a dataset of staff."""
+    project.replace_dataset(make_staff().encode())
     dag_id = f"etl_workflow_{next(NUMBERS)}"
 
-    def run(keep: str | None = None, dag_id: str = dag_id) -> Etl:
+    def make_run(keep: str | None = None, dag_id: str = dag_id) -> Etl:
         return Etl(project, f"manual__{next(NUMBERS)}/+00:00", dag_id, keep)
 
-    return run
+    return make_run
 
 
-def keys(stores: Stores) -> set[str]:
-    """Everything that is in the bucket."""
+def list_keys(stores: Stores) -> set[str]:
+    """Return the key of everything that is in the bucket."""
     pages = stores.client.get_paginator("list_objects_v2").paginate(Bucket=layout.BUCKET)
     return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
@@ -131,12 +131,12 @@ def keys(stores: Stores) -> set[str]:
 def test_a_run_leaves_the_summary_in_the_bucket_and_nothing_else(
     start: Start, project: Project
 ) -> None:
-    before, run = keys(project.stores), start()
+    before, run = list_keys(project.stores), start()
     run.run_steps(*STEPS)
-    assert keys(project.stores) - before == {run.key}
-    content = staff().encode()
-    assert run.summary() == {
-        "departments": expected(staff()),
+    assert list_keys(project.stores) - before == {run.key}
+    content = make_staff().encode()
+    assert run.read_summary() == {
+        "departments": compute_summaries(make_staff()),
         "data": {
             "path": PATH,
             "commit": project.tip(),
@@ -147,7 +147,7 @@ def test_a_run_leaves_the_summary_in_the_bucket_and_nothing_else(
         "run_id": run.id,
         "dag_version": DAG_VERSION,
     }
-    assert list(run.summary()["departments"]) == sorted(expected(staff()))
+    assert list(run.read_summary()["departments"]) == sorted(compute_summaries(make_staff()))
     assert project.list_leftovers() == []
 
 
@@ -156,39 +156,39 @@ def test_a_later_run_s_result_takes_the_place_of_an_earlier_one_s(
 ) -> None:
     first, second = start(), start()
     first.run_steps(*STEPS)
-    project.replace_dataset(staff(200, more=100).encode())
+    project.replace_dataset(make_staff(200, more=100).encode())
     second.run_steps(*STEPS)
-    assert second.summary()["departments"] == expected(staff(200, more=100))
-    assert second.summary()["run_id"] == second.id
+    assert second.read_summary()["departments"] == compute_summaries(make_staff(200, more=100))
+    assert second.read_summary()["run_id"] == second.id
 
 
 def test_a_run_goes_on_with_the_version_that_it_extracted(start: Start, project: Project) -> None:
     run, then = start(), project.tip()
     run.run_steps("extract")
-    project.replace_dataset(staff(9).encode())
+    project.replace_dataset(make_staff(9).encode())
     run.run_steps(*STEPS)
-    assert run.summary()["departments"] == expected(staff())
-    assert run.summary()["data"]["commit"] == then
+    assert run.read_summary()["departments"] == compute_summaries(make_staff())
+    assert run.read_summary()["data"]["commit"] == then
 
 
 def test_copies_take_memory_and_change_nothing(start: Start) -> None:
     run = start("24")
     run.run_steps(*STEPS)
-    alone = run.result()
+    alone = run.read_result()
     assert run.run_step("transform", COPIES="7").code == 0
     run.run_steps("load")
-    assert run.result() == alone
+    assert run.read_result() == alone
 
 
-# --- Done again ---------------------------------------------------------------------------------
+# --- Steps that are repeated --------------------------------------------------------------------
 
 
 def test_a_step_that_is_done_again_changes_nothing(start: Start, project: Project) -> None:
     run = start("24")
     run.run_steps(*STEPS)
-    before, result = keys(project.stores), run.result()
+    before, result = list_keys(project.stores), run.read_result()
     run.run_steps(*STEPS, "load", "transform", "load")
-    assert (keys(project.stores), run.result()) == (before, result)
+    assert (list_keys(project.stores), run.read_result()) == (before, result)
 
 
 KILLS = [
@@ -208,13 +208,15 @@ def test_a_step_that_was_killed_is_finished_by_the_next_attempt(
 ) -> None:
     """The old result stays until the new one is in its place, whole."""
     run, done = start(), STEPS.index(step)
-    run.put(b"old")
+    run.put_result(b"old")
     run.run_steps(*STEPS[:done])
     run.kill_step(step, when, place)
-    assert run.result() == b"old" or run.summary()["departments"] == expected(staff())
+    assert run.read_result() == b"old" or run.read_summary()["departments"] == compute_summaries(
+        make_staff()
+    )
     run.run_steps(*STEPS[done:])
-    assert run.summary()["run_id"] == run.id
-    assert run.summary()["departments"] == expected(staff())
+    assert run.read_summary()["run_id"] == run.id
+    assert run.read_summary()["departments"] == compute_summaries(make_staff())
     assert project.list_leftovers() == []
 
 
@@ -222,17 +224,17 @@ def test_a_load_does_not_take_another_run_s_result_for_its_own(start: Start) -> 
     run, other = start(), start()
     run.run_steps(*STEPS)
     run.run_steps("load")
-    assert run.summary()["run_id"] == run.id
+    assert run.read_summary()["run_id"] == run.id
     other.run_steps(*STEPS)
     assert "nothing was transformed" in run.expect_refusal("load")
-    assert run.summary()["run_id"] == other.id
+    assert run.read_summary()["run_id"] == other.id
 
 
 def test_a_step_before_its_time_says_what_is_missing(start: Start) -> None:
     assert "run the extract step first" in start().expect_refusal("transform")
     run = start()
     assert "run that step first" in run.expect_refusal("load")
-    assert run.result() is None
+    assert run.read_result() is None
 
 
 # --- What is wrong with the data ----------------------------------------------------------------
@@ -255,10 +257,10 @@ def test_data_of_another_shape_is_refused_and_the_old_result_stays(
     content, step, text = WRONG[what]
     run = start()
     project.replace_dataset(content.encode())
-    run.put(b"old")
+    run.put_result(b"old")
     run.run_steps(*STEPS[: STEPS.index(step)])
     assert text in run.expect_refusal(step)
-    assert run.result() == b"old"
+    assert run.read_result() == b"old"
 
 
 def test_what_a_dag_may_not_ask_for_is_refused(start: Start) -> None:
@@ -273,14 +275,14 @@ def test_a_key_that_the_server_refuses_fails_for_good(start: Start) -> None:
     run.run_steps("extract", "transform")
     output = run.expect_refusal("load", AWS_SECRET_ACCESS_KEY="wrong")
     assert f"refused the step's key for s3://{layout.BUCKET}/{run.key}" in output
-    assert run.result() is None
+    assert run.read_result() is None
 
 
 # --- What is kept -------------------------------------------------------------------------------
 
 
-def aged(run: Etl, hours: float) -> Etl:
-    """The same run, which nobody has touched for so long."""
+def set_age(run: Etl, hours: float) -> Etl:
+    """Make the run's workspace look untouched for so many hours; return the run."""
     then = time.time() - hours * HOUR
     os.utime(run.folder, (then, then))
     return run
@@ -306,7 +308,7 @@ def test_a_later_run_removes_what_is_old(start: Start, project: Project) -> None
     old.run_steps(*STEPS)
     for run in (failed, young):
         run.run_steps("extract")
-    aged(old, 24.1), aged(failed, 24.1), aged(young, 23.9)
+    set_age(old, 24.1), set_age(failed, 24.1), set_age(young, 23.9)
     output = start("24").run_steps("extract")
     assert [run.folder.exists() for run in (old, failed, young)] == [False, False, True]
     assert f"removed {old.folder.name}" in output
@@ -320,7 +322,7 @@ def test_only_the_same_workflow_s_runs_are_removed(start: Start) -> None:
     unkept = start()
     for run in (mine, other, unkept, own):
         run.run_steps("extract")
-    aged(own, 1000).run_steps("extract")
+    set_age(own, 1000).run_steps("extract")
     assert [r.folder.exists() for r in (mine, other, unkept, own)] == [False, True, True, True]
 
 

@@ -47,7 +47,7 @@ FILES = "/var/lib/gitea"
 ACCOUNTS = (OWNER, STEPS, READER)
 REFUSED = r"not found|error: 403|Authentication failed|refused the account"
 
-# What Airflow would be: it takes whatever is posted, and prints it for the test to read.
+# In Airflow's place: it accepts whatever is posted, and prints it for the test to read.
 LISTENER = """
 import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -69,7 +69,7 @@ serial = itertools.count()
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing may catch it."""
+    """A stand-in for SIGKILL: nothing may catch it."""
 
 
 @dataclass
@@ -92,8 +92,8 @@ class Server:
         """The public half of Airflow's key."""
         return ssh.public_key(ssh.ensure_private_key(self.folder / "airflow.key"))
 
-    def admin(self, arguments: list[str]) -> str:
-        """What Gitea's command line printed."""
+    def run_admin(self, arguments: list[str]) -> str:
+        """Run a command of Gitea's command line and return what it printed."""
         self.commands.append(arguments)
         command = ["gitea", "--config", "/etc/gitea/app.ini", *arguments]
         return docker.docker("exec", self.container, *command)
@@ -102,13 +102,19 @@ class Server:
         return self.passwords.setdefault(account, secrets.token_urlsafe(24))
 
     def prepare(self, admin: Callable[[list[str]], str] | None = None) -> dict[str, str]:
-        given = (admin or self.admin, self.password, self.tokens, self.listener, self.deploy_key)
+        given = (
+            admin or self.run_admin,
+            self.password,
+            self.tokens,
+            self.listener,
+            self.deploy_key,
+        )
         found = gitea.prepare(self.url, *given)
         self.tokens = found
         return found
 
     def prepare_when_idle(self) -> None:
-        """Raises NotYet where Gitea has not got over another change of the default branch."""
+        """Prepare the server; raise NotYet while Gitea still changes the default branch."""
         try:
             self.prepare()
         except ServiceError as error:
@@ -119,60 +125,63 @@ class Server:
     def api(self, account: str = OWNER) -> gitea.Api:
         return gitea.api_with_password(self.url, account, self.password(account))
 
-    def by_token(self, account: str) -> gitea.Api:
+    def api_with_token(self, account: str) -> gitea.Api:
         return gitea.Api(self.url, account, gitea.Bearer(self.tokens[account]))
 
     def wipe(self) -> None:
-        """As it was on its first start; but Gitea keeps its last administrator, so one is added."""
-        users = self.admin(["admin", "user", "list"])
+        """Delete what `prepare` creates, as before its first call.
+
+        Gitea keeps its last administrator, so another one is added.
+        """
+        users = self.run_admin(["admin", "user", "list"])
         if KEEPER not in users:
             flags = ["--admin", "--random-password", "--email", "keeper@localhost.localdomain"]
-            self.admin(["admin", "user", "create", "--username", KEEPER, *flags])
+            self.run_admin(["admin", "user", "create", "--username", KEEPER, *flags])
         for account in ACCOUNTS:
             if f" {account} " in users:
-                self.admin(["admin", "user", "delete", "--purge", "--username", account])
+                self.run_admin(["admin", "user", "delete", "--purge", "--username", account])
         self.tokens.clear()
 
-    def empty(self) -> None:
-        """Both repositories are new."""
+    def empty_repositories(self) -> None:
+        """Delete all repositories and create them anew."""
         for repository in REPOSITORIES:
             if self.api().find(f"repos/{repository}"):
                 self.api().change("DELETE", f"repos/{repository}")
         self.prepare()
 
-    def noticed(self, branch: str = "main") -> None:
-        """Raises NotYet until the API knows of a first push, some time after git does."""
+    def expect_branch(self, branch: str = "main") -> None:
+        """Raise NotYet until the API knows of a first push, some time after git does."""
         found = self.api().get(f"repos/{DATASETS}/branches?limit=50")
         if branch not in {one["name"] for one in found or []}:
             raise NotYet("the API knows of no such branch")
 
-    def state(self) -> dict[str, object]:
-        """All that `prepare` answers for, with the times of the last changes."""
+    def read_state(self) -> dict[str, object]:
+        """Return all that `prepare` answers for, with the times of the last changes."""
         owner = self.api()
         return {
             "users": sorted(user["login"] for user in owner.get("admin/users")),
             "repositories": [owner.get(f"repos/{name}") for name in REPOSITORIES],
             "rule": owner.get(f"repos/{DATASETS}/branch_protections/main"),
-            "tokens": {account: self.tokens_of(account) for account in ACCOUNTS},
-            "webhooks": {name: self.webhooks(name) for name in REPOSITORIES},
-            "deploy keys": {name: self.keys(name) for name in REPOSITORIES},
-            "rights": self.rights(),
+            "tokens": {account: self.list_tokens(account) for account in ACCOUNTS},
+            "webhooks": {name: self.list_webhooks(name) for name in REPOSITORIES},
+            "deploy keys": {name: self.list_keys(name) for name in REPOSITORIES},
+            "rights": self.read_rights(),
         }
 
-    def tokens_of(self, account: str) -> list[tuple[int, str, list[str]]]:
+    def list_tokens(self, account: str) -> list[tuple[int, str, list[str]]]:
         found = self.api(account).get(f"users/{account}/tokens")
         return [(token["id"], token["name"], token["scopes"]) for token in found]
 
-    def webhooks(self, repository: str) -> list[dict[str, Any]]:
+    def list_webhooks(self, repository: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.api().get(f"repos/{repository}/hooks")
         return found
 
-    def keys(self, repository: str) -> list[tuple[str, str, bool]]:
+    def list_keys(self, repository: str) -> list[tuple[str, str, bool]]:
         found = self.api().get(f"repos/{repository}/keys")
         return [(one["title"], one["key"], one["read_only"]) for one in found]
 
-    def rights(self) -> dict[tuple[str, str], str]:
-        """What each account beside the owner may do with each repository."""
+    def read_rights(self) -> dict[tuple[str, str], str]:
+        """Return what each account besides the owner may do with each repository."""
         return {
             (account, name): self.api().get(f"repos/{name}/collaborators/{account}/permission")[
                 "permission"
@@ -186,7 +195,7 @@ class Server:
         clone.git("clone", "--quiet", f"{self.url}/{repository}.git", clone.folder, cwd=self.folder)
         return clone
 
-    def secrets(self) -> list[str]:
+    def list_secrets(self) -> list[str]:
         return [*self.passwords.values(), *self.tokens.values(), self.listener.secret]
 
 
@@ -200,7 +209,7 @@ class Clone:
     folder: Path
 
     def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
-        """What git printed; the owner comes by password, the others by token."""
+        """Run git and return what it printed; the owner uses a password, the others a token."""
         tokens = self.server.tokens
         given = dict.fromkeys((one.name for one in fields(Access)), "")  # git needs two of them
         given["git_user"] = self.account
@@ -215,24 +224,24 @@ class Clone:
         return self.tip()
 
     def tip(self) -> str:
-        """The branch on the server."""
+        """Return the branch's commit on the server."""
         return self.git("ls-remote", "origin", "refs/heads/main").partition("\t")[0]
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A fresh Gitea, nothing prepared."""
+    """Start a fresh Gitea, with nothing prepared."""
     image = need_image("gitea")
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
 
     testcontainers_config.ryuk_disabled = True  # the block below ends the container
     container = DockerContainer(image, env=settings())
-    # Whoever listens in Gitea's own network is where Airflow would be.
+    # Whoever listens in Gitea's own network takes Airflow's place.
     container.with_kwargs(extra_hosts={str(urlsplit(stores.RECEIVER).hostname): "127.0.0.1"})
     folder = tmp_path_factory.mktemp("gitea")
     ssh.ensure_private_key(folder / "host.key")
-    (folder / "host.key").chmod(0o644)  # Gitea is another user in there
+    (folder / "host.key").chmod(0o644)  # Gitea runs as another user
     container.with_volume_mapping(folder / "host.key", HOST_KEY)
     for port in (PORT, SSH_PORT):
         cast("dict[str, Any]", container.ports)[f"{port}/tcp"] = ("127.0.0.1", None)
@@ -245,44 +254,46 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    """Gitea as the lab's git server."""
+    """Return Gitea, prepared as the lab's git server."""
     running.prepare()
     return running
 
 
 @pytest.fixture
 def new(running: Server) -> Server:
-    """The same, with repositories that hold nothing."""
+    """Return the same server, with repositories that hold nothing."""
     if not running.tokens:
         running.prepare()
-    running.empty()
+    running.empty_repositories()
     return running
 
 
-def changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
-    """`after` is called with each request that changed something, once it has."""
+def watch_changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
+    """Call `after` with each request that changed something, once it has."""
     send = requests.Session.send
 
-    def observed(session: requests.Session, request: Any, **options: Any) -> requests.Response:
+    def send_and_report(
+        session: requests.Session, request: Any, **options: Any
+    ) -> requests.Response:
         response = send(session, request, **options)
         if request.method != "GET":
             after(f"{request.method} {request.path_url}")
         return response
 
-    monkeypatch.setattr(requests.Session, "send", observed)
+    monkeypatch.setattr(requests.Session, "send", send_and_report)
 
 
 # --- Preparing ----------------------------------------------------------------------------------
 
 
 def test_a_second_call_changes_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, before = server.tokens, server.state()
+    tokens, before = server.tokens, server.read_state()
     made: list[str] = []
-    changes(monkeypatch, made.append)
+    watch_changes(monkeypatch, made.append)
     server.commands.clear()
     assert server.prepare() == tokens
     assert not made and not server.commands
-    assert server.state() == before
+    assert server.read_state() == before
 
 
 def test_what_a_prepared_server_has(new: Server) -> None:
@@ -290,14 +301,14 @@ def test_what_a_prepared_server_has(new: Server) -> None:
 
 
 def prove_prepared(server: Server) -> None:
-    users = server.state()["users"]
+    users = server.read_state()["users"]
     assert set(cast("list[str]", users)) - {KEEPER} == set(ACCOUNTS)
     for name in REPOSITORIES:
         found = server.api().get(f"repos/{name}")
         assert gitea.has_fields(found, gitea.REPOSITORY) and found["private"] and found["empty"]
-    scopes = {name: [t[2] for t in server.tokens_of(name)] for name in ACCOUNTS}
+    scopes = {name: [t[2] for t in server.list_tokens(name)] for name in ACCOUNTS}
     assert scopes == {OWNER: [], STEPS: [["write:repository"]], READER: [["read:repository"]]}
-    assert server.rights() == {
+    assert server.read_rights() == {
         (STEPS, DATASETS): "write",
         (STEPS, PIPELINES): "none",
         (STEPS, TEAM_A): "none",
@@ -305,38 +316,38 @@ def prove_prepared(server: Server) -> None:
         (READER, PIPELINES): "read",
         (READER, TEAM_A): "none",  # it comes by its key
     }
-    keys = {name: server.keys(name) for name in REPOSITORIES}
+    keys = {name: server.list_keys(name) for name in REPOSITORIES}
     assert keys == {PIPELINES: [], DATASETS: [], TEAM_A: [(READER, server.deploy_key, True)]}
     for name in REPOSITORIES:
-        (hook,) = server.webhooks(name)
+        (hook,) = server.list_webhooks(name)
         assert gitea.has_fields(hook, server.listener.webhook())
 
 
 def test_calls_that_are_killed_complete_each_other(
     running: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each gets one change further than the one before; the last one is let through."""
+    """Each call gets one change further than the one before; the last one is not killed."""
     running.wipe()
     left = 0
 
-    def change(_: object) -> None:
+    def count_change(_: object) -> None:
         nonlocal left
         left -= 1
         if not left:
             raise Killed
 
-    def admin(arguments: list[str]) -> str:
-        printed = running.admin(arguments)
+    def run_admin(arguments: list[str]) -> str:
+        printed = running.run_admin(arguments)
         if arguments[2] != "list":
-            change(arguments)
+            count_change(arguments)
         return printed
 
-    changes(monkeypatch, change)
+    watch_changes(monkeypatch, count_change)
     killed = 0
     for steps in itertools.count(1):
         left = steps
         try:
-            tokens = running.prepare(admin)
+            tokens = running.prepare(run_admin)
             break
         except Killed:
             killed += 1
@@ -360,19 +371,19 @@ def test_a_wrong_password_is_made_right(server: Server, account: str) -> None:
 
 
 def test_no_token_of_the_setup_stays(server: Server) -> None:
-    gitea.create_setup_token(server.admin)
+    gitea.create_setup_token(server.run_admin)
     server.prepare()
     assert server.api().get("users/lab/tokens") == []
 
 
 def test_rights_are_made_right(server: Server) -> None:
-    before = server.rights()
+    before = server.read_rights()
     owner = server.api()
     owner.change("DELETE", f"repos/{PIPELINES}/collaborators/{READER}")
     owner.change("PUT", f"repos/{PIPELINES}/collaborators/{STEPS}", {"permission": "admin"})
     owner.change("PUT", f"repos/{DATASETS}/collaborators/{STEPS}", {"permission": "read"})
     server.prepare()
-    assert server.rights() == before
+    assert server.read_rights() == before
 
 
 def test_a_repository_is_made_private_again(server: Server) -> None:
@@ -400,14 +411,14 @@ def test_a_revoked_token_is_replaced(server: Server, account: str) -> None:
     server.api(account).change("DELETE", f"users/{account}/tokens/{token['id']}")
     after = server.prepare()
     assert {name for name in after if after[name] != before[name]} == {account}
-    assert server.by_token(account).is_admitted(f"repos/{READ[account][0]}")
+    assert server.api_with_token(account).is_admitted(f"repos/{READ[account][0]}")
 
 
 def test_a_lost_token_is_replaced_and_no_longer_good(server: Server) -> None:
-    lost = server.by_token(STEPS)
+    lost = server.api_with_token(STEPS)
     del server.tokens[STEPS]
     server.prepare()
-    assert server.by_token(STEPS).is_admitted(f"repos/{DATASETS}")
+    assert server.api_with_token(STEPS).is_admitted(f"repos/{DATASETS}")
     assert not lost.is_admitted(f"repos/{DATASETS}")
 
 
@@ -422,7 +433,7 @@ def test_a_token_of_another_account_is_not_taken(server: Server) -> None:
 
 @contextmanager
 def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Airflow's address answers, as Gitea sees it; what was posted there so far."""
+    """Listen at Airflow's address, as Gitea sees it; yield what lists the posts so far."""
     from testcontainers.core.container import DockerContainer
 
     script = LISTENER.replace("PORT", str(urlsplit(stores.RECEIVER).port))
@@ -430,18 +441,18 @@ def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
         network_mode=f"container:{server.container}", entrypoint=["python", "-c", script]
     )
 
-    def printed() -> list[str]:
+    def read_lines() -> list[str]:
         stdout, stderr = container.get_logs()
         assert not stderr, stderr
         return stdout.decode().splitlines()
 
-    def ready() -> None:
-        if not printed():
+    def expect_ready() -> None:
+        if not read_lines():
             raise NotYet("nobody listens")
 
     with container:
-        wait_until(ready, what="the listener", timeout=60)
-        yield lambda: [json.loads(line) for line in printed()[1:]]
+        wait_until(expect_ready, what="the listener", timeout=60)
+        yield lambda: [json.loads(line) for line in read_lines()[1:]]
 
 
 def test_the_listener_hears_of_each_push_to_each_repository(new: Server) -> None:
@@ -450,7 +461,7 @@ def test_the_listener_hears_of_each_push_to_each_repository(new: Server) -> None
             clone = new.clone(account, name)
             clone.commit()
             tip = clone.push()
-            wait_until(lambda: has_heard(heard, number), what="the delivery", timeout=30)  # noqa: B023
+            wait_until(lambda: expect_deliveries(heard, number), what="the delivery", timeout=30)  # noqa: B023
             told = heard()[-1]
             assert told["path"] == urlsplit(stores.RECEIVER).path
             assert told["headers"]["Authorization"] == f"Bearer {new.listener.secret}"
@@ -460,13 +471,14 @@ def test_the_listener_hears_of_each_push_to_each_repository(new: Server) -> None
             assert moved == ["refs/heads/main", "0" * 40, tip]
 
 
-def has_heard(heard: Callable[[], list[dict[str, Any]]], count: int) -> None:
+def expect_deliveries(heard: Callable[[], list[dict[str, Any]]], count: int) -> None:
+    """Raise NotYet until so many deliveries have arrived."""
     if len(heard()) < count:
         raise NotYet(f"{len(heard())} deliveries")
 
 
 def test_gitea_calls_nobody_else(new: Server) -> None:
-    """Not even where the owner of a repository asks for it: Gitea is inside of the cluster."""
+    """Not even if a repository's owner asks for it: Gitea is inside the cluster."""
     place = {"url": f"http://127.0.0.1:{urlsplit(stores.RECEIVER).port}/other"}
     config = {"config": place | {"content_type": "json"}}
     body = {"type": "gitea", "active": True, "events": ["push"]} | config
@@ -476,7 +488,7 @@ def test_gitea_calls_nobody_else(new: Server) -> None:
         for count in (1, 2):
             clone.commit()
             clone.push()
-            wait_until(lambda: has_heard(heard, count), what="the delivery", timeout=30)  # noqa: B023
+            wait_until(lambda: expect_deliveries(heard, count), what="the delivery", timeout=30)  # noqa: B023
         assert {told["path"] for told in heard()} == {urlsplit(stores.RECEIVER).path}
     new.api().change("DELETE", f"repos/{DATASETS}/hooks/{hook['id']}")
 
@@ -493,11 +505,11 @@ def test_gitea_calls_nobody_else(new: Server) -> None:
     ids=str,
 )
 def test_a_webhook_is_made_right(server: Server, wrong: dict[str, object]) -> None:
-    (before,) = server.webhooks(DATASETS)
+    (before,) = server.list_webhooks(DATASETS)
     server.api().change("PATCH", f"repos/{DATASETS}/hooks/{before['id']}", wrong)
-    assert not gitea.has_fields(server.webhooks(DATASETS)[0], server.listener.webhook())
+    assert not gitea.has_fields(server.list_webhooks(DATASETS)[0], server.listener.webhook())
     server.prepare()
-    (after,) = server.webhooks(DATASETS)
+    (after,) = server.list_webhooks(DATASETS)
     assert after["id"] == before["id"]
     assert gitea.has_fields(after, server.listener.webhook())
 
@@ -507,9 +519,9 @@ def test_a_second_webhook_goes_and_those_of_others_stay(server: Server) -> None:
     server.api().change("POST", path, wanted)
     own = {"url": "http://someone.example/", "content_type": "json"}
     kept = server.api().change("POST", path, wanted | {"config": own})
-    assert len(server.webhooks(DATASETS)) == 3
+    assert len(server.list_webhooks(DATASETS)) == 3
     server.prepare()
-    assert len(server.webhooks(DATASETS)) == 2
+    assert len(server.list_webhooks(DATASETS)) == 2
     server.api().change("DELETE", f"{path}/{kept['id']}")
 
 
@@ -566,19 +578,19 @@ def test_nobody_takes_back_what_was_pushed_to_the_datasets(new: Server, account:
         clone.push("--force")
     with pytest.raises(LabError, match="cannot be deleted"):
         clone.git("push", "--quiet", "origin", ":main")
-    wait_until(new.noticed, what="the first push", timeout=20)
+    wait_until(new.expect_branch, what="the first push", timeout=20)
     with pytest.raises(AccessError):
         new.api(account).change("DELETE", f"repos/{DATASETS}/branches/main")
     assert clone.tip() == tip
 
 
 def test_the_rule_alone_keeps_the_branch(new: Server) -> None:
-    """Also where it is no longer the default branch, which Gitea keeps by itself."""
+    """Also when it is no longer the default branch, which Gitea protects by itself."""
     clone = new.clone(OWNER, DATASETS)
     clone.commit()
     tip = clone.push()
     clone.git("push", "--quiet", "origin", "HEAD:refs/heads/other")
-    wait_until(lambda: new.noticed("other"), what="the push", timeout=20)
+    wait_until(lambda: new.expect_branch("other"), what="the push", timeout=20)
     path = f"repos/{DATASETS}"
     assert new.api().change("PATCH", path, {"default_branch": "other"})["default_branch"] == "other"
     for account in (STEPS, OWNER):
@@ -599,7 +611,7 @@ def test_the_owner_may_rewrite_the_pipelines(new: Server) -> None:
 
 @pytest.mark.parametrize("account", gitea.ROBOTS)
 def test_the_others_make_and_administer_nothing(server: Server, account: str) -> None:
-    own, token = server.api(account), server.by_token(account)
+    own, token = server.api(account), server.api_with_token(account)
     rule = f"repos/{DATASETS}/branch_protections/main"
     for api in (own, token):
         with pytest.raises(AccessError):
@@ -613,19 +625,19 @@ def test_the_others_make_and_administer_nothing(server: Server, account: str) ->
     assert not token.is_admitted("user")
 
 
-# --- By SSH -------------------------------------------------------------------------------------
+# --- SSH ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Guest:
-    """Somebody who comes by SSH with a key, and believes one server only."""
+    """Somebody who connects by SSH with a key, and trusts one server only."""
 
     server: Server
     key: Path
     host_key: Path
 
     def run(self, *words: str) -> str:
-        """What was printed, with what an exit code other than 0 came with."""
+        """Run a command and return what it printed, whatever its exit code."""
         folder = self.server.folder
         (folder / "known-hosts").write_text(ssh.known_hosts_line(self.host_key.read_text("ascii")))
         (folder / "config").write_text(ssh.client_config(folder / "known-hosts"))
@@ -652,7 +664,7 @@ class Guest:
 
 @pytest.fixture
 def airflow(new: Server) -> Guest:
-    """Airflow at the door; its repository holds a commit."""
+    """Return Airflow as it connects by SSH; its repository holds a commit."""
     if not ssh.has_ssh_client():
         pytest.skip("there is no ssh here")
     owner = new.clone(OWNER, TEAM_A)
@@ -714,30 +726,30 @@ def test_the_deploy_key_is_made_right_and_others_stay(server: Server, wrong: str
             {"title": READER, "key": ssh.public_key(ssh.generate_private_key()), "read_only": True},
         )
     server.prepare()
-    found = server.keys(TEAM_A)
+    found = server.list_keys(TEAM_A)
     assert (READER, server.deploy_key, True) in found
     assert (somebodys["title"], somebodys["key"], True) in found
     assert len(found) == 2
     owner.change("DELETE", f"{path}/{kept['id']}")
 
 
-# --- Failures, and what they tell ---------------------------------------------------------------
+# --- Failures, and what they print --------------------------------------------------------------
 
 
 def test_a_failing_command_line_tells_no_password(running: Server) -> None:
-    def admin(arguments: list[str]) -> str:
+    def run_admin(arguments: list[str]) -> str:
         if arguments[2] == "list":
             return "ID Username\n"
         raise LabError("it failed\n    generated random password is 'hunter22'\n    why", "try")
 
     with pytest.raises(LabError, match="why") as caught:
-        gitea.create_owner(admin)
+        gitea.create_owner(run_admin)
     assert "hunter22" not in caught.value.what
     assert caught.value.__suppress_context__
 
 
 def test_a_refused_owner_is_an_access_error(server: Server) -> None:
-    """As where the account was blocked by hand."""
+    """As when the account was blocked by hand."""
     api = gitea.api_with_password(server.url, OWNER, "wrong-Passw0rd")
     with pytest.raises(AccessError, match="'lab'") as caught:
         api.get(f"repos/{DATASETS}")
@@ -765,11 +777,11 @@ def test_no_argument_and_no_log_holds_a_secret(running: Server) -> None:
     assert {"create", "generate-access-token"} <= words
     log = docker.docker("logs", running.container)
     assert log
-    assert not [secret for secret in running.secrets() if secret in words or secret in log]
+    assert not [secret for secret in running.list_secrets() if secret in words or secret in log]
 
 
 def test_the_listeners_secret_is_not_in_giteas_files(server: Server) -> None:
-    """It lies there encrypted, by a key that is in no file; the database is among the files."""
+    """It is encrypted with a key that is in no file; the database is among the files."""
     docker.docker("exec", server.container, "grep", "-rqa", "repository", FILES)
     with pytest.raises(LabError):
         docker.docker("exec", server.container, "grep", "-rqa", server.listener.secret, FILES)

@@ -1,4 +1,4 @@
-"""The git server as its users meet it: a real uvicorn, a real git, one free loopback port."""
+"""The git server as its users see it: a real uvicorn, a real git, one free loopback port."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Server:
             {name: account for name, account in every.items() if name != without},
         )
 
-    def create(self) -> Repository:
+    def create_repository(self) -> Repository:
         self.names.append(f"lab/data-{next(serial)}")
         self.grant()
         bare = repositories.create_repository(self.root, self.names[-1])
@@ -85,7 +85,7 @@ class Server:
 
 @dataclass
 class Repository:
-    """A repository on the server, which is new for each test."""
+    """A repository on the server, new for each test."""
 
     server: Server
     name: str
@@ -100,42 +100,46 @@ class Repository:
         return f"/{self.name}.git/info/refs?service=git-"
 
     def clone(self, folder: Path) -> Path:
-        must(["clone", "-q", self.url, os.fspath(folder)], folder.parent)
+        git_output(["clone", "-q", self.url, os.fspath(folder)], folder.parent)
         return folder
 
     def tip(self) -> str:
-        return must(["rev-parse", "main"], self.bare)
+        return git_output(["rev-parse", "main"], self.bare)
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """A server over the folder, which ends with the block, and whose log holds no secret."""
+    """Run a server over the folder; once it has ended, its log must hold no secret."""
     (folder / "repositories").mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            command(port), cwd=PROJECT, env=settings(folder), stdout=log, stderr=log
+            server_command(port),
+            cwd=PROJECT,
+            env=server_environment(folder),
+            stdout=log,
+            stderr=log,
         )
     server = Server(folder, port, process)
     if not (folder / "accounts.json").exists():
         server.grant()
     try:
-        until(lambda: answers(server))
+        wait_until(lambda: is_serving(server))
         yield server
     finally:
-        end(process)
-    assert not leaked(server.log)
+        end_process(process)
+    assert not find_leaks(server.log)
 
 
-def command(port: int) -> list[str]:
+def server_command(port: int) -> list[str]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     factory = ["--factory", "lab.backends.embedded.gitserver.app:from_environment"]
     return [sys.executable, "-m", "uvicorn", *factory, *options]
 
 
-def settings(folder: Path) -> dict[str, str]:
+def server_environment(folder: Path) -> dict[str, str]:
     paths = {
         "GITSERVER_ROOT": os.fspath(folder / "repositories"),
         "GITSERVER_ACCOUNTS": os.fspath(folder / "accounts.json"),
@@ -143,7 +147,7 @@ def settings(folder: Path) -> dict[str, str]:
     return {**os.environ, **paths}
 
 
-def answers(server: Server) -> bool:
+def is_serving(server: Server) -> bool:
     assert server.process.poll() is None, server.log
     try:
         return server.get("/healthz").text == "ok"
@@ -151,7 +155,7 @@ def answers(server: Server) -> bool:
         return False
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(5)
@@ -160,21 +164,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def leaked(text: str) -> list[str]:
+def find_leaks(text: str) -> list[str]:
     pairs = (f"{name}:{token}" for name, token in TOKENS.items())
     encoded = [base64.b64encode(pair.encode()).decode() for pair in pairs]
     return [secret for secret in [*TOKENS.values(), *encoded, "uthorization"] if secret in text]
 
 
-def until(true: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 
-def client(account: str, **more: str) -> dict[str, str]:
-    """The environment of a git that knows this account's token and no one's configuration."""
+def client_environment(account: str, **more: str) -> dict[str, str]:
+    """Return the environment of a git with this account's token and without any configuration."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",
@@ -189,13 +193,13 @@ def client(account: str, **more: str) -> dict[str, str]:
     }
 
 
-def git(
+def run_git(
     arguments: list[str], where: Path, account: str = "writer", **more: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*GIT, *arguments],
         cwd=where,
-        env=client(account, **more),
+        env=client_environment(account, **more),
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -203,40 +207,42 @@ def git(
     )
 
 
-def must(arguments: list[str], where: Path, account: str = "writer", **more: str) -> str:
-    done = git(arguments, where, account, **more)
+def git_output(arguments: list[str], where: Path, account: str = "writer", **more: str) -> str:
+    """Run git, which must succeed, and return what it printed."""
+    done = run_git(arguments, where, account, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def commit(work: Path, name: str = "data.csv", content: bytes = b"id,name\n") -> str:
+def commit_file(work: Path, name: str = "data.csv", content: bytes = b"id,name\n") -> str:
+    """Commit a file and return the commit."""
     (work / name).write_bytes(content)
-    must(["add", name], work)
-    must(["commit", "-qm", f"Add {name} <b>über</b>"], work)
-    return must(["rev-parse", "HEAD"], work)
+    git_output(["add", name], work)
+    git_output(["commit", "-qm", f"Add {name} <b>über</b>"], work)
+    return git_output(["rev-parse", "HEAD"], work)
 
 
 def push(work: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return git(["push", "-q", "origin", "HEAD:main", *more], work)
+    return run_git(["push", "-q", "origin", "HEAD:main", *more], work)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests: its path has a space and letters outside of ASCII."""
+    """Start one server for all tests; its path has a space and non-ASCII letters."""
     with serving(tmp_path_factory.mktemp("Größe und 実験")) as running:
         yield running
 
 
 @pytest.fixture
 def repository(server: Server) -> Repository:
-    return server.create()
+    return server.create_repository()
 
 
 @pytest.fixture
 def work(repository: Repository, tmp_path: Path) -> Path:
-    """A clone with one commit, which is pushed."""
+    """Return a clone with one commit, which is pushed."""
     folder = repository.clone(tmp_path / "work")
-    commit(folder)
+    commit_file(folder)
     assert push(folder).returncode == 0
     return folder
 
@@ -248,12 +254,12 @@ def work(repository: Repository, tmp_path: Path) -> Path:
 def test_push_clone_and_fetch(repository: Repository, work: Path, version: str) -> None:
     protocol = ["-c", f"protocol.version={version}"]
     copy = work.with_name("copy")
-    must([*protocol, "clone", "-q", repository.url, os.fspath(copy)], work.parent, "reader")
-    tip = commit(work, "more.csv")
-    must([*protocol, "push", "-q", "origin", "HEAD:main"], work)
-    trace = git([*protocol, "fetch", "origin"], copy, "reader", GIT_TRACE_PACKET="1").stderr
+    git_output([*protocol, "clone", "-q", repository.url, os.fspath(copy)], work.parent, "reader")
+    tip = commit_file(work, "more.csv")
+    git_output([*protocol, "push", "-q", "origin", "HEAD:main"], work)
+    trace = run_git([*protocol, "fetch", "origin"], copy, "reader", GIT_TRACE_PACKET="1").stderr
     assert ("version 2" in trace) == (version == "2")
-    assert must(["rev-parse", "origin/main"], copy) == repository.tip() == tip
+    assert git_output(["rev-parse", "origin/main"], copy) == repository.tip() == tip
 
 
 def test_a_compressed_request(repository: Repository, work: Path) -> None:
@@ -262,17 +268,21 @@ def test_a_compressed_request(repository: Repository, work: Path) -> None:
         for n in range(60)
     )
     subprocess.run(["git", "fast-import", "--quiet"], cwd=work, input=stream, text=True, check=True)
-    must(["push", "-q", "--all"], work)
+    git_output(["push", "-q", "--all"], work)
     where = os.fspath(work.with_name("copy"))
-    trace = git(["clone", repository.url, where], work.parent, "reader", GIT_TRACE_CURL="1").stderr
+    trace = run_git(
+        ["clone", repository.url, where], work.parent, "reader", GIT_TRACE_CURL="1"
+    ).stderr
     assert re.search(r"Content-Encoding: gzip", trace, re.IGNORECASE)
-    assert len(must(["branch", "-r"], Path(where)).splitlines()) == 62
+    assert len(git_output(["branch", "-r"], Path(where)).splitlines()) == 62
 
 
 def test_a_partial_clone(repository: Repository, work: Path) -> None:
     copy = work.with_name("copy")
-    must(["clone", "-q", "--bare", "--filter=blob:none", repository.url, os.fspath(copy)], work)
-    missing = must(["rev-list", "--objects", "--missing=print", "main"], copy)
+    git_output(
+        ["clone", "-q", "--bare", "--filter=blob:none", repository.url, os.fspath(copy)], work
+    )
+    missing = git_output(["rev-list", "--objects", "--missing=print", "main"], copy)
     assert "?" in missing
 
 
@@ -280,20 +290,20 @@ def test_a_large_push_is_not_held_in_memory(repository: Repository, work: Path) 
     status = Path(f"/proc/{repository.server.process.pid}/status")
     if not status.exists():
         pytest.skip("no /proc to read a peak of memory from")
-    status.with_name("clear_refs").write_text("5")  # the peak begins anew
-    before = kilobytes(status, "VmRSS")
-    tip = commit(work, "large.bin", os.urandom(30_000_000))
-    must(["push", "-q", "origin", "HEAD:main"], work)
-    must(["clone", "-q", repository.url, os.fspath(work.with_name("copy"))], work.parent)
+    status.with_name("clear_refs").write_text("5")  # reset the peak
+    before = read_kilobytes(status, "VmRSS")
+    tip = commit_file(work, "large.bin", os.urandom(30_000_000))
+    git_output(["push", "-q", "origin", "HEAD:main"], work)
+    git_output(["clone", "-q", repository.url, os.fspath(work.with_name("copy"))], work.parent)
     assert repository.tip() == tip
-    assert kilobytes(status, "VmHWM") - before < 30_000
+    assert read_kilobytes(status, "VmHWM") - before < 30_000
 
 
-def kilobytes(status: Path, name: str) -> int:
+def read_kilobytes(status: Path, name: str) -> int:
     return int(re.findall(rf"{name}:\s+(\d+) kB", status.read_text())[0])
 
 
-# --- Who may do what
+# --- Rights
 
 
 @pytest.mark.parametrize(
@@ -331,14 +341,14 @@ def test_wrong_credentials(repository: Repository, value: str) -> None:
 
 
 def test_a_clone_with_a_wrong_token(repository: Repository, tmp_path: Path) -> None:
-    refused = git(["clone", repository.url, "copy"], tmp_path, "stranger")
+    refused = run_git(["clone", repository.url, "copy"], tmp_path, "stranger")
     assert "Authentication failed" in refused.stderr
 
 
 def test_a_reader_can_not_push(repository: Repository, work: Path) -> None:
     before = repository.tip()
-    commit(work, "more.csv")
-    refused = git(["push", "origin", "HEAD:main"], work, "reader")
+    commit_file(work, "more.csv")
+    refused = run_git(["push", "origin", "HEAD:main"], work, "reader")
     assert "403" in refused.stderr
     assert repository.tip() == before
 
@@ -354,7 +364,7 @@ def test_a_push_without_its_first_part_needs_the_right_too(repository: Repositor
 
 def test_a_revoked_token_is_refused_at_once(repository: Repository, work: Path) -> None:
     repository.server.grant(without="writer")
-    commit(work, "more.csv")
+    commit_file(work, "more.csv")
     assert "Authentication failed" in push(work).stderr
     repository.server.grant()
     assert push(work).returncode == 0
@@ -379,14 +389,14 @@ def test_accounts_are_private_and_replaced_whole(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert "secret" not in before
     assert path.read_text() == before
-    assert names(tmp_path) == ["accounts.json"]
+    assert list_names(tmp_path) == ["accounts.json"]
 
 
-def names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# --- What there is to ask for
+# --- Paths
 
 
 @pytest.mark.parametrize(
@@ -412,16 +422,17 @@ def names(folder: Path) -> list[str]:
 def test_nothing_else_is_served(repository: Repository, work: Path, path: str) -> None:
     assert work
     path = path.replace("lab/NAME", repository.name).replace("NAME", repository.name[4:])
-    assert raw(repository.server, f"GET {path} HTTP/1.1", b"").split()[1] == b"404"
+    assert send_raw(repository.server, f"GET {path} HTTP/1.1", b"").split()[1] == b"404"
 
 
-def raw(server: Server, request: str, body: bytes) -> bytes:
-    """The beginning of the answer to a request that no client library has tidied up."""
-    with sending(server, request, body) as connection:
+def send_raw(server: Server, request: str, body: bytes) -> bytes:
+    """Send a request that no client library has tidied up; return the start of the answer."""
+    with open_request(server, request, body) as connection:
         return connection.recv(4096)
 
 
-def sending(server: Server, request: str, body: bytes, *headers: str) -> socket.socket:
+def open_request(server: Server, request: str, body: bytes, *headers: str) -> socket.socket:
+    """Send a request and return its open connection."""
     credentials = base64.b64encode(f"writer:{TOKENS['writer']}".encode()).decode()
     lines = [request, "Host: lab", f"Authorization: Basic {credentials}", *headers]
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
@@ -449,7 +460,7 @@ def test_it_refuses_to_start_without_accounts(
 
 def test_history_is_not_rewritten(repository: Repository, work: Path) -> None:
     before = repository.tip()
-    must(["commit", "-q", "--amend", "-m", "Another past"], work)
+    git_output(["commit", "-q", "--amend", "-m", "Another past"], work)
     assert "rejected" in push(work).stderr
     forced = push(work, "--force").stderr
     assert "non-fast-forward" in forced
@@ -457,15 +468,15 @@ def test_history_is_not_rewritten(repository: Repository, work: Path) -> None:
 
 
 def test_a_branch_is_not_deleted(repository: Repository, work: Path) -> None:
-    must(["push", "-q", "origin", "HEAD:side"], work)
-    refused = git(["push", "origin", ":side"], work).stderr
+    git_output(["push", "-q", "origin", "HEAD:side"], work)
+    refused = run_git(["push", "origin", ":side"], work).stderr
     assert "deletion prohibited" in refused
-    assert must(["rev-parse", "side"], repository.bare) == repository.tip()
+    assert git_output(["rev-parse", "side"], repository.bare) == repository.tip()
 
 
 def test_of_eight_pushes_at_once_one_wins(repository: Repository, work: Path) -> None:
     clones = [repository.clone(work.with_name(f"clone-{n}")) for n in range(8)]
-    tips = [commit(clone, f"{n}.csv") for n, clone in enumerate(clones)]
+    tips = [commit_file(clone, f"{n}.csv") for n, clone in enumerate(clones)]
     with ThreadPoolExecutor(8) as pool:
         pushes = list(pool.map(push, clones))
     won = [tip for tip, done in zip(tips, pushes, strict=True) if done.returncode == 0]
@@ -475,7 +486,7 @@ def test_of_eight_pushes_at_once_one_wins(repository: Repository, work: Path) ->
         assert re.search(r"rejected.*(fetch first|non-fast-forward|failed to update ref)", lost)
 
 
-# --- What is left over
+# --- Locks and unfinished pushes
 
 
 @pytest.mark.parametrize(
@@ -487,7 +498,7 @@ def test_a_stale_lock_does_not_block(repository: Repository, work: Path, lock: s
     stale.touch()
     quarantine = repository.bare / "objects" / "tmp_objdir-incoming-x"
     quarantine.mkdir()
-    tip = commit(work, "more.csv")
+    tip = commit_file(work, "more.csv")
     assert push(work).returncode == 0
     assert repository.tip() == tip
     assert not stale.exists()
@@ -497,7 +508,7 @@ def test_a_stale_lock_does_not_block(repository: Repository, work: Path, lock: s
 def test_a_lock_is_not_stale_while_its_owner_lives(repository: Repository, work: Path) -> None:
     lock = repository.bare / "refs/heads/main.lock"
     lock.touch()
-    tip = commit(work, "more.csv")
+    tip = commit_file(work, "more.csv")
     orphan = os.open(repository.bare, os.O_RDONLY)  # as a killed server's git holds it
     fcntl.flock(orphan, fcntl.LOCK_EX)
     with ThreadPoolExecutor(1) as pool:
@@ -510,9 +521,9 @@ def test_a_lock_is_not_stale_while_its_owner_lives(repository: Repository, work:
 
 
 @contextmanager
-def half_a_push(repository: Repository, work: Path) -> Iterator[socket.socket]:
-    """A push whose client has sent half of its pack, which git has begun to store."""
-    tip = commit(work, "half.bin", os.urandom(300_000))
+def half_sent_push(repository: Repository, work: Path) -> Iterator[socket.socket]:
+    """Send half of a push's pack and wait until git has begun to store it."""
+    tip = commit_file(work, "half.bin", os.urandom(300_000))
     line = f"{repository.tip()} {tip} refs/heads/main\0report-status"
     pack = subprocess.run(
         ["git", "pack-objects", "--stdout", "--revs", "-q"],
@@ -522,44 +533,44 @@ def half_a_push(repository: Repository, work: Path) -> Iterator[socket.socket]:
         check=True,
     ).stdout
     body = f"{len(line) + 4:04x}{line}0000".encode() + pack
-    with sending(
+    with open_request(
         repository.server,
         f"POST /{repository.name}.git/git-receive-pack HTTP/1.1",
         body[: len(body) // 2],
         "Content-Type: application/x-git-receive-pack-request",
         f"Content-Length: {len(body)}",
     ) as connection:
-        until(lambda: quarantined(repository))
+        wait_until(lambda: list_quarantines(repository))
         yield connection
 
 
-def quarantined(repository: Repository) -> list[Path]:
+def list_quarantines(repository: Repository) -> list[Path]:
     objects = repository.bare / "objects"
     return [*objects.glob("tmp_objdir-*"), *objects.glob("incoming-*")]
 
 
 def test_a_push_whose_client_goes_away_is_ended(repository: Repository, work: Path) -> None:
-    with half_a_push(repository, work):
+    with half_sent_push(repository, work):
         pass
     began = time.monotonic()
     assert push(work).returncode == 0
     assert time.monotonic() - began < 5
-    assert not quarantined(repository)
+    assert not list_quarantines(repository)
 
 
 def test_a_clone_whose_client_goes_away_is_ended(repository: Repository, work: Path) -> None:
-    tip = commit(work, "large.bin", os.urandom(8_000_000))
+    tip = commit_file(work, "large.bin", os.urandom(8_000_000))
     assert push(work).returncode == 0
     request = f"POST /{repository.name}.git/git-upload-pack HTTP/1.1"
     body = f"0032want {tip}\n00000009done\n".encode()
     more = "Content-Type: application/x-git-upload-pack-request", f"Content-Length: {len(body)}"
-    with sending(repository.server, request, body, *more) as connection:
+    with open_request(repository.server, request, body, *more) as connection:
         connection.recv(1000)
-        assert children(repository.server)  # more than the buffers between us can hold
-    until(lambda: not children(repository.server))
+        assert count_children(repository.server)  # more than the buffers between us can hold
+    wait_until(lambda: not count_children(repository.server))
 
 
-def children(server: Server) -> int:
+def count_children(server: Server) -> int:
     parents = subprocess.run(["ps", "-ax", "-o", "ppid="], capture_output=True, check=True).stdout
     return parents.split().count(str(server.process.pid).encode())
 
@@ -577,21 +588,21 @@ def test_a_server_removes_stale_locks_at_its_start(tmp_path: Path) -> None:
 
 def test_a_server_killed_in_a_push_does_no_harm(tmp_path: Path) -> None:
     with serving(tmp_path) as first:
-        repository = first.create()
+        repository = first.create_repository()
         work = repository.clone(tmp_path / "work")
-        commit(work)
+        commit_file(work)
         assert push(work).returncode == 0
-        with half_a_push(repository, work):
+        with half_sent_push(repository, work):
             os.kill(first.process.pid, signal.SIGKILL)
             first.process.wait()
     (repository.bare / "refs/heads/main.lock").touch()
     with serving(tmp_path) as second:
-        must(["remote", "set-url", "origin", f"{second.url}/{repository.name}.git"], work)
+        git_output(["remote", "set-url", "origin", f"{second.url}/{repository.name}.git"], work)
         done = push(work)
     assert done.returncode == 0, done.stderr
-    assert repository.tip() == must(["rev-parse", "HEAD"], work)
-    assert must(["fsck", "--strict", "--full"], repository.bare) == ""
-    assert not quarantined(repository)
+    assert repository.tip() == git_output(["rev-parse", "HEAD"], work)
+    assert git_output(["fsck", "--strict", "--full"], repository.bare) == ""
+    assert not list_quarantines(repository)
 
 
 def test_a_request_that_takes_too_long_is_ended(
@@ -607,24 +618,24 @@ def test_a_request_that_takes_too_long_is_ended(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(smart_http, "REQUEST_TIMEOUT", 3)
     began = time.monotonic()
-    answer = in_process(tmp_path, "/lab/slow.git/git-receive-pack", b"0" * 1_000_000)
+    answer = post_in_process(tmp_path, "/lab/slow.git/git-receive-pack", b"0" * 1_000_000)
     assert answer.status_code == 504
     assert time.monotonic() - began < 10
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-    until(lambda: not any(alive(pid) for pid in pids))
+    wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def in_process(root: Path, path: str, body: bytes) -> httpx.Response:
-    async def ask() -> httpx.Response:
+def post_in_process(root: Path, path: str, body: bytes) -> httpx.Response:
+    async def post() -> httpx.Response:
         transport = httpx.ASGITransport(app.build_application(root, root / "accounts.json"))
         credentials = ("writer", TOKENS["writer"])
         async with httpx.AsyncClient(transport=transport, auth=credentials) as asking:
             return await asking.post(f"http://lab{path}", content=body)
 
-    return asyncio.run(ask())
+    return asyncio.run(post())
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
     return state.stdout.strip()[:1] not in (b"", b"Z")
 
@@ -638,8 +649,8 @@ def test_creating_twice_changes_nothing(tmp_path: Path) -> None:
     assert repositories.create_repository(tmp_path, "lab/data") == first
     assert first.stat().st_ino == made
     assert repositories.list_names(tmp_path) == ["lab/data"]
-    assert must(["config", "receive.denyNonFastForwards"], first) == "true"
-    assert must(["symbolic-ref", "HEAD"], first) == "refs/heads/main"
+    assert git_output(["config", "receive.denyNonFastForwards"], first) == "true"
+    assert git_output(["symbolic-ref", "HEAD"], first) == "refs/heads/main"
     assert not (first / "hooks").exists()
 
 
@@ -649,7 +660,7 @@ def test_an_unfinished_creation_is_done_anew(tmp_path: Path) -> None:
     (unfinished / "HEAD").touch()
     assert repositories.list_names(tmp_path) == []
     repositories.create_repository(tmp_path, "lab/data")
-    assert names(tmp_path / "lab") == ["data.git"]
+    assert list_names(tmp_path / "lab") == ["data.git"]
 
 
 def test_eight_creations_at_once(tmp_path: Path) -> None:
@@ -658,7 +669,7 @@ def test_eight_creations_at_once(tmp_path: Path) -> None:
             pool.map(lambda _: repositories.create_repository(tmp_path, "lab/data"), range(8))
         )
     assert len(made) == 1
-    assert names(tmp_path / "lab") == ["data.git"]
+    assert list_names(tmp_path / "lab") == ["data.git"]
 
 
 @pytest.mark.parametrize("name", ["", "data", "../data", "lab/..", "lab/.x", "a/b/c", "lab/x\n"])
@@ -671,7 +682,7 @@ def test_bad_names(tmp_path: Path, name: str) -> None:
 
 
 def test_the_web_view_shows_commits_to_readers(repository: Repository, work: Path) -> None:
-    tip = commit(work, "größe 1.csv", b"id,name\n1,<script>\n")
+    tip = commit_file(work, "größe 1.csv", b"id,name\n1,<script>\n")
     assert push(work).returncode == 0
     view = f"/web/~{repository.name}/"
     get = repository.server.get
@@ -707,7 +718,7 @@ def test_the_web_view_is_read_only(repository: Repository, work: Path) -> None:
     assert post.status_code == 405
 
 
-# --- The log; the last test, because it looks at what all others made the server say
+# --- The log: the last test, because it checks what all others made the server log
 
 
 def test_the_log_holds_no_credentials(server: Server, repository: Repository) -> None:
@@ -715,5 +726,5 @@ def test_the_log_holds_no_credentials(server: Server, repository: Repository) ->
     server.get(repository.refs + "upload-pack", "reader")
     server.get("/web/?%ff", "reader")
     assert "nobody is let in" in server.log
-    assert not leaked(server.log)
+    assert not find_leaks(server.log)
     assert "Traceback" not in server.log

@@ -1,4 +1,4 @@
-"""What is true of a lab on kind alone; `tests/e2e` and `tests/faults` hold what is true of each."""
+"""What holds for a lab on kind alone; `tests/e2e` and `tests/faults` test what holds for each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cluster(pods: Pods) -> Cluster:
     return pods.cluster
 
 
-def objects(cluster: Cluster, *kinds: str) -> list[dict[str, Any]]:
+def list_objects(cluster: Cluster, *kinds: str) -> list[dict[str, Any]]:
     shown = cluster.kubectl("get", ",".join(kinds), "--all-namespaces", "--output", "json")
     items: list[dict[str, Any]] = json.loads(shown)["items"]
     return [item for item in items if item["metadata"]["namespace"] in ("airflow", "stores")]
@@ -64,19 +64,19 @@ def test_the_api_server_refuses_a_pod_that_is_not_restricted(
 
 
 def test_a_second_up_changes_nothing(lab: Lab, pods: Pods) -> None:
-    def shape() -> dict[str, object]:
+    def read_state() -> dict[str, object]:
         kinds = ("statefulsets", "deployments", "services", "pvc", "configmaps", "networkpolicies")
         found = {
             f"{o['kind']}/{o['metadata']['name']}": o["metadata"].get("generation")
             or o["metadata"]["resourceVersion"]
-            for o in objects(pods.cluster, *kinds)
+            for o in list_objects(pods.cluster, *kinds)
         }
-        serving = [p["metadata"]["uid"] for p in objects(pods.cluster, "pods")]
+        serving = [p["metadata"]["uid"] for p in list_objects(pods.cluster, "pods")]
         return found | {"pods": sorted(serving), "data": lab.history()}
 
-    before = shape()
+    before = read_state()
     assert kind.up(replace(pods.config, dataset=None)) == lab
-    assert shape() == before
+    assert read_state() == before
     assert len(chart.list_release_secrets(pods.cluster, "status=deployed")) == 1
     assert not chart.list_release_secrets(pods.cluster, "status=superseded")
 
@@ -87,10 +87,11 @@ def test_a_forward_that_breaks_is_mended_by_itself(lab: Lab, pods: Pods) -> None
         assert supervisor
         for child in supervisor.children(recursive=True):
             child.send_signal(signal.SIGKILL)
-    wait_until(partial(every_server_answers, lab), what="each server", timeout=120)
+    wait_until(partial(expect_answers, lab), what="each server", timeout=120)
 
 
-def every_server_answers(lab: Lab) -> None:
+def expect_answers(lab: Lab) -> None:
+    """Raise NotYet until every server answers."""
     try:
         lab.verify()
     except LabError as error:
@@ -111,11 +112,14 @@ def test_the_steps_may_not_ask_kubernetes_for_anything(lab: Lab, cluster: Cluste
 
 
 def test_what_no_service_takes_is_refused_and_leaves_no_node(pods: Pods) -> None:
-    refuse_strays(pods)
+    check_strays_are_refused(pods)
 
 
-def refuse_strays(pods: Pods) -> None:
-    """Raises unless a pod that asks a Service's address that no Service has is refused at once."""
+def check_strays_are_refused(pods: Pods) -> None:
+    """Raise unless connections to a Service address that no Service has are refused at once.
+
+    One is opened from a pod, one from the node.
+    """
     address = str(ip_network(node.SERVICES)[-2])
     ask = f"import socket; socket.create_connection(({address!r}, 9000), 10)"
     with pytest.raises(LabError, match="ConnectionRefusedError"):
@@ -133,6 +137,6 @@ def test_down_keeps_the_data_and_up_brings_it_back(lab: Lab, pods: Pods) -> None
     again = kind.up(replace(pods.config, dataset=None))
     assert again == lab
     assert lab.history() == before
-    refuse_strays(pods)
+    check_strays_are_refused(pods)
     run = lab.run(DAG)
     assert lab.dataset().trailers["Run-Id"] == run.id

@@ -42,14 +42,14 @@ CSV = "id,city,amount\n1,Oslo,10\n2,Århus,20\n7,Turku,30\n"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    """The place of a lab that is ended and removed whatever a test leaves."""
+    """Yield the configuration of a lab whose processes are ended, whatever a test leaves."""
     config = Config(home=tmp_path_factory.mktemp("lifecycle") / "lab")
     yield config
     processes.terminate_all(config)
 
 
-def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`lab ARGUMENTS`, in an environment of its own."""
+def run_lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `lab ARGUMENTS` in an environment of its own."""
     env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
     env.pop("NOX_CURRENT_SESSION", None)  # of the tests' own session
     command = [sys.executable, "-m", "lab", *arguments]
@@ -58,13 +58,13 @@ def lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def pids(config: Config) -> dict[str, int]:
-    """The process of each service."""
+def read_pids(config: Config) -> dict[str, int]:
+    """Return the process id of each service."""
     return {path.stem: int(path.read_text()) for path in config.run.glob("*.pid")}
 
 
-def sockets(config: Config) -> list[Path]:
-    """SeaweedFS's sockets outside `.lab/` that belong to this lab's ports."""
+def list_sockets(config: Config) -> list[Path]:
+    """List SeaweedFS's sockets outside `.lab/` that belong to this lab's ports."""
     known = state.read_state(config)
     numbers = (
         {str(n + more) for n in known.ports.values() for more in (0, 10_000)} if known else set()
@@ -85,97 +85,97 @@ def test_up_killed_at_any_moment_is_completed_by_the_next(config: Config, tmp_pa
         started = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        # The moment of the kill: not a wait for anything. Ctrl-C is for a command that has begun.
+        # The moment of the kill, not a wait. Ctrl-C is for a command that has begun.
         time.sleep(chance.uniform(3 if number == signal.SIGINT else 0.3, 9))
         started.send_signal(number)
         _, errors = started.communicate(timeout=60)
         assert "Traceback" not in errors
-    done = lab(config, "up", "--dataset", str(csv))
+    done = run_lab(config, "up", "--dataset", str(csv))
     assert done.returncode == 0, done.stderr
-    knows_every_dag(config)
+    check_all_dags_known(config)
 
 
-def knows_every_dag(config: Config) -> None:
-    """What `up` has published can be run as soon as it has ended."""
-    lines = [line.split(maxsplit=1) for line in lab(config, "status").stdout.splitlines()]
+def check_all_dags_known(config: Config) -> None:
+    """Check that what `up` has published can run as soon as it has ended."""
+    lines = [line.split(maxsplit=1) for line in run_lab(config, "status").stdout.splitlines()]
     (names,) = (words[1] for words in lines if words[0] == STAGING_BUNDLE)
     assert [f"{name}.py" for name in names.split(", ")] == find_dag_files(config.tree / "dags")
 
 
 def test_up_again_changes_nothing(config: Config) -> None:
-    before = pids(config)
-    assert lab(config, "up").returncode == 0
-    assert pids(config) == before
+    before = read_pids(config)
+    assert run_lab(config, "up").returncode == 0
+    assert read_pids(config) == before
 
 
 def test_another_choice_for_a_lab_that_is_there_is_refused(config: Config) -> None:
-    done = lab(config, "up", "--database", "postgresql")
+    done = run_lab(config, "up", "--database", "postgresql")
     assert done.returncode != 0
-    # Where we are root, PostgreSQL is refused before that.
+    # As root, PostgreSQL is refused before that.
     why = "root" if os.geteuid() == 0 else "this lab was made with --database sqlite"
     assert why in done.stderr.partition("\n")[0]
 
 
 def test_status_doctor_env_and_logs_say_what_is_there(config: Config) -> None:
-    shown = lab(config, "status")
+    shown = run_lab(config, "status")
     assert shown.returncode == 0, shown.stderr
     services, _, _ = shown.stdout.partition("DAGs:")
     assert services.count("running") == 6
-    examined = lab(config, "doctor")
+    examined = run_lab(config, "doctor")
     assert examined.returncode == 0, examined.stdout + examined.stderr
     assert examined.stdout.count(" port ") == 13
-    values = json.loads(lab(config, "env", "--json").stdout)
+    values = json.loads(run_lab(config, "env", "--json").stdout)
     assert set(values) == ENV_KEYS
     assert values["dataset_path"] == "datasets/own data.csv"
-    assert "uvicorn" in lab(config, "logs", "gitserver").stdout.lower()
+    assert "uvicorn" in run_lab(config, "logs", "gitserver").stdout.lower()
 
 
 def test_a_persons_own_csv_goes_through_the_pipeline(config: Config) -> None:
-    done = lab(config, "run", "dataset_pipeline")
+    done = run_lab(config, "run", "dataset_pipeline")
     assert done.returncode == 0, done.stderr
-    (line,) = (s for s in lab(config, "status").stdout.splitlines() if "manual__" in s)
+    (line,) = (s for s in run_lab(config, "status").stdout.splitlines() if "manual__" in s)
     assert line.split()[:2] == ["success", "dataset_pipeline"]
-    proof = json.loads(lab(config, "verify", "--json").stdout)
+    proof = json.loads(run_lab(config, "verify", "--json").stdout)
     assert (proof["ok"], proof["parents_checked"]) == (True, 1)
     assert proof["object"].startswith("s3://lab-datasets/store/files/md5/")
     assert proof["run_id"].startswith("manual__")
 
 
 def test_a_failing_run_has_an_exit_code_of_its_own(config: Config) -> None:
-    assert lab(config, "run", "no_such_dag").returncode == 20
-    assert lab(config, "run", "dataset_pipeline", "--conf", "[]").returncode == 21
-    assert lab(config, "verify", "0" * 40).returncode == 24
+    assert run_lab(config, "run", "no_such_dag").returncode == 20
+    assert run_lab(config, "run", "dataset_pipeline", "--conf", "[]").returncode == 21
+    assert run_lab(config, "verify", "0" * 40).returncode == 24
 
 
 def test_a_dead_service_is_told_and_started_again(config: Config) -> None:
-    os.kill(pids(config)["seaweedfs"], signal.SIGKILL)
-    told = lab(config, "status")
+    os.kill(read_pids(config)["seaweedfs"], signal.SIGKILL)
+    told = run_lab(config, "status")
     assert told.returncode == 16
     assert "lab up" in told.stderr
-    assert lab(config, "up").returncode == 0
-    assert lab(config, "status").returncode == 0
+    assert run_lab(config, "up").returncode == 0
+    assert run_lab(config, "status").returncode == 0
 
 
 def test_down_leaves_no_process_no_port_and_no_socket(config: Config) -> None:
     known = state.read_state(config)
     assert known is not None
-    os.kill(pids(config)["seaweedfs"], signal.SIGKILL)
-    assert lab(config, "down").returncode == 0
+    os.kill(read_pids(config)["seaweedfs"], signal.SIGKILL)
+    assert run_lab(config, "down").returncode == 0
     assert not processes.list_processes(config)
-    assert not sockets(config)
+    assert not list_sockets(config)
     assert not [number for number in known.ports.values() if not ports.is_free(number)]
     assert config.home.exists()
 
 
 def test_a_lab_that_was_ended_comes_back_with_its_data(config: Config) -> None:
-    assert lab(config, "up").returncode == 0
-    proof = json.loads(lab(config, "verify", "--json").stdout)
+    assert run_lab(config, "up").returncode == 0
+    proof = json.loads(run_lab(config, "verify", "--json").stdout)
     assert proof["parents_checked"] == 1
 
 
 def test_purge_leaves_nothing_at_all(config: Config) -> None:
-    assert lab(config, "down", "--purge").returncode == 0
+    assert run_lab(config, "down", "--purge").returncode == 0
     assert not config.home.exists()
     assert not processes.list_processes(config)
-    assert lab(config, "down").returncode == 0
+    assert run_lab(config, "down").returncode == 0
     assert not config.home.exists()

@@ -1,4 +1,4 @@
-"""What the lab applies to a cluster: valid, restricted, bounded, open to whom it has to be."""
+"""What the lab applies to a cluster: valid, restricted, bounded, open to those who need it."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ from tests.support.renderings import (
 )
 
 pytestmark = pytest.mark.kind
+MODEL_TEMPLATES = ("model", "training")
 
 MOST_CPU = 1.0  # core, of a lab on a machine that has two
 
@@ -70,8 +71,8 @@ MOST_CPU = 1.0  # core, of a lab on a machine that has two
 # --- Objects --------------------------------------------------------------------------------------
 
 
-def version() -> str:
-    """The node's version of Kubernetes, or the newest that the schemas know."""
+def schema_version() -> str:
+    """Return the node's version of Kubernetes, or the newest that the schemas know."""
     node = Version(images.read_lock()["node"].tag)
     return str(min(node, Version(kubernetes_validate.latest_version())))
 
@@ -81,18 +82,18 @@ def test_every_object_is_one_that_kubernetes_knows(name: str) -> None:
     found = objects(name)
     assert found
     for entry in found:
-        kubernetes_validate.validate(entry, version(), strict=True)
+        kubernetes_validate.validate(entry, schema_version(), strict=True)
 
 
 def test_the_pod_of_the_kubernetes_executor_is_one_that_kubernetes_knows() -> None:
-    kubernetes_validate.validate(worker_pod(), version(), strict=True)
+    kubernetes_validate.validate(worker_pod(), schema_version(), strict=True)
 
 
 def test_an_unknown_field_is_refused() -> None:
     wrong = copy.deepcopy(worker_pod())
     wrong["spec"]["containers"][0]["readOnlyRootFileSystem"] = True
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, version(), strict=True)
+        kubernetes_validate.validate(wrong, schema_version(), strict=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +111,7 @@ def test_every_container(name: str, rule: Rule) -> None:
 
 
 def test_every_container_is_looked_at() -> None:
-    """A pod that is described in a text, too."""
+    """Also a pod that is described in a text."""
     found = {
         (pod.name.partition(": ")[2], container["name"])
         for pod in pods("overlay", "git-sync")
@@ -164,43 +165,45 @@ def test_a_container_that_breaks_a_rule_is_found(rule: Rule, path: str, value: o
     assert find_offenders(rule, [broken]) == ["overlay: StatefulSet minio, container minio"]
 
 
-# --- How much of the machine ----------------------------------------------------------------------
+# --- Resources ------------------------------------------------------------------------------------
 
 
-def parallelism() -> int:
-    """How many tasks run at a time."""
+def read_parallelism() -> int:
+    """Return how many tasks run at a time."""
     parser = configparser.RawConfigParser()
     parser.read_string(airflow_cfg())
     return int(parser["core"]["parallelism"])
 
 
-def tasks() -> list[Pod]:
-    """The pods of one task: a step's, or a worker's of Airflow's own."""
+def list_task_pods() -> list[Pod]:
+    """List the pods of one task: a step's, or one of Airflow's own workers."""
     return [pod for pod in pods("overlay", "chart") if is_task(pod)]
 
 
-def four_tasks(side: str, what: str) -> float:
-    """What the tasks take that run at a time: a training, and three in the largest other pod.
+def sum_four_tasks(side: str, what: str) -> float:
+    """Sum what the tasks take that run at a time: a training, and three in the largest other pod.
 
     `ml_training_pipeline` has one run at a time.
     """
-    trainings = [pod for pod in tasks() if pod.name.endswith("training")]
-    others = [pod for pod in tasks() if pod not in trainings]
+    trainings = [pod for pod in list_task_pods() if pod.name.endswith("training")]
+    others = [pod for pod in list_task_pods() if pod not in trainings]
     assert (len(trainings), len(others)) == (1, 3)
     alone = compute_resource(trainings[0], side, what)
-    return alone + (parallelism() - 1) * max(compute_resource(pod, side, what) for pod in others)
+    return alone + (read_parallelism() - 1) * max(
+        compute_resource(pod, side, what) for pod in others
+    )
 
 
 def test_four_tasks_run_at_a_time() -> None:
-    assert parallelism() == 4
+    assert read_parallelism() == 4
 
 
 def test_a_lab_at_work_stays_within_the_memory_that_the_doctor_asks_for() -> None:
-    """Were each container at its limit, four steps among them."""
+    """Even with each container at its limit, four steps among them."""
     served = [pod for pod in pods("overlay", "chart") if not pod.ends_by_itself]
-    (step,) = (pod for pod in tasks() if pod.name.endswith("PodTemplate step"))
+    (step,) = (pod for pod in list_task_pods() if pod.name.endswith("PodTemplate step"))
     needs = {pod.name: compute_resource(pod, "limits", "memory") / 2**20 for pod in served}
-    needs["steps"] = parallelism() * compute_resource(step, "limits", "memory") / 2**20
+    needs["steps"] = read_parallelism() * compute_resource(step, "limits", "memory") / 2**20
     assert len(served) == 7
     assert sum(needs.values()) <= MEMORY / 2**20 == 6 * 1024, needs
 
@@ -208,12 +211,12 @@ def test_a_lab_at_work_stays_within_the_memory_that_the_doctor_asks_for() -> Non
 @pytest.mark.parametrize("airflow", ["chart", "git-sync"])
 def test_a_lab_at_work_asks_for_one_core_at_most(airflow: str) -> None:
     stays = [pod for pod in pods("overlay", airflow) if not is_task(pod)]
-    asked = sum_resource(stays, "requests", "cpu") + four_tasks("requests", "cpu")
+    asked = sum_resource(stays, "requests", "cpu") + sum_four_tasks("requests", "cpu")
     assert 0.1 < asked <= MOST_CPU
 
 
-def claims(namespace: str) -> int:
-    """The volumes that a namespace's objects claim."""
+def count_claims(namespace: str) -> int:
+    """Count the volumes that a namespace's objects claim."""
     made = [o for o in objects("overlay", "chart") if namespace_of(o) == namespace]
     templates = [o["spec"].get("volumeClaimTemplates") or [] for o in made if "spec" in o]
     own_claims = [o for o in made if o["kind"] == "PersistentVolumeClaim"]
@@ -228,17 +231,17 @@ def test_a_quota_leaves_room_for_a_lab_at_work(namespace: str, airflow: str) -> 
     stays = [pod for pod in inside if not is_task(pod)]
     tasks_here = int(any(map(is_task, inside)))
     for side in ("limits", "requests"):
-        wanted = sum_resource(stays, side, "memory") + tasks_here * four_tasks(side, "memory")
+        wanted = sum_resource(stays, side, "memory") + tasks_here * sum_four_tasks(side, "memory")
         assert 0 < wanted <= parse_quantity(quota[f"{side}.memory"]), (side, wanted / 2**20)
-    assert len(stays) + tasks_here * parallelism() <= int(quota["pods"])
-    assert 0 < claims(namespace) <= int(quota["persistentvolumeclaims"])
+    assert len(stays) + tasks_here * read_parallelism() <= int(quota["pods"])
+    assert 0 < count_claims(namespace) <= int(quota["persistentvolumeclaims"])
 
 
-# --- Who may talk to whom -------------------------------------------------------------------------
+# --- Connections ----------------------------------------------------------------------------------
 
 
-def peer(name: str) -> Peer:
-    """A pod of the lab by its short name: its labels are those of the object that makes it."""
+def find_peer(name: str) -> Peer:
+    """Return a pod of the lab by its short name, with the labels of the object that creates it."""
     if name == "outside":
         return OUTSIDE
     if name == "names":
@@ -252,16 +255,16 @@ def peer(name: str) -> Peer:
     return Peer(namespace, dict(labels))
 
 
-def reaches(policies: list[Object], one: str, other: str, number: int, over: str = "TCP") -> bool:
-    """Whether the policies let the pod `one` open a connection to `other`."""
-    source, target = peer(one), peer(other)
+def can_reach(policies: list[Object], one: str, other: str, number: int, over: str = "TCP") -> bool:
+    """Return whether the policies let the pod `one` open a connection to `other`."""
+    source, target = find_peer(one), find_peer(other)
     return permits(policies, "egress", source, target, over, number) and permits(
         policies, "ingress", target, source, over, number
     )
 
 
-def policies_applied() -> list[Object]:
-    """The policies of a lab, the caller's own."""
+def copy_policies() -> list[Object]:
+    """Return a copy of the policies of a lab, for the caller to change."""
     return copy.deepcopy(objects_of_kind("NetworkPolicy", "overlay", "chart"))
 
 
@@ -313,24 +316,24 @@ REFUSED = (
 
 @pytest.mark.parametrize(("one", "other", "number"), NEEDED)
 def test_who_needs_a_service_reaches_it(one: str, other: str, number: int) -> None:
-    assert reaches(policies_applied(), one, other, number)
+    assert can_reach(copy_policies(), one, other, number)
 
 
 @pytest.mark.parametrize(("one", "other", "number"), REFUSED)
 def test_who_does_not_need_a_service_does_not_reach_it(one: str, other: str, number: int) -> None:
-    assert not reaches(policies_applied(), one, other, number)
+    assert not can_reach(copy_policies(), one, other, number)
 
 
 @pytest.mark.parametrize("name", ["step", "gitea", *AIRFLOW])
 def test_who_calls_another_by_its_name_can_look_it_up(name: str) -> None:
-    assert reaches(policies_applied(), name, "names", 53, "UDP")
+    assert can_reach(copy_policies(), name, "names", 53, "UDP")
 
 
 @pytest.mark.parametrize("namespace", ["airflow", "stores"])
 def test_a_namespace_denies_whatever_nothing_allows(namespace: str) -> None:
     spec = next(
         policy["spec"]
-        for policy in policies_applied()
+        for policy in copy_policies()
         if namespace_of(policy) == namespace and policy["metadata"]["name"] == "default-deny"
     )
     assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -341,7 +344,7 @@ def test_every_namespace_denies_and_is_restricted() -> None:
         o["metadata"]["name"]: o["metadata"]["labels"]
         for o in objects_of_kind("Namespace", "overlay")
     }
-    assert set(found) == {"airflow", "stores"} == {namespace_of(p) for p in policies_applied()}
+    assert set(found) == {"airflow", "stores"} == {namespace_of(p) for p in copy_policies()}
     levels = [labels["pod-security.kubernetes.io/enforce"] for labels in found.values()]
     assert levels == ["restricted", "restricted"]
 
@@ -361,33 +364,34 @@ def test_every_namespace_denies_and_is_restricted() -> None:
 def test_a_wrong_policy_is_found(
     policy: str, path: str, value: object, way: tuple[str, str, int]
 ) -> None:
-    found = policies_applied()
-    assert reaches(found, *way)
+    found = copy_policies()
+    assert can_reach(found, *way)
     (wrong,) = (one for one in found if one["metadata"]["name"] == policy)
     set_value(wrong["spec"], path, value)
-    assert not reaches(found, *way)
+    assert not can_reach(found, *way)
 
 
-def services() -> list[Object]:
+def list_services() -> list[Object]:
     return objects_of_kind("Service", "overlay", "chart")
 
 
 def test_every_service_has_a_pod_that_listens() -> None:
-    """A port without a name for its target is the container's of the same number."""
-    served = {o["metadata"]["name"] for o in services()}
+    """A port without a `targetPort` means the container's port of the same number."""
+    served = {o["metadata"]["name"] for o in list_services()}
     assert {"minio", "gitea", "postgresql", "airflow-api-server"} <= served
     lost = [
         (o["metadata"]["name"], port["port"])
-        for o in services()
+        for o in list_services()
         for port in o["spec"]["ports"]
         if not any(
-            listens(pod, o, port) for pod in pods("overlay", "chart") if not pod.ends_by_itself
+            is_listening(pod, o, port) for pod in pods("overlay", "chart") if not pod.ends_by_itself
         )
     ]
     assert not lost
 
 
-def listens(pod: Pod, service: Object, port: Object) -> bool:
+def is_listening(pod: Pod, service: Object, port: Object) -> bool:
+    """Return whether the pod is one of the service's and listens on the port."""
     opened = {p["containerPort"] for c in pod.staying_containers for p in c.get("ports") or []}
     return (
         pod.namespace == namespace_of(service)
@@ -396,14 +400,15 @@ def listens(pod: Pod, service: Object, port: Object) -> bool:
     )
 
 
-# --- Who may do what ------------------------------------------------------------------------------
+# --- Rights ---------------------------------------------------------------------------------------
 
 
-def roles() -> list[Object]:
+def list_roles() -> list[Object]:
     return objects_of_kind("Role")
 
 
-def words(role: Object) -> Iterator[str]:
+def list_words(role: Object) -> Iterator[str]:
+    """Yield the API groups, resources and verbs that a role names."""
     for rule in role["rules"]:
         for part in ("apiGroups", "resources", "verbs"):
             yield from rule.get(part) or []
@@ -419,10 +424,10 @@ def test_no_role_has_a_wildcard_or_leads_to_more() -> None:
     forbidden = {"*", "secrets", "pods/exec", "pods/attach", "pods/portforward", "roles"}
     forbidden |= {"rolebindings", "serviceaccounts", "serviceaccounts/token", "nodes/proxy"}
     forbidden |= {"bind", "escalate", "impersonate"}
-    assert len(roles()) >= 2
-    assert not {(role["metadata"]["name"], word) for role in roles() for word in words(role)} & {
-        (role["metadata"]["name"], word) for role in roles() for word in forbidden
-    }
+    assert len(list_roles()) >= 2
+    assert not {
+        (role["metadata"]["name"], word) for role in list_roles() for word in list_words(role)
+    } & {(role["metadata"]["name"], word) for role in list_roles() for word in forbidden}
 
 
 def test_a_role_is_bound_to_named_accounts_only() -> None:
@@ -436,7 +441,7 @@ def test_a_role_is_bound_to_named_accounts_only() -> None:
 
 
 def test_a_binding_names_a_role_that_is_there() -> None:
-    there = {role["metadata"]["name"] for role in roles()}
+    there = {role["metadata"]["name"] for role in list_roles()}
     assert {binding["roleRef"]["name"] for binding in objects_of_kind("RoleBinding")} == there
 
 
@@ -451,7 +456,7 @@ def test_a_step_has_an_account_without_a_role_or_a_token() -> None:
 
 
 def test_every_account_that_a_pod_has_is_one_of_the_manifests() -> None:
-    """The chart makes none: a pod of a wrong name would have the rights of nobody, or never run."""
+    """The chart creates none: with a wrong name a pod would have no rights, or never run."""
     there = {o["metadata"]["name"] for o in objects_of_kind("ServiceAccount", "overlay")}
     used = {pod.spec.get("serviceAccountName") for pod in pods() if pod.namespace == "airflow"}
     assert used == there
@@ -521,3 +526,20 @@ def test_every_secret_that_a_pod_asks_for_is_one_that_the_lab_writes() -> None:
     assert ("airflow", "team-a-ssh", "connection") in asked
     assert len(asked) > 10
     assert not [ask for ask in asked if ask[2] not in written.get(ask[:2], set())]
+
+
+# --- Pods of steps ------------------------------------------------------------------------------
+
+
+def test_the_model_s_templates_are_the_step_s_but_for_image_and_memory() -> None:
+    step, *others = (
+        find_object("PodTemplate", name, "base") for name in ("step", *MODEL_TEMPLATES)
+    )
+    (base,) = step["template"]["spec"]["containers"]
+    for name, found in zip(MODEL_TEMPLATES, others, strict=True):
+        template = copy.deepcopy(found["template"])
+        (container,) = template["spec"]["containers"]
+        assert container["image"] == images.read_lock()["trainer"].name
+        assert (container["resources"] == base["resources"]) == (name == "model")
+        container |= {"image": base["image"], "resources": base["resources"]}
+        assert template == step["template"]

@@ -30,18 +30,18 @@ PORT = 9000
 ROOT = "lab-owner"
 
 DATA = "/data"
-OWNER_OF_DATA = 65532  # whom the image runs as
+OWNER_OF_DATA = 65532  # the user that the image runs as
 
 serial = itertools.count()
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing may catch it."""
+    """A stand-in for SIGKILL: nothing may catch it."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running MinIO, and one bucket and key of a test's own."""
+    """A running MinIO, and a test's own bucket and key."""
 
     url: str
     password: str
@@ -52,7 +52,7 @@ class Server:
     def prepare(self) -> None:
         minio.prepare(self.url, ROOT, self.password, self.bucket, self.key, self.secret)
 
-    def client(self, key: str, secret: str) -> Any:
+    def create_client(self, key: str, secret: str) -> Any:
         given = dict.fromkeys((one.name for one in fields(Access)), "")
         given |= {"s3_endpoint": self.url, "s3_access_key": key, "s3_secret_key": secret}
         given["s3_region"] = s3.REGION
@@ -60,18 +60,18 @@ class Server:
 
     @property
     def root(self) -> Any:
-        return self.client(ROOT, self.password)
+        return self.create_client(ROOT, self.password)
 
     @property
     def steps(self) -> Any:
-        return self.client(self.key, self.secret)
+        return self.create_client(self.key, self.secret)
 
     @property
     def administration(self) -> Any:
         return minio.admin_client(self.url, ROOT, self.password)
 
-    def versions(self, key: str) -> list[bytes]:
-        """The contents of all versions of an object, the newest first."""
+    def read_versions(self, key: str) -> list[bytes]:
+        """Return the contents of all versions of an object, newest first."""
         found = self.root.list_object_versions(Bucket=self.bucket, Prefix=key).get("Versions", [])
         bodies = (
             self.root.get_object(Bucket=self.bucket, Key=key, VersionId=one["VersionId"])["Body"]
@@ -82,7 +82,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    """A fresh MinIO, nothing prepared."""
+    """Start a fresh MinIO, with nothing prepared."""
     name, password = ensure_image("minio"), secrets.token_urlsafe(24)
     from testcontainers.core.config import testcontainers_config
     from testcontainers.core.container import DockerContainer
@@ -103,7 +103,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def new(running: Server) -> Server:
-    """A bucket and a key that are not there yet, and no policy."""
+    """Return the server with a bucket and a key that do not exist yet, and without a policy."""
     root = running.administration
     for user in json.loads(root.user_list()):
         root.user_remove(user)
@@ -115,25 +115,26 @@ def new(running: Server) -> Server:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    """MinIO as the lab's S3 server."""
+    """Return MinIO, prepared as the lab's S3 server."""
     running.prepare()
     return running
 
 
-def changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
-    """`after` is called with each request that changed something, once it has."""
+def watch_changes(monkeypatch: pytest.MonkeyPatch, after: Callable[[str], None]) -> None:
+    """Call `after` with each request that changed something, once it has."""
     send = urllib3.PoolManager.urlopen
 
-    def observed(pool: urllib3.PoolManager, method: str, url: str, **options: Any) -> Any:
+    def send_and_report(pool: urllib3.PoolManager, method: str, url: str, **options: Any) -> Any:
         response = send(pool, method, url, **options)
         if method not in {"GET", "HEAD"}:
             after(f"{method} {url}")
         return response
 
-    monkeypatch.setattr(urllib3.PoolManager, "urlopen", observed)
+    monkeypatch.setattr(urllib3.PoolManager, "urlopen", send_and_report)
 
 
-def refused(call: Callable[..., object], **arguments: object) -> None:
+def expect_refusal(call: Callable[..., object], **arguments: object) -> None:
+    """Check that the server denies access."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     assert caught.value.response["Error"]["Code"] in {"AccessDenied", "403"}
@@ -144,7 +145,7 @@ def refused(call: Callable[..., object], **arguments: object) -> None:
 
 def test_a_second_call_changes_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    changes(monkeypatch, made.append)
+    watch_changes(monkeypatch, made.append)
     server.prepare()
     assert not made
 
@@ -155,13 +156,13 @@ def test_a_call_that_was_killed_is_completed(
 ) -> None:
     left = number
 
-    def change(_: str) -> None:
+    def count_change(_: str) -> None:
         nonlocal left
         left -= 1
         if not left:
             raise Killed
 
-    changes(monkeypatch, change)
+    watch_changes(monkeypatch, count_change)
     with pytest.raises(Killed):
         new.prepare()
     new.prepare()
@@ -185,13 +186,13 @@ def test_a_changed_policy_is_updated(server: Server) -> None:
     other = {"Version": "2012-10-17", "Statement": [everything]}
     server.administration.policy_add(minio.POLICY, policy=other)
     server.prepare()
-    refused(server.steps.delete_object, Bucket=BUCKET, Key="any")
+    expect_refusal(server.steps.delete_object, Bucket=BUCKET, Key="any")
 
 
 def test_another_policy_of_the_key_is_taken_away(server: Server) -> None:
     server.administration.policy_set("readwrite", user=server.key)
     server.prepare()
-    refused(server.steps.delete_object, Bucket=BUCKET, Key="any")
+    expect_refusal(server.steps.delete_object, Bucket=BUCKET, Key="any")
 
 
 def test_a_key_that_was_shut_out_is_let_in(server: Server) -> None:
@@ -248,15 +249,15 @@ def test_nothing_stored_is_lost(server: Server) -> None:
     for body in (b"first", b"second"):
         server.steps.put_object(**place, Body=body)
     server.root.delete_object(**place)
-    assert server.versions(place["Key"]) == [b"second", b"first"]
+    assert server.read_versions(place["Key"]) == [b"second", b"first"]
 
 
 def test_a_step_deletes_nothing_but_records_of_runs(server: Server) -> None:
     place = {"Bucket": BUCKET, "Key": "stays"}
     version = server.steps.put_object(**place, Body=b"it stays")["VersionId"]
-    refused(server.steps.delete_object, **place)
-    refused(server.steps.delete_object, **place, VersionId=version)
-    refused(server.steps.delete_bucket, Bucket=BUCKET)
+    expect_refusal(server.steps.delete_object, **place)
+    expect_refusal(server.steps.delete_object, **place, VersionId=version)
+    expect_refusal(server.steps.delete_bucket, Bucket=BUCKET)
     deleted = server.steps.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "stays"}]})
     assert [error["Code"] for error in deleted["Errors"]] == ["AccessDenied"]
     assert server.steps.get_object(**place)["Body"].read() == b"it stays"
@@ -269,18 +270,20 @@ def test_a_step_deletes_nothing_but_records_of_runs(server: Server) -> None:
 def test_a_step_changes_nothing_about_the_bucket(server: Server) -> None:
     suspended = {"Status": "Suspended"}
     steps = server.steps
-    refused(steps.put_bucket_versioning, Bucket=BUCKET, VersioningConfiguration=suspended)
-    refused(steps.put_bucket_policy, Bucket=BUCKET, Policy=json.dumps(minio.step_policy(BUCKET)))
-    refused(steps.create_bucket, Bucket="a-bucket-of-its-own")
+    expect_refusal(steps.put_bucket_versioning, Bucket=BUCKET, VersioningConfiguration=suspended)
+    expect_refusal(
+        steps.put_bucket_policy, Bucket=BUCKET, Policy=json.dumps(minio.step_policy(BUCKET))
+    )
+    expect_refusal(steps.create_bucket, Bucket="a-bucket-of-its-own")
 
 
 def test_a_step_reaches_no_other_bucket(server: Server) -> None:
     other = f"other-{next(serial)}"
     server.root.create_bucket(Bucket=other)
     server.root.put_object(Bucket=other, Key="private", Body=b"")
-    refused(server.steps.list_objects_v2, Bucket=other)
-    refused(server.steps.get_object, Bucket=other, Key="private")
-    refused(server.steps.put_object, Bucket=other, Key="mine", Body=b"")
+    expect_refusal(server.steps.list_objects_v2, Bucket=other)
+    expect_refusal(server.steps.get_object, Bucket=other, Key="private")
+    expect_refusal(server.steps.put_object, Bucket=other, Key="mine", Body=b"")
     assert [one["Name"] for one in server.steps.list_buckets()["Buckets"]] == [BUCKET]
 
 

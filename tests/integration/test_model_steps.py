@@ -45,7 +45,7 @@ RESULT = f"results/{DAG}/model.json"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The lab's own dataset, as a new lab has it."""
+    """Return the lab's own dataset, as a new lab has it."""
     path = tmp_path_factory.mktemp("employees") / "employees.csv"
     write_employees(path)
     return path.read_bytes()
@@ -53,13 +53,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def employees(whole: bytes) -> bytes:
-    """The first records of it: enough to learn something from."""
+    """Return the first records of it: enough to learn something from."""
     return first_records(whole, RECORDS)
 
 
 @pytest.fixture
 def project(project: Project, employees: bytes) -> Project:
-    """A repository whose newest dataset is one to train on."""
+    """Return a repository whose newest dataset is one to train on."""
     project.replace_dataset(employees)
     return project
 
@@ -68,8 +68,8 @@ def project(project: Project, employees: bytes) -> Project:
 def first_model(
     template: Project, employees: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """A repository with a model, which a run has just published. Nothing may be pushed to it."""
-    project = copied(template, tmp_path_factory.mktemp("first"))
+    """Return a repository with a model that a run has just published. Push nothing to it."""
+    project = copy_project(template, tmp_path_factory.mktemp("first"))
     project.replace_dataset(employees)
     new_training(project).run_steps(*STEPS)
     return project
@@ -77,20 +77,18 @@ def first_model(
 
 @pytest.fixture
 def modelled(first_model: Project, tmp_path: Path) -> Project:
-    """A repository of the test's own with that model."""
-    return copied(first_model, tmp_path)
+    """Return a test's own copy of the repository with that model."""
+    return copy_project(first_model, tmp_path)
 
 
-def copied(other: Project, folder: Path) -> Project:
+def copy_project(other: Project, folder: Path) -> Project:
     project = new_project(other.stores, folder)
     shutil.copytree(other.bare, project.bare)
     return project
 
 
-# --- A training run, and what it published --------------------------------------------------------
-
-
-def dataset_commit(project: Project) -> str:
+def find_dataset_commit(project: Project) -> str:
+    """Return the commit of the newest dataset."""
     return versions.read_history(project.lab, "main")[0].commit
 
 
@@ -136,7 +134,7 @@ def test_the_metrics_say_how_good_the_model_is_on_records_it_never_saw(
     header, held_out = rows[0], [row for row in rows[1:] if row[-1] == "test"]
     columns = found.schema["features"]
     assert not {"Employee ID", "Attrition", "dataset_type"} & set(columns)
-    model = loaded(found.content)
+    model = load_model(found.content)
     places = [header.index(name) for name in columns]
     said = model.predict([[row[place] for place in places] for row in held_out])
     answers = np.array([row[header.index("Attrition")] for row in held_out])
@@ -147,8 +145,8 @@ def test_the_metrics_say_how_good_the_model_is_on_records_it_never_saw(
     assert found.metrics["threshold"] == 0.6
 
 
-def loaded(content: bytes) -> Any:
-    """The model, as somebody who has scikit-learn and nothing of the lab loads it."""
+def load_model(content: bytes) -> Any:
+    """Load the model as somebody does who has scikit-learn and nothing of the lab."""
     import io
 
     assert b"model_steps" not in content
@@ -181,18 +179,15 @@ def test_the_same_data_and_seed_make_the_same_model(modelled: Project) -> None:
 
 
 def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employees: bytes) -> None:
-    older = dataset_commit(project)
+    older = find_dataset_commit(project)
     project.replace_dataset(first_records(whole, RECORDS + 500))
-    project.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+    project.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
     newer = project.list_commits()[-2].hash
     for asked, made, content in (
         (older, older, employees),
         (older[:7], older, employees),
-        (
-            "main",
-            newer,
-            first_records(whole, RECORDS + 500),
-        ),  # and not the commit that changed the README
+        # Not the commit that changed the README.
+        ("main", newer, first_records(whole, RECORDS + 500)),
     ):
         new_training(project, DATA_COMMIT=asked).run_steps(*STEPS)
         trailers = read_published(project).trailers
@@ -225,7 +220,7 @@ def test_the_lab_reads_the_newest_model(modelled: Project) -> None:
         assert md5_of(checkout.read(PATH)) == modelled.list_commits()[-1].md5
 
 
-def put(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
@@ -254,7 +249,7 @@ PLACES = [
 
 
 def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project) -> None:
-    run = new_training(project, SEED="11")  # of which no other test has stored the model
+    run = new_training(project, SEED="11")  # no other test has stored the model of this seed
     for step in STEPS:
         for _, when, place in (p for p in PLACES if p[0] == step):
             run.kill_step(step, when, place)
@@ -302,7 +297,7 @@ def test_a_branch_that_moves_during_the_push(project: Project) -> None:
     run.run_steps("prepare", "train", "validate")
     data = project.tip()
     with run.holding_step("publish", "dataset_steps.repository:push"):
-        project.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+        project.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
         other.run_steps("pull", "modify", "push")
     *_, readme, record, mine = project.list_commits()
     assert (record.parents, mine.parents) == ((readme.hash,), (record.hash,))
@@ -408,7 +403,7 @@ def test_a_data_commit_that_does_not_exist(project: Project) -> None:
 
 
 def test_a_data_commit_without_a_dataset(empty: Project) -> None:
-    empty.push_change(lambda clone: put(clone / "README.md", "# Data\n"))
+    empty.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
     assert f"has no {PATH}.dvc" in new_training(empty).expect_refusal("prepare")
 
 
@@ -422,7 +417,7 @@ def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
 
 def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
-    put(path, "# theirs\nmetrics:\n  - other.json\nplots: []\n")
+    write_text(path, "# theirs\nmetrics:\n  - other.json\nplots: []\n")
     for _ in range(2):
         publish.register_metrics(path)
         now = path.read_text()
@@ -433,7 +428,7 @@ def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["metrics: {}\n", "- a\n", "metrics: [\n", "text\n"])
 def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
-    put(path, text)
+    write_text(path, text)
     with pytest.raises(StepError, match=r"dvc\.yaml"):
         publish.register_metrics(path)
 
@@ -441,8 +436,8 @@ def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
 # --- Schemas --------------------------------------------------------------------------------------
 
 
-def other_schema(content: bytes) -> bytes:
-    """A column is gone, one is new, and one holds something else."""
+def change_schema(content: bytes) -> bytes:
+    """Return the dataset with a column less, a new one, and one that holds something else."""
     header, *rows = (line.split(",") for line in content.decode().splitlines())
     age, years, role = (header.index(n) for n in ("Age", "Years at Company", "Job Role"))
     header[age] = "Birthday"
@@ -457,7 +452,7 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
     modelled: Project, employees: bytes
 ) -> None:
     project, kept = modelled, read_published(modelled)
-    project.replace_dataset(other_schema(employees))
+    project.replace_dataset(change_schema(employees))
     said = new_training(project).expect_refusal("prepare")
     for part in ("'Age' is missing", "'Birthday' is new", "'Years at Company' is text and was int"):
         assert part in said
@@ -475,7 +470,7 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
 def test_a_schema_that_another_run_published_meanwhile(project: Project, employees: bytes) -> None:
     run = new_training(project)
     run.run_steps("prepare", "train", "validate")
-    project.replace_dataset(other_schema(employees))
+    project.replace_dataset(change_schema(employees))
     new_training(project).run_steps(*STEPS)
     tip = project.tip()
     assert "'Birthday' is missing" in run.expect_refusal("publish")
@@ -483,7 +478,7 @@ def test_a_schema_that_another_run_published_meanwhile(project: Project, employe
 
 
 def test_a_schema_in_the_repository_that_is_none(modelled: Project) -> None:
-    modelled.push_change(lambda clone: put(clone / SCHEMA, "{}"))
+    modelled.push_change(lambda clone: write_text(clone / SCHEMA, "{}"))
     assert "is not a schema" in new_training(modelled).expect_refusal("prepare")
 
 
@@ -528,8 +523,8 @@ def test_what_a_column_holds(values: list[str], kind: str | None) -> None:
 HEADER = "Employee ID,Age,Attrition,dataset_type\n"
 
 
-def lines(*changes: tuple[int, str]) -> str:
-    """A dataset that is just large enough, with other texts on some lines."""
+def make_rows(*changes: tuple[int, str]) -> str:
+    """Return the rows of a dataset that is just large enough, with other text on some lines."""
     rows = [
         f"{n},{20 + n % 40},{'Left' if n % 2 else 'Stayed'},{part}\n"
         for part in ("train", "test")
@@ -541,16 +536,20 @@ def lines(*changes: tuple[int, str]) -> str:
 
 
 BROKEN = [
-    (HEADER.replace("Attrition", "Left"), lines(), "no column Attrition, which"),
-    (HEADER.replace("Attrition,dataset_type", "a,b"), lines(), "no column dataset_type"),
-    (HEADER.replace("Age", "Employee ID"), lines(), "names a column twice"),
-    (HEADER, lines((9, "1,20,Left\n")), "line 9 of the dataset has 3 fields, its header 4"),
-    (HEADER, lines((9, "\n")), "line 9 of the dataset has 0 fields"),
-    (HEADER, lines((9, "1,20,Left,spare\n")), "line 9 of the dataset has 'spare' in the column"),
-    (HEADER, lines((9, "1,20,Maybe,train\n")), "line 9 of the dataset has 'Maybe'"),
-    (HEADER, lines((9, "1,20,,train\n")), "line 9 of the dataset has ''"),
-    (HEADER, lines((2, "1,20,Left,train\n")), "49 of the part 'train' have 'Stayed'"),
-    (HEADER, lines((201, "1,20,Left,train\n")), "49 of the part 'test' have 'Left'"),
+    (HEADER.replace("Attrition", "Left"), make_rows(), "no column Attrition, which"),
+    (HEADER.replace("Attrition,dataset_type", "a,b"), make_rows(), "no column dataset_type"),
+    (HEADER.replace("Age", "Employee ID"), make_rows(), "names a column twice"),
+    (HEADER, make_rows((9, "1,20,Left\n")), "line 9 of the dataset has 3 fields, its header 4"),
+    (HEADER, make_rows((9, "\n")), "line 9 of the dataset has 0 fields"),
+    (
+        HEADER,
+        make_rows((9, "1,20,Left,spare\n")),
+        "line 9 of the dataset has 'spare' in the column",
+    ),
+    (HEADER, make_rows((9, "1,20,Maybe,train\n")), "line 9 of the dataset has 'Maybe'"),
+    (HEADER, make_rows((9, "1,20,,train\n")), "line 9 of the dataset has ''"),
+    (HEADER, make_rows((2, "1,20,Left,train\n")), "49 of the part 'train' have 'Stayed'"),
+    (HEADER, make_rows((201, "1,20,Left,train\n")), "49 of the part 'test' have 'Left'"),
     (HEADER, "1,20,Left,train\n" * 99, "holds Left only"),
     (HEADER, "", "holds nothing only"),
     ("", "", "no column Attrition"),
@@ -562,14 +561,14 @@ def test_a_dataset_that_no_model_can_be_trained_on(
     header: str, text: str, why: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "data.csv"
-    put(file, header + text)
+    write_text(file, header + text)
     with pytest.raises(StepError, match=why):
         records.split(file, tmp_path / "train.csv", tmp_path / "test.csv")
 
 
 def test_a_dataset_that_is_just_large_enough(tmp_path: Path) -> None:
     file, train, test = (tmp_path / name for name in ("data.csv", "train.csv", "test.csv"))
-    put(file, HEADER + lines())
+    write_text(file, HEADER + make_rows())
     found = records.split(file, train, test)
     assert (found.size_of("train"), found.size_of("test")) == (100, 100)
     assert train.read_text().startswith("20,Stayed\n21,Left\n")
@@ -584,7 +583,7 @@ def test_a_dataset_that_is_just_large_enough(tmp_path: Path) -> None:
 
 
 def test_a_broken_dataset_changes_nothing(project: Project) -> None:
-    project.replace_dataset((HEADER.replace("Attrition", "Left") + lines()).encode())
+    project.replace_dataset((HEADER.replace("Attrition", "Left") + make_rows()).encode())
     tip = project.tip()
     assert "no column Attrition" in new_training(project).expect_refusal("prepare")
     assert project.tip() == tip

@@ -1,4 +1,4 @@
-"""Publishing DAGs: what the repositories hold, whoever was there before and whoever is killed."""
+"""Publishing DAGs: what the repositories hold, whoever pushed before and whoever is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.stores import Stores
 
 
 class Killed(BaseException):
-    """Stands for a SIGKILL: nothing may catch it."""
+    """A stand-in for SIGKILL: nothing may catch it."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,17 @@ class Published:
         bare = self.stores.folder(self.name)
         return owner_git.run_git(self.stores.lab, *arguments, cwd=cwd or bare).strip()
 
-    def branches(self) -> dict[str, str]:
+    def read_branches(self) -> dict[str, str]:
         shown = self.git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads")
         return dict(line.split() for line in shown.splitlines())
 
-    def files(self, branch: str) -> list[str]:
+    def list_files(self, branch: str) -> list[str]:
         return self.git("ls-tree", "-r", "--name-only", branch).splitlines()
 
-    def by_somebody(self, folder: Path, branch: str, *, email: str = "a@b", base: str = "") -> str:
-        """The commit that somebody has pushed to the branch."""
+    def push_as_somebody(
+        self, folder: Path, branch: str, *, email: str = "a@b", base: str = ""
+    ) -> str:
+        """Push a commit to the branch as somebody else, and return it."""
         clone = folder / f"clone-{next(self.stores.serial)}"
         self.git("clone", "--quiet", self.url, clone, cwd=folder)
         if base:
@@ -60,7 +62,7 @@ class Published:
         return self.git("rev-parse", "HEAD", cwd=clone)
 
     def promote(self, folder: Path) -> None:
-        """What a person does: a plain push of one branch to the other."""
+        """Push one branch to the other, as a person does."""
         clone = folder / f"clone-{next(self.stores.serial)}"
         self.git("clone", "--quiet", self.url, clone, cwd=folder)
         self.git(
@@ -70,7 +72,7 @@ class Published:
 
 @pytest.fixture
 def pipelines(stores: Stores, tmp_path: Path) -> Published:
-    """An empty repository, and a checkout of one DAG."""
+    """Return an empty repository, and a checkout of one DAG."""
     name = f"lab/published-{next(stores.serial)}"
     stores.grant(name)
     repositories.create_repository(stores.config.data / gitserver.NAME, name)
@@ -86,29 +88,29 @@ def test_a_new_repository_has_the_dags_in_staging_and_none_in_production(
     pipelines: Published,
 ) -> None:
     commit = pipelines.publish()
-    branches = pipelines.branches()
+    branches = pipelines.read_branches()
     assert branches.keys() == {STAGING, PRODUCTION}
     assert branches[STAGING] == commit
-    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore", "dags/one.py"]
-    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.list_files(STAGING) == ["README.md", "dags/.airflowignore", "dags/one.py"]
+    assert pipelines.list_files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
     assert pipelines.git("merge-base", STAGING, PRODUCTION) == branches[PRODUCTION]
 
 
 def test_publishing_again_changes_nothing(pipelines: Published) -> None:
     commit = pipelines.publish()
-    before = pipelines.branches()
+    before = pipelines.read_branches()
     assert pipelines.publish() == commit
-    assert pipelines.branches() == before
+    assert pipelines.read_branches() == before
 
 
 def test_a_changed_checkout_goes_to_staging_only(pipelines: Published) -> None:
     first = pipelines.publish()
-    before = pipelines.branches()[PRODUCTION]
+    before = pipelines.read_branches()[PRODUCTION]
     (pipelines.source / "one.py").unlink()
     (pipelines.source / "two.py").write_text("# two\n")
     second = pipelines.publish()
-    assert pipelines.branches() == {STAGING: second, PRODUCTION: before}
-    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore", "dags/two.py"]
+    assert pipelines.read_branches() == {STAGING: second, PRODUCTION: before}
+    assert pipelines.list_files(STAGING) == ["README.md", "dags/.airflowignore", "dags/two.py"]
     assert pipelines.git("rev-parse", f"{second}^") == first
 
 
@@ -117,45 +119,45 @@ def test_promoting_is_a_plain_push_and_stays(pipelines: Published, tmp_path: Pat
     pipelines.promote(tmp_path)
     (pipelines.source / "two.py").write_text("# two\n")
     newer = pipelines.publish()
-    assert pipelines.branches() == {STAGING: newer, PRODUCTION: promoted}
-    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore", "dags/one.py"]
+    assert pipelines.read_branches() == {STAGING: newer, PRODUCTION: promoted}
+    assert pipelines.list_files(PRODUCTION) == ["README.md", "dags/.airflowignore", "dags/one.py"]
 
 
 @pytest.mark.parametrize("emails", [("lab@localhost",), ("a@b", "lab@localhost")])
 def test_a_repository_of_an_earlier_version_gets_a_production_that_can_follow(
     pipelines: Published, tmp_path: Path, emails: tuple[str, ...]
 ) -> None:
-    """Its DAGs began without the common first commit, and none of them may be in production."""
+    """Its history lacks the common first commit, and none of its DAGs may be in production."""
     for email in emails:
-        old = pipelines.by_somebody(tmp_path, STAGING, email=email)
+        old = pipelines.push_as_somebody(tmp_path, STAGING, email=email)
     commit = pipelines.publish()
     assert commit != old
-    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
-    assert pipelines.files(STAGING) == ["dags/.airflowignore", "dags/one.py", "theirs.txt"]
+    assert pipelines.list_files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.list_files(STAGING) == ["dags/.airflowignore", "dags/one.py", "theirs.txt"]
     assert pipelines.git("merge-base", STAGING, old) == old
     pipelines.promote(tmp_path)
-    assert pipelines.branches()[PRODUCTION] == commit
+    assert pipelines.read_branches()[PRODUCTION] == commit
     assert pipelines.publish() == commit
 
 
 def test_a_staging_branch_of_somebody_else_is_left_alone(
     pipelines: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    theirs = pipelines.by_somebody(tmp_path, STAGING)
+    theirs = pipelines.push_as_somebody(tmp_path, STAGING)
     assert pipelines.publish() is None
     assert "has commits of its own" in capsys.readouterr().out
-    assert pipelines.branches()[STAGING] == theirs
-    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.read_branches()[STAGING] == theirs
+    assert pipelines.list_files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
 
 
 def test_a_production_branch_of_somebody_else_is_left_alone(
     pipelines: Published, tmp_path: Path
 ) -> None:
     pipelines.publish()
-    theirs = pipelines.by_somebody(tmp_path, PRODUCTION, base=f"origin/{PRODUCTION}")
+    theirs = pipelines.push_as_somebody(tmp_path, PRODUCTION, base=f"origin/{PRODUCTION}")
     (pipelines.source / "two.py").write_text("# two\n")
     newer = pipelines.publish()
-    assert pipelines.branches() == {STAGING: newer, PRODUCTION: theirs}
+    assert pipelines.read_branches() == {STAGING: newer, PRODUCTION: theirs}
 
 
 def test_every_repository_begins_with_the_same_commit(
@@ -167,42 +169,42 @@ def test_every_repository_begins_with_the_same_commit(
     repositories.create_repository(stores.config.data / gitserver.NAME, name)
     other = Published(stores, name, pipelines.source)
     other.publish()
-    assert other.branches()[PRODUCTION] == pipelines.branches()[PRODUCTION]
+    assert other.read_branches()[PRODUCTION] == pipelines.read_branches()[PRODUCTION]
 
 
 def test_a_repository_that_is_begun_can_be_followed(pipelines: Published, tmp_path: Path) -> None:
     publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
-    before = pipelines.branches()
+    before = pipelines.read_branches()
     assert before.keys() == {STAGING}
-    assert pipelines.files(STAGING) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.list_files(STAGING) == ["README.md", "dags/.airflowignore"]
     publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
-    assert pipelines.branches() == before
+    assert pipelines.read_branches() == before
 
 
 def test_a_repository_that_somebody_began_is_left_alone(
     pipelines: Published, tmp_path: Path
 ) -> None:
-    theirs = pipelines.by_somebody(tmp_path, STAGING)
+    theirs = pipelines.push_as_somebody(tmp_path, STAGING)
     publish.ensure_first_commit(pipelines.stores.lab, pipelines.url)
-    assert pipelines.branches() == {STAGING: theirs}
+    assert pipelines.read_branches() == {STAGING: theirs}
 
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_calls_that_are_killed_complete_each_other(
     pipelines: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
 ) -> None:
-    """Each gets one command of git further than the one before; the last one is let through."""
-    old = pipelines.by_somebody(tmp_path, STAGING, email="lab@localhost") if earlier else None
+    """Each call gets one git command further than the one before; the last one is not killed."""
+    old = pipelines.push_as_somebody(tmp_path, STAGING, email="lab@localhost") if earlier else None
     real, left = owner_git.run_git, 0
 
-    def limited(*arguments: object, **options: object) -> str:
+    def run_limited_git(*arguments: object, **options: object) -> str:
         nonlocal left
         left -= 1
         if left < 0:
             raise Killed
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publish, "run_git", limited)
+    monkeypatch.setattr(publish, "run_git", run_limited_git)
     for allowed in range(1, 100):
         left = allowed
         try:
@@ -211,9 +213,9 @@ def test_calls_that_are_killed_complete_each_other(
         except Killed:
             pass
     assert allowed > 10
-    branches = pipelines.branches()
+    branches = pipelines.read_branches()
     assert branches[STAGING] == commit
-    assert pipelines.files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
+    assert pipelines.list_files(PRODUCTION) == ["README.md", "dags/.airflowignore"]
     expected = {STAGING: commit, PRODUCTION: branches[PRODUCTION]}
     assert branches == expected
     count = len(pipelines.git("rev-list", STAGING).splitlines())
@@ -228,14 +230,14 @@ def test_what_was_pushed_meanwhile_is_not_overwritten(
     (pipelines.source / "two.py").write_text("# two\n")
     real = publish.mirror_dag_folder
 
-    def slow(source: Path, target: Path) -> None:
+    def mirror_slowly(source: Path, target: Path) -> None:
         real(source, target)
-        pipelines.by_somebody(tmp_path, STAGING)
+        pipelines.push_as_somebody(tmp_path, STAGING)
 
-    monkeypatch.setattr(publish, "mirror_dag_folder", slow)
+    monkeypatch.setattr(publish, "mirror_dag_folder", mirror_slowly)
     with pytest.raises(LabError, match=r"rejected|fetch first"):
         pipelines.publish()
-    assert "theirs.txt" in pipelines.files(STAGING)
+    assert "theirs.txt" in pipelines.list_files(STAGING)
 
 
 def test_the_files_that_declare_dags_are_found_wherever_they_are(tmp_path: Path) -> None:

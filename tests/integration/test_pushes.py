@@ -1,4 +1,4 @@
-"""A push reaches Airflow: a real api-server that is told of it, and a real git that tells."""
+"""A push reaches Airflow: a real api-server that receives it, and a real git that sends it."""
 
 from __future__ import annotations
 
@@ -44,45 +44,45 @@ with DAG("waiting", schedule=[Asset(name="{ASSET}", uri="x-push://lab/datasets/m
 
 serial = itertools.count(1)
 
-# --- Being told ---------------------------------------------------------------------------------
+# --- Receiving pushes ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Airflow:
-    """An api-server, and the file in which it keeps what it knows."""
+    """An api-server and its database file."""
 
     url: str
     database: Path
 
-    def tell(self, body: bytes | dict[str, Any], **headers: str) -> requests.Response:
+    def post(self, body: bytes | dict[str, Any], **headers: str) -> requests.Response:
         given = {"Authorization": f"Bearer {SECRET}", **headers}
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
         return requests.post(f"{self.url}{pushes.PATH}", data=sent, headers=given, timeout=30)
 
-    def events(self) -> list[tuple[str, dict[str, str]]]:
-        """The assets' names, and what the events of them say."""
+    def list_events(self) -> list[tuple[str, dict[str, str]]]:
+        """List the names of the assets that have events, and what these say."""
         text = (
             "SELECT name, e.extra FROM asset_event e JOIN asset a ON a.id = asset_id ORDER BY e.id"
         )
-        return [(name, json.loads(extra)) for name, extra in self.ask(text)]
+        return [(name, json.loads(extra)) for name, extra in self.query(text)]
 
-    def looked(self) -> None:
-        """The DAG processor has seen every request, as it would."""
+    def clear_requests(self) -> None:
+        """Delete all requests to parse, as the DAG processor does once it has seen them."""
         with contextlib.closing(sqlite3.connect(self.database)) as database, database:
             database.execute("DELETE FROM dag_priority_parsing_request")
 
-    def ask(self, text: str) -> list[Any]:
+    def query(self, text: str) -> list[Any]:
         with contextlib.closing(sqlite3.connect(self.database)) as database:
             return database.execute(text).fetchall()
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """Airflow's api-server by itself, with a DAG that waits for pushes to the datasets."""
+    """Start Airflow's api-server by itself, with a DAG that waits for pushes to the datasets."""
     home = tmp_path_factory.mktemp("airflow")
     (home / "dags").mkdir()
     (home / "dags" / "waiting.py").write_text(WAITING)
-    env = settings(home)
+    env = airflow_environment(home)
     for command in (["db", "migrate"], ["dags", "reserialize"]):
         run([*airflow.airflow_command(), *command], timeout=120, env=env)
     with socket.socket() as free:
@@ -94,7 +94,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         process = subprocess.Popen(server, env=env, stdout=log, stderr=log)
     found = Airflow(f"http://127.0.0.1:{port}", home / "airflow.db")
     try:
-        wait_until(lambda: answers(found, process), what="the api-server", timeout=60)
+        wait_until(lambda: expect_health(found, process), what="the api-server", timeout=60)
         yield found
     finally:
         process.terminate()
@@ -102,7 +102,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     assert SECRET not in (home / "log").read_text()
 
 
-def settings(home: Path) -> dict[str, str]:
+def airflow_environment(home: Path) -> dict[str, str]:
     chosen = {
         "CORE__DAGS_FOLDER": str(home / "dags"),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -120,7 +120,7 @@ def settings(home: Path) -> dict[str, str]:
     }
 
 
-def answers(found: Airflow, process: subprocess.Popen[bytes]) -> None:
+def expect_health(found: Airflow, process: subprocess.Popen[bytes]) -> None:
     assert process.poll() is None, (found.database.parent / "log").read_text()
     try:
         code = requests.get(f"{found.url}/api/v2/monitor/health", timeout=5).status_code
@@ -130,16 +130,16 @@ def answers(found: Airflow, process: subprocess.Popen[bytes]) -> None:
         raise NotYet(f"it answers {code}")
 
 
-def commit() -> str:
+def new_commit() -> str:
     return f"{next(serial):040x}"
 
 
-def a_push(**other: object) -> dict[str, Any]:
-    """What Gitea posts, as far as anybody reads it."""
+def make_push(**other: object) -> dict[str, Any]:
+    """Return what Gitea posts, as far as anybody reads it."""
     body: dict[str, Any] = {
         "ref": "refs/heads/main",
-        "before": commit(),
-        "after": commit(),
+        "before": new_commit(),
+        "after": new_commit(),
         "repository": {"full_name": "lab/datasets"},
         "pusher": {"login": "lab"},
         "commits": [],
@@ -148,28 +148,28 @@ def a_push(**other: object) -> dict[str, Any]:
 
 
 def test_a_push_makes_an_event_for_who_waits(told: Airflow) -> None:
-    before, push = told.events(), a_push()
-    answer = told.tell(push)
+    before, push = told.list_events(), make_push()
+    answer = told.post(push)
     assert (answer.status_code, answer.json()) == (200, {"detail": f"an event of {ASSET}"})
     extra = {name: push[name] for name in ("ref", "before", "after")}
     extra |= {"repository": "lab/datasets", "pusher": "lab"}
-    assert told.events() == [*before, (ASSET, extra)]
-    assert told.ask("SELECT target_dag_id FROM asset_dag_run_queue") == [("waiting",)]
+    assert told.list_events() == [*before, (ASSET, extra)]
+    assert told.query("SELECT target_dag_id FROM asset_dag_run_queue") == [("waiting",)]
 
 
 def test_a_push_that_is_told_again_makes_no_second_event(told: Airflow) -> None:
-    before, push = told.events(), a_push()
+    before, push = told.list_events(), make_push()
     with ThreadPoolExecutor(8) as pool:
-        codes = {answer.status_code for answer in pool.map(told.tell, [push] * 8)}
-    assert codes == {told.tell(push).status_code} == {200}
-    assert len(told.events()) == len(before) + 1
+        codes = {answer.status_code for answer in pool.map(told.post, [push] * 8)}
+    assert codes == {told.post(push).status_code} == {200}
+    assert len(told.list_events()) == len(before) + 1
 
 
 def test_a_branch_that_comes_back_to_a_commit_makes_an_event(told: Airflow) -> None:
-    before, push = told.events(), a_push()
-    assert told.tell(push).status_code == 200
-    assert told.tell(push | {"before": commit()}).status_code == 200
-    assert len(told.events()) == len(before) + 2
+    before, push = told.list_events(), make_push()
+    assert told.post(push).status_code == 200
+    assert told.post(push | {"before": new_commit()}).status_code == 200
+    assert len(told.list_events()) == len(before) + 2
 
 
 @pytest.mark.parametrize(
@@ -187,11 +187,11 @@ def test_the_bundles_of_a_branch_are_looked_at_again(
     told: Airflow, other: dict[str, object], bundles: list[str]
 ) -> None:
     """By the table that the DAG processor reads each second; one request stands for many pushes."""
-    told.looked()
+    told.clear_requests()
     with ThreadPoolExecutor(4) as pool:
-        assert {a.status_code for a in pool.map(told.tell, [a_push(**other)] * 4)} == {202}
+        assert {a.status_code for a in pool.map(told.post, [make_push(**other)] * 4)} == {202}
     text = "SELECT bundle_name FROM dag_priority_parsing_request ORDER BY bundle_name"
-    assert [name for (name,) in told.ask(text)] == bundles
+    assert [name for (name,) in told.query(text)] == bundles
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ def test_the_bundles_of_a_branch_are_looked_at_again(
 def test_what_nobody_waits_for_makes_no_event(
     told: Airflow, other: dict[str, object], reason: str
 ) -> None:
-    before = told.events()
-    answer = told.tell(a_push(**other))
+    before = told.list_events()
+    answer = told.post(make_push(**other))
     assert (answer.status_code, answer.json()) == (202, {"detail": reason})
-    assert told.events() == before
+    assert told.list_events() == before
 
 
 @pytest.mark.parametrize(
@@ -233,18 +233,18 @@ def test_what_nobody_waits_for_makes_no_event(
     ids=str,
 )
 def test_who_does_not_know_the_secret_is_refused(told: Airflow, given: dict[str, str]) -> None:
-    before = told.events()
+    before = told.list_events()
     sent = {name: value.encode("latin-1") for name, value in given.items()}
-    answer = told.tell(a_push(), **sent)  # type: ignore[arg-type]
+    answer = told.post(make_push(), **sent)  # type: ignore[arg-type]
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert told.events() == before
+    assert told.list_events() == before
 
 
 def test_a_login_of_airflows_own_is_not_the_secret(told: Airflow) -> None:
     files = list(told.database.parent.rglob("*passwords.json*"))
     passwords = json.loads(files[0].read_text())
     for password in passwords.values():
-        answer = told.tell(a_push(), Authorization=f"Bearer {password}")
+        answer = told.post(make_push(), Authorization=f"Bearer {password}")
         assert answer.status_code == 401
 
 
@@ -260,40 +260,40 @@ def test_a_login_of_airflows_own_is_not_the_secret(told: Airflow) -> None:
         b"[" * 100_000,
         b"NaN",
         {},
-        a_push(ref=None),
-        a_push(ref="main"),
-        a_push(ref="refs/heads/a b"),
-        a_push(ref="refs/heads/a:b"),
-        a_push(ref="refs/heads/\x00"),
-        a_push(ref="refs/heads/\udcff"),
-        a_push(ref="refs/heads/" + "x" * 600),
-        a_push(after=1),
-        a_push(after="main"),
-        a_push(after="A" * 40),
-        a_push(before="f" * 41),
-        a_push(repository="lab/datasets"),
-        a_push(repository={"full_name": "datasets"}),
-        a_push(repository={"full_name": "lab/a:b"}),
-        a_push(pusher=None),
-        a_push(pusher={"login": ["lab"]}),
-        a_push(pusher={"login": "\x1b[2J"}),
+        make_push(ref=None),
+        make_push(ref="main"),
+        make_push(ref="refs/heads/a b"),
+        make_push(ref="refs/heads/a:b"),
+        make_push(ref="refs/heads/\x00"),
+        make_push(ref="refs/heads/\udcff"),
+        make_push(ref="refs/heads/" + "x" * 600),
+        make_push(after=1),
+        make_push(after="main"),
+        make_push(after="A" * 40),
+        make_push(before="f" * 41),
+        make_push(repository="lab/datasets"),
+        make_push(repository={"full_name": "datasets"}),
+        make_push(repository={"full_name": "lab/a:b"}),
+        make_push(pusher=None),
+        make_push(pusher={"login": ["lab"]}),
+        make_push(pusher={"login": "\x1b[2J"}),
     ],
     ids=lambda body: repr(body)[:60],
 )
 def test_what_tells_of_no_push_is_refused(told: Airflow, body: bytes | dict[str, Any]) -> None:
-    before = told.events()
-    answer = told.tell(body)
+    before = told.list_events()
+    answer = told.post(body)
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith("no push: ")
-    assert told.events() == before
+    assert told.list_events() == before
 
 
 def test_what_is_too_long_is_refused(told: Airflow) -> None:
-    before, body = told.events(), json.dumps(a_push()).encode()
-    answer = told.tell(body + b" " * (LIMIT + 1 - len(body)))
+    before, body = told.list_events(), json.dumps(make_push()).encode()
+    answer = told.post(body + b" " * (LIMIT + 1 - len(body)))
     assert (answer.status_code, answer.json()) == (413, {"detail": f"more than {LIMIT} bytes"})
-    assert told.events() == before
-    assert told.tell(body + b" " * (LIMIT - len(body))).status_code == 200
+    assert told.list_events() == before
+    assert told.post(body + b" " * (LIMIT - len(body))).status_code == 200
 
 
 def test_nothing_else_is_served(told: Airflow) -> None:
@@ -304,7 +304,7 @@ def test_nothing_else_is_served(told: Airflow) -> None:
 
 
 def test_without_a_secret_nobody_is_believed(tmp_path: Path) -> None:
-    """As where Airflow was started by hand: an empty secret must not be one."""
+    """As when Airflow was started by hand: an empty secret must not count as one."""
     script = """
 import os
 from starlette.testclient import TestClient
@@ -316,17 +316,17 @@ for secret in (None, ""):
     for header in ("", "Bearer", "Bearer ", "Bearer None"):
         print(client.post("/push", headers={"Authorization": header}).status_code)
 """
-    env = {**settings(tmp_path), "PYTHONPATH": str(TREE / PLUGINS)}
+    env = {**airflow_environment(tmp_path), "PYTHONPATH": str(TREE / PLUGINS)}
     del env[pushes.VARIABLE]
     assert run([sys.executable, "-c", script], timeout=60, env=env).split() == ["503"] * 8
 
 
-# --- Telling ------------------------------------------------------------------------------------
+# --- Sending pushes -----------------------------------------------------------------------------
 
 
 @dataclass
 class Receiver:
-    """What stands for Airflow: it hears, and answers as it was told to."""
+    """A stand-in for Airflow: it keeps what it gets, and answers as it was told to."""
 
     server: ThreadingHTTPServer
     status: int = 200
@@ -343,7 +343,7 @@ class Receiver:
             request.send_response(self.status)
             request.end_headers()
             request.wfile.write(json.dumps({"detail": self.detail}).encode())
-        else:  # one that never comes to an end, though something comes again and again
+        else:  # an answer that never ends, though bytes keep coming
             with contextlib.suppress(OSError):
                 while not self.dripping.wait(0.1):
                     request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -351,7 +351,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def receiving(stores: Stores) -> Iterator[Receiver]:
-    """Something answers where Airflow would."""
+    """Answer where Airflow would while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -380,19 +380,19 @@ class Person:
     folder: Path
 
     @property
-    def untold(self) -> Path:
+    def pending_folder(self) -> Path:
         return self.project.bare / announce.PENDING
 
-    def kept(self) -> list[str]:
-        """The commits of which Airflow has not been told."""
-        return [json.loads(p.read_bytes())["after"] for p in sorted(self.untold.glob("*"))]
+    def list_pending(self) -> list[str]:
+        """List the commits of which Airflow has not been told."""
+        return [json.loads(p.read_bytes())["after"] for p in sorted(self.pending_folder.glob("*"))]
 
     def commit(self) -> str:
         self.project.git("commit", "--quiet", "--allow-empty", "--message", "x", cwd=self.folder)
         return self.project.git("rev-parse", "HEAD", cwd=self.folder).strip()
 
     def push(self, *refs: str) -> str:
-        """What whoever pushes reads. The push succeeds, whatever Airflow does."""
+        """Push, which succeeds whatever Airflow does; return what whoever pushes reads."""
         done = subprocess.run(
             ["git", "push", "--quiet", "origin", *(refs or ("HEAD:main",))],
             cwd=self.folder,
@@ -430,7 +430,7 @@ def test_airflow_is_told_of_a_persons_push(person: Person) -> None:
     secret = pushes.push_secret(person.project.stores.site.secrets)
     assert airflow.tokens == {f"Bearer {secret}"}
     assert "remote: Airflow was told: an event" in said
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_airflow_is_told_of_each_reference(person: Person) -> None:
@@ -451,7 +451,7 @@ def test_airflow_hears_nothing_of_what_a_run_pushes(person: Person) -> None:
         person.project.run().run_steps("pull", "modify", "push")
     assert person.project.tip() != before
     assert not airflow.heard
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_what_airflow_misses_it_hears_at_the_next_push(person: Person) -> None:
@@ -459,12 +459,12 @@ def test_what_airflow_misses_it_hears_at_the_next_push(person: Person) -> None:
     assert "remote: Airflow was not told yet: " in person.push()
     commits += [person.commit()]
     person.push()
-    assert person.kept() == commits
+    assert person.list_pending() == commits
     commits += [person.commit()]
     with receiving(person.project.stores) as airflow:
         person.push()
     assert [one["after"] for one in airflow.heard] == commits
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_what_airflow_misses_it_hears_at_the_next_start(person: Person) -> None:
@@ -476,7 +476,7 @@ def test_what_airflow_misses_it_hears_at_the_next_start(person: Person) -> None:
             gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
     mine = [one for one in airflow.heard if one["after"] == tip]
     assert [one["pusher"]["login"] for one in mine] == [layout.OWNER]
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_a_start_says_what_airflow_still_does_not_know(
@@ -489,7 +489,7 @@ def test_a_start_says_what_airflow_still_does_not_know(
         airflow.status, airflow.detail = 401, "wrong secret, or none"
         gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
     assert f"{person.project.name}: Airflow was not told" in capsys.readouterr().out
-    assert person.kept() == [tip]
+    assert person.list_pending() == [tip]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 413, 500, 503])
@@ -498,7 +498,7 @@ def test_an_answer_that_may_become_another_is_asked_for_again(person: Person, st
     with receiving(person.project.stores) as airflow:
         airflow.status, airflow.detail = status, "not today"
         assert f"Airflow was not told yet: it answers {status}: not today" in person.push()
-    assert person.kept() == [tip]
+    assert person.list_pending() == [tip]
 
 
 def test_what_airflow_can_not_read_is_told_once(person: Person) -> None:
@@ -506,7 +506,7 @@ def test_what_airflow_can_not_read_is_told_once(person: Person) -> None:
     with receiving(person.project.stores) as airflow:
         airflow.status, airflow.detail = 400, "no push"
         person.push()
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_a_push_does_not_wait_for_an_answer_that_does_not_come(person: Person) -> None:
@@ -515,29 +515,29 @@ def test_a_push_does_not_wait_for_an_answer_that_does_not_come(person: Person) -
         airflow.status = 0
         said = person.push()
     assert f"Airflow was not told yet: no answer in {announce.SECONDS} s" in said
-    assert person.kept() == [tip] == [person.project.tip()]
+    assert person.list_pending() == [tip] == [person.project.tip()]
 
 
 def test_a_half_written_note_is_none(person: Person) -> None:
-    """As a kill leaves it."""
-    person.untold.mkdir()
-    (person.untold / "part").write_text('{"ref": "refs/he')
+    """As a kill leaves one."""
+    person.pending_folder.mkdir()
+    (person.pending_folder / "part").write_text('{"ref": "refs/he')
     tip = person.commit()
     with receiving(person.project.stores) as airflow:
         person.push()
     assert [one["after"] for one in airflow.heard] == [tip]
-    assert not person.kept()
+    assert not person.list_pending()
 
 
 def test_the_hook_and_the_notes_hold_no_secret(person: Person) -> None:
     person.commit()
     person.push()
     hook = person.project.bare / "hooks" / "post-receive"
-    (note,) = person.untold.iterdir()
+    (note,) = person.pending_folder.iterdir()
     text = hook.read_text() + note.read_text()
     assert not person.project.stores.find_leaks(text)
     assert hook.stat().st_mode & 0o777 == 0o700
-    assert person.untold.stat().st_mode & 0o777 == 0o700
+    assert person.pending_folder.stat().st_mode & 0o777 == 0o700
     secret = person.project.stores.config.secrets / "push-secret"
     assert secret.stat().st_mode & 0o777 == 0o600
 

@@ -1,4 +1,4 @@
-"""The S3 server: who is let in by which port, and what a crash leaves."""
+"""The S3 server: whom each port lets in, and what a crash leaves."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 SECONDS = 10  # for one request
 DENIED = {"AccessDenied", "403"}
-# What the parts answer to whoever they let in.
+# Paths that the parts answer to whoever they let in.
 PATHS = ("/", "/dir/assign", "/dir/status", "/status", "/metrics", "/buckets/", "/ui/index.html")
-# The beginning of each HTTP/2 connection, and so of gRPC, with an empty SETTINGS frame.
+# The start of each HTTP/2 connection, and so of gRPC, with an empty SETTINGS frame.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-SETTINGS = 4  # the type of the frame by which a server begins
+SETTINGS = 4  # the type of the frame with which a server begins
 
 
-def client(stores: Stores, user: str, service: str = "s3", **more: str) -> Any:
-    """boto3's client with a user's key, or with a wrong one."""
+def create_client(stores: Stores, user: str, service: str = "s3", **more: str) -> Any:
+    """Return boto3's client with a user's key, or with a wrong one."""
     secrets = stores.site.secrets
     key = {
         "aws_access_key_id": seaweedfs.access_key(secrets, user),
@@ -52,8 +52,8 @@ def client(stores: Stores, user: str, service: str = "s3", **more: str) -> Any:
     return boto3.client(service, config=once, **{**key, **place, **more})  # type: ignore[call-overload]
 
 
-def refused(call: Callable[..., object], **arguments: object) -> None:
-    """The server answers that the caller may not."""
+def expect_refusal(call: Callable[..., object], **arguments: object) -> None:
+    """Check that the server answers 403."""
     with pytest.raises(ClientError) as answer:
         call(**arguments)
     assert answer.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403, answer.value
@@ -64,7 +64,7 @@ def refused(call: Callable[..., object], **arguments: object) -> None:
 
 @pytest.fixture
 def key(stores: Stores) -> str:
-    """An object that is there."""
+    """Return the key of an object that exists."""
     stores.client.put_object(Bucket=BUCKET, Key="some/object", Body=b"some bytes")
     return "some/object"
 
@@ -107,14 +107,14 @@ def test_an_unsigned_request_for_a_key_is_refused(
 @pytest.mark.parametrize("wrong", ["aws_secret_access_key", "aws_access_key_id"])
 @pytest.mark.parametrize("user", [OWNER, STEPS])
 def test_a_wrong_key_is_refused(stores: Stores, key: str, user: str, wrong: str) -> None:
-    s3 = client(stores, user, **{wrong: "c4nary-of-nobody"})
-    refused(s3.list_buckets)
-    refused(s3.get_object, Bucket=BUCKET, Key=key)
-    refused(s3.put_object, Bucket=BUCKET, Key=key, Body=b"other")
+    s3 = create_client(stores, user, **{wrong: "c4nary-of-nobody"})
+    expect_refusal(s3.list_buckets)
+    expect_refusal(s3.get_object, Bucket=BUCKET, Key=key)
+    expect_refusal(s3.put_object, Bucket=BUCKET, Key=key, Body=b"other")
 
 
 def test_the_steps_may_use_their_bucket(stores: Stores, key: str) -> None:
-    s3 = client(stores, STEPS)
+    s3 = create_client(stores, STEPS)
     s3.put_object(Bucket=BUCKET, Key="of/steps", Body=b"bytes")
     assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"some bytes"
     assert key in [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix="some")["Contents"]]
@@ -122,8 +122,8 @@ def test_the_steps_may_use_their_bucket(stores: Stores, key: str) -> None:
 
 @pytest.fixture
 def foreign(stores: Stores) -> Iterator[str]:
-    """A bucket of somebody else, holding an object."""
-    name = f"{BUCKET}-of-others"  # the steps' bucket is how its name begins
+    """Yield the bucket of somebody else, which holds an object."""
+    name = f"{BUCKET}-of-others"  # its name begins with that of the steps' bucket
     stores.client.create_bucket(Bucket=name)
     stores.client.put_object(Bucket=name, Key="object", Body=b"not for steps")
     yield name
@@ -133,15 +133,17 @@ def foreign(stores: Stores) -> Iterator[str]:
 
 
 def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str) -> None:
-    s3 = client(stores, STEPS)
-    refused(s3.list_objects_v2, Bucket=foreign)
-    refused(s3.get_object, Bucket=foreign, Key="object")
-    refused(s3.head_object, Bucket=foreign, Key="object")
-    refused(s3.put_object, Bucket=foreign, Key="object", Body=b"other")
-    refused(s3.delete_object, Bucket=foreign, Key="object")
+    s3 = create_client(stores, STEPS)
+    expect_refusal(s3.list_objects_v2, Bucket=foreign)
+    expect_refusal(s3.get_object, Bucket=foreign, Key="object")
+    expect_refusal(s3.head_object, Bucket=foreign, Key="object")
+    expect_refusal(s3.put_object, Bucket=foreign, Key="object", Body=b"other")
+    expect_refusal(s3.delete_object, Bucket=foreign, Key="object")
     source = {"Bucket": foreign, "Key": "object"}
-    refused(s3.copy_object, Bucket=BUCKET, Key="stolen", CopySource=source)
-    refused(s3.copy_object, Bucket=foreign, Key="new", CopySource={"Bucket": BUCKET, "Key": key})
+    expect_refusal(s3.copy_object, Bucket=BUCKET, Key="stolen", CopySource=source)
+    expect_refusal(
+        s3.copy_object, Bucket=foreign, Key="new", CopySource={"Bucket": BUCKET, "Key": key}
+    )
     for way in (f"../{foreign}/object", f"a/../../{foreign}/object", f"/../{foreign}/object"):
         with suppress(ClientError):
             s3.put_object(Bucket=BUCKET, Key=way, Body=b"other")
@@ -153,31 +155,31 @@ def test_the_steps_reach_no_other_bucket(stores: Stores, foreign: str, key: str)
 
 
 def test_the_steps_make_and_remove_no_bucket(stores: Stores, foreign: str) -> None:
-    s3 = client(stores, STEPS)
-    refused(s3.create_bucket, Bucket="new-bucket")
-    refused(s3.delete_bucket, Bucket=foreign)
-    refused(s3.delete_bucket, Bucket=BUCKET)
-    refused(s3.put_object, Bucket="new-bucket", Key="object", Body=b"")
+    s3 = create_client(stores, STEPS)
+    expect_refusal(s3.create_bucket, Bucket="new-bucket")
+    expect_refusal(s3.delete_bucket, Bucket=foreign)
+    expect_refusal(s3.delete_bucket, Bucket=BUCKET)
+    expect_refusal(s3.put_object, Bucket="new-bucket", Key="object", Body=b"")
     names = [bucket["Name"] for bucket in stores.client.list_buckets()["Buckets"]]
     assert sorted(names) == sorted([BUCKET, foreign])
     assert foreign not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
 
 
 def test_the_steps_give_nobody_rights(stores: Stores) -> None:
-    iam = client(stores, STEPS, "iam")
-    refused(iam.create_user, UserName="other")
-    refused(iam.create_access_key, UserName=OWNER)
-    refused(iam.create_access_key, UserName=STEPS)
-    refused(iam.list_access_keys, UserName=OWNER)
-    sts = client(stores, STEPS, "sts")
-    refused(sts.get_federation_token, Name="other")
-    s3 = client(stores, STEPS)
-    refused(s3.put_bucket_policy, Bucket=BUCKET, Policy="{}")
-    refused(s3.put_bucket_acl, Bucket=BUCKET, ACL="public-read")
+    iam = create_client(stores, STEPS, "iam")
+    expect_refusal(iam.create_user, UserName="other")
+    expect_refusal(iam.create_access_key, UserName=OWNER)
+    expect_refusal(iam.create_access_key, UserName=STEPS)
+    expect_refusal(iam.list_access_keys, UserName=OWNER)
+    sts = create_client(stores, STEPS, "sts")
+    expect_refusal(sts.get_federation_token, Name="other")
+    s3 = create_client(stores, STEPS)
+    expect_refusal(s3.put_bucket_policy, Bucket=BUCKET, Policy="{}")
+    expect_refusal(s3.put_bucket_acl, Bucket=BUCKET, ACL="public-read")
 
 
 def test_bytes_other_than_their_checksum_are_refused(stores: Stores) -> None:
-    """The proof that a step asks for rests on this."""
+    """The proof that a step asks for relies on this."""
     md5 = "1B2M2Y8AsgTpgAmY7PhCfg=="  # of nothing
     with pytest.raises(ClientError, match="BadDigest"):
         stores.client.put_object(Bucket=BUCKET, Key="changed", Body=b"changed", ContentMD5=md5)
@@ -188,23 +190,23 @@ def test_bytes_other_than_their_checksum_are_refused(stores: Stores) -> None:
 # --- The ports between its parts
 
 
-def inner(stores: Stores) -> dict[str, int]:
-    """The ports that are for SeaweedFS alone, by name."""
+def inner_ports(stores: Stores) -> dict[str, int]:
+    """Return the ports that are for SeaweedFS alone, by name."""
     ports = {port.name: port.number for port in seaweedfs.listening_ports(stores.site.ports)}
     assert ports.pop(NAME) == stores.site.ports[NAME]
     return ports
 
 
 def http_ports(stores: Stores) -> list[int]:
-    return [number for name, number in inner(stores).items() if not name.endswith("-grpc")]
+    return [number for name, number in inner_ports(stores).items() if not name.endswith("-grpc")]
 
 
 def grpc_ports(stores: Stores) -> list[int]:
-    return [number for name, number in inner(stores).items() if name.endswith("-grpc")]
+    return [number for name, number in inner_ports(stores).items() if name.endswith("-grpc")]
 
 
-def certified(stores: Stores) -> dict[str, Any]:
-    """What requests needs to be taken for a part of this lab's SeaweedFS."""
+def certificate_options(stores: Stores) -> dict[str, Any]:
+    """Return what requests needs to be taken for a part of this lab's SeaweedFS."""
     folder = stores.config.secrets / NAME
     pair = (str(folder / "node.crt"), str(folder / "node.key"))
     return {"cert": pair, "verify": str(folder / "authority.crt")}
@@ -213,22 +215,25 @@ def certified(stores: Stores) -> dict[str, Any]:
 def test_every_port_wants_a_certificate(stores: Stores) -> None:
     for port in (*http_ports(stores), *grpc_ports(stores)):
         for path in PATHS:
-            assert answer(f"http://127.0.0.1:{port}{path}") in {None, 400}
-            assert answer(f"https://127.0.0.1:{port}{path}", verify=False) is None
+            assert get_status(f"http://127.0.0.1:{port}{path}") in {None, 400}
+            assert get_status(f"https://127.0.0.1:{port}{path}", verify=False) is None
 
 
 def test_a_part_of_the_server_is_let_in(stores: Stores) -> None:
     """The ports that refuse all others are not simply dead."""
     answers = {
-        number: {answer(f"https://127.0.0.1:{number}{path}", **certified(stores)) for path in PATHS}
+        number: {
+            get_status(f"https://127.0.0.1:{number}{path}", **certificate_options(stores))
+            for path in PATHS
+        }
         for number in http_ports(stores)
     }
     assert len(answers) == len(seaweedfs.PARTS)
     assert all(codes - {None, 400} for codes in answers.values()), answers
 
 
-def answer(url: str, **more: Any) -> int | None:
-    """The code of the answer, or None when there is none."""
+def get_status(url: str, **more: Any) -> int | None:
+    """Return the status code of the answer; None when there is none."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return requests.get(url, timeout=SECONDS, allow_redirects=False, **more).status_code
@@ -239,26 +244,26 @@ def answer(url: str, **more: Any) -> int | None:
 def test_every_grpc_port_wants_a_certificate(stores: Stores) -> None:
     assert len(grpc_ports(stores)) == len(seaweedfs.PARTS) + 1
     for port in grpc_ports(stores):
-        assert first_frame(port, None) is None
-        assert first_frame(port, context()) is None
-        known = context()
-        known.load_cert_chain(*certified(stores)["cert"])
-        assert first_frame(port, known) == SETTINGS
+        assert read_first_frame(port, None) is None
+        assert read_first_frame(port, tls_context()) is None
+        known = tls_context()
+        known.load_cert_chain(*certificate_options(stores)["cert"])
+        assert read_first_frame(port, known) == SETTINGS
 
 
 def test_a_certificate_of_another_authority_is_refused(stores: Stores, tmp_path: Path) -> None:
     seaweedfs.write_certificates(tmp_path)
     pair = (str(tmp_path / "node.crt"), str(tmp_path / "node.key"))
     for port in http_ports(stores):
-        assert answer(f"https://127.0.0.1:{port}/", cert=pair, verify=False) is None
-    foreign = context()
+        assert get_status(f"https://127.0.0.1:{port}/", cert=pair, verify=False) is None
+    foreign = tls_context()
     foreign.load_cert_chain(*pair)
     for port in grpc_ports(stores):
-        assert first_frame(port, foreign) is None
+        assert read_first_frame(port, foreign) is None
 
 
-def context() -> ssl.SSLContext:
-    """TLS that believes every server and shows no certificate of its own."""
+def tls_context() -> ssl.SSLContext:
+    """Return a TLS context that trusts every server and shows no certificate of its own."""
     anybody = ssl.create_default_context()
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE
@@ -266,8 +271,8 @@ def context() -> ssl.SSLContext:
     return anybody
 
 
-def first_frame(port: int, tls: ssl.SSLContext | None) -> int | None:
-    """The type of the server's first HTTP/2 frame, or None when it sends none."""
+def read_first_frame(port: int, tls: ssl.SSLContext | None) -> int | None:
+    """Return the type of the server's first HTTP/2 frame; None when it sends none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as plain:
             connection = tls.wrap_socket(plain) if tls else plain
@@ -278,7 +283,7 @@ def first_frame(port: int, tls: ssl.SSLContext | None) -> int | None:
         return None
 
 
-# --- What it opens on the machine
+# --- Ports, sockets and files on the machine
 
 
 def test_it_listens_on_its_declared_ports_of_this_machine_only(stores: Stores) -> None:
@@ -294,8 +299,8 @@ def test_it_listens_on_its_declared_ports_of_this_machine_only(stores: Stores) -
     assert sorted(connection.laddr.port for connection in found) == sorted(declared)
 
 
-def sockets(stores: Stores) -> list[Path]:
-    """SeaweedFS's Unix sockets for one of this lab's ports."""
+def list_sockets(stores: Stores) -> list[Path]:
+    """List SeaweedFS's Unix sockets for this lab's ports."""
     numbers = [stores.site.ports[name] for name in seaweedfs.port_names()]
     return [
         path
@@ -306,8 +311,8 @@ def sockets(stores: Stores) -> list[Path]:
 
 
 def test_its_unix_sockets_are_for_their_owner_only(stores: Stores) -> None:
-    assert sockets(stores)
-    for path in sockets(stores):
+    assert list_sockets(stores)
+    for path in list_sockets(stores):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
@@ -331,8 +336,8 @@ def test_its_secrets_are_in_no_argument_variable_or_log(stores: Stores) -> None:
 # --- What a crash leaves
 
 
-def several(stored: dict[str, bytes]) -> None:
-    """Raises NotYet until some PUTs were answered."""
+def expect_several(stored: dict[str, bytes]) -> None:
+    """Raise NotYet until some PUTs were answered."""
     if len(stored) <= 10:
         raise NotYet(f"{len(stored)} objects")
 
@@ -342,12 +347,12 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
     stored: dict[str, bytes] = {}
     writer = threading.Thread(target=put_until_it_fails, args=(stores, stored))
     writer.start()
-    wait_until(partial(several, stored), what="objects", timeout=60)
+    wait_until(partial(expect_several, stored), what="objects", timeout=60)
     stores.kill(NAME)
     writer.join(60)
-    left = sockets(stores)
+    left = list_sockets(stores)
     seaweedfs.remove_sockets(stores.site.ports)
-    gone = sockets(stores)
+    gone = list_sockets(stores)
     stores.start()
     assert left
     assert not gone
@@ -358,10 +363,11 @@ def test_objects_outlive_a_kill(stores: Stores) -> None:
 
 
 def put_until_it_fails(stores: Stores, stored: dict[str, bytes]) -> None:
-    s3 = client(stores, STEPS)
+    """Put objects until the server fails; `stored` gets each that it has answered."""
+    s3 = create_client(stores, STEPS)
     with suppress(Exception):
         for number in range(10_000):
-            # Some are kept among the names, the others in volumes.
+            # Small ones are kept with the names, the others in volumes.
             content = f"{number} ".encode() * (10 if number % 2 else 40_000)
             s3.put_object(Bucket=BUCKET, Key=f"crash/{number}", Body=content)
             stored[f"crash/{number}"] = content

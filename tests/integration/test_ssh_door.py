@@ -1,4 +1,4 @@
-"""The git server's SSH door as its users meet it: a real server, a real ssh, a real git."""
+"""The git server's SSH door as its users see it: a real server, a real ssh, a real git."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REFUSED = "this key opens no such repository"
 
 @dataclass(frozen=True)
 class Guest:
-    """Somebody with a key and an idea of who the server is."""
+    """Somebody with a key, and a belief about who the server is."""
 
     stores: Stores
     folder: Path
@@ -42,14 +42,14 @@ class Guest:
         return self.stores.site.ports[ssh_door.NAME]
 
     @property
-    def words(self) -> list[str]:
+    def command(self) -> list[str]:
         return ["ssh", "-F", str(self.config), "-i", str(self.key), "-p", str(self.port)]
 
     def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
-            "GIT_SSH_COMMAND": shlex.join(self.words[:-2]),
+            "GIT_SSH_COMMAND": shlex.join(self.command[:-2]),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
         }
@@ -64,10 +64,10 @@ class Guest:
         )
 
     def ssh(self, *words: str, user: str = "git") -> subprocess.CompletedProcess[bytes]:
-        return self.run(*self.words, f"{user}@127.0.0.1", *words)
+        return self.run(*self.command, f"{user}@127.0.0.1", *words)
 
     def git(self, command: str, repository: str, *words: str, user: str = "git") -> str:
-        """What git said; an exit code other than 0 is part of it."""
+        """Run git and return what it printed, with any exit code other than 0."""
         url = f"ssh://{user}@127.0.0.1:{self.port}/{repository}.git"
         done = self.run("git", command, url, *words)
         said = (done.stdout + done.stderr).decode()
@@ -79,7 +79,10 @@ class Guest:
 
 @pytest.fixture
 def airflow(stores: Stores, tmp_path: Path) -> Iterator[Guest]:
-    """Airflow at the door; the repository holds a commit, and afterwards the same key opens it."""
+    """Yield Airflow as it connects by SSH; its repository holds a commit.
+
+    Afterwards the same key opens it again, and the log holds no warning and no part of a key.
+    """
     config = stores.config
     stores.grant(layout.TEAM_A)
     publish.ensure_first_commit(
@@ -92,20 +95,22 @@ def airflow(stores: Stores, tmp_path: Path) -> Iterator[Guest]:
     write_private_file(ssh_door.deploy_keys_file(config), before)
     log = (config.logs / f"{gitserver.NAME}.log").read_text("utf-8")
     assert not [line for line in log.splitlines() if "Traceback" in line or "Warning" in line]
-    assert not [part for key in config.secrets.rglob("*.key") for part in own(key) if part in log]
+    assert not [
+        part for key in config.secrets.rglob("*.key") for part in own_lines(key) if part in log
+    ]
 
 
-def own(key: Path) -> list[str]:
-    """The lines of a private key that no other key has."""
+def own_lines(key: Path) -> list[str]:
+    """Return the lines of a private key that no other key has."""
     return key.read_text("ascii").splitlines()[3:-1]
 
 
-def other_key(folder: Path) -> Path:
+def create_other_key(folder: Path) -> Path:
     ssh.ensure_private_key(folder / "other.key")
     return folder / "other.key"
 
 
-# --- Who comes in -------------------------------------------------------------------------------
+# --- Who is let in ------------------------------------------------------------------------------
 
 
 def test_the_key_reads_its_repository(airflow: Guest) -> None:
@@ -166,26 +171,28 @@ def test_it_runs_no_other_command(airflow: Guest, command: list[str]) -> None:
 
 def test_it_gets_no_terminal_no_files_and_no_way_through(airflow: Guest) -> None:
     assert "PTY allocation request failed" in airflow.ssh("-tt").stderr.decode()
-    files = ["sftp", *airflow.words[1:5], "-P", str(airflow.port), "git@127.0.0.1"]
+    files = ["sftp", *airflow.command[1:5], "-P", str(airflow.port), "git@127.0.0.1"]
     assert "subsystem request failed" in airflow.run(*files, stdin=b"ls\n").stderr.decode()
     target = f"127.0.0.1:{airflow.stores.site.ports[gitserver.NAME]}"
-    through = airflow.run(*airflow.words, "-W", target, "git@127.0.0.1").stderr.decode()
+    through = airflow.run(*airflow.command, "-W", target, "git@127.0.0.1").stderr.decode()
     assert "stdio forwarding failed" in through
     back = ["-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:127.0.0.1:1", "git@127.0.0.1"]
-    assert "forwarding failed" in airflow.run(*airflow.words, *back).stderr.decode()
+    assert "forwarding failed" in airflow.run(*airflow.command, *back).stderr.decode()
 
 
-# --- Who does not -------------------------------------------------------------------------------
+# --- Who is not ---------------------------------------------------------------------------------
 
 
 def test_another_key_is_refused(airflow: Guest) -> None:
-    stranger = Guest(airflow.stores, airflow.folder, other_key(airflow.folder), airflow.config)
+    stranger = Guest(
+        airflow.stores, airflow.folder, create_other_key(airflow.folder), airflow.config
+    )
     assert "Permission denied (publickey)" in stranger.git("ls-remote", layout.TEAM_A)
 
 
 def test_a_key_that_only_claims_to_be_the_right_one_is_refused(airflow: Guest) -> None:
-    """Its public half is known to everybody; the server asks for a proof."""
-    key = other_key(airflow.folder)
+    """The public half is no secret; the server asks for a proof."""
+    key = create_other_key(airflow.folder)
     known = ssh.public_key(airflow.key.read_text("ascii"))
     key.with_name("other.key.pub").write_text(known)
     stranger = Guest(airflow.stores, airflow.folder, key, airflow.config)
@@ -221,14 +228,16 @@ def test_a_key_that_was_taken_out_opens_nothing_from_then_on(airflow: Guest) -> 
 
 def test_another_server_on_the_port_is_not_believed(airflow: Guest) -> None:
     known_hosts = airflow.folder / "known-hosts"
-    known_hosts.write_text(ssh.known_hosts_line(other_key(airflow.folder).read_text("ascii")))
+    known_hosts.write_text(
+        ssh.known_hosts_line(create_other_key(airflow.folder).read_text("ascii"))
+    )
     config = airflow.folder / "config"
     config.write_text(ssh.client_config(known_hosts))
     guest = Guest(airflow.stores, airflow.folder, airflow.key, config)
     assert "Host key verification failed" in guest.git("ls-remote", layout.TEAM_A)
 
 
-# --- What stays ---------------------------------------------------------------------------------
+# --- Restarts and permissions -------------------------------------------------------------------
 
 
 def test_a_killed_server_comes_back_with_the_same_keys(airflow: Guest) -> None:
@@ -241,15 +250,15 @@ def test_a_killed_server_comes_back_with_the_same_keys(airflow: Guest) -> None:
 
 def test_a_client_that_goes_away_leaves_nothing_running(airflow: Guest) -> None:
     server = airflow.stores.find_process(gitserver.NAME)
-    command = [*airflow.words, "git@127.0.0.1", "git-upload-pack '/lab/team-a.git'"]
+    command = [*airflow.command, "git@127.0.0.1", "git-upload-pack '/lab/team-a.git'"]
     client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    wait_until(lambda: expect(bool(gits(server))), what="git", timeout=20)
+    wait_until(lambda: expect(bool(list_git_processes(server))), what="git", timeout=20)
     client.kill()
     client.communicate()
-    wait_until(lambda: expect(not gits(server)), what="the end of git", timeout=20)
+    wait_until(lambda: expect(not list_git_processes(server)), what="the end of git", timeout=20)
 
 
-def gits(server: Any) -> list[Any]:
+def list_git_processes(server: Any) -> list[Any]:
     return [child for child in server.children(recursive=True) if child.name() == "git"]
 
 

@@ -205,7 +205,7 @@ def test_two_runs_from_one_base_make_two_commits(project: Project) -> None:
 
 
 def test_eight_runs_at_once(project: Project) -> None:
-    """Four take turns in one folder; each of the others knows of nobody."""
+    """Four take turns in one folder; each of the others has a folder of its own."""
     runs = [project.run() for _ in range(4)] + [project.with_own_folder().run() for _ in range(4)]
     pushes = [run.start("dataset-steps", "push") for run in runs]
     done = [run.finish(push) for run, push in zip(runs, pushes, strict=True)]
@@ -219,7 +219,7 @@ def test_somebody_else_s_files_are_kept_and_the_dataset_is_not_pulled_again(
 ) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
-    other = project.push_change(lambda clone: put(clone / "README.md", b"# Data\n"))
+    other = project.push_change(lambda clone: write_bytes(clone / "README.md", b"# Data\n"))
     said = run.run_steps("push")
     assert "pulled" not in said
     assert "appended" not in said
@@ -236,7 +236,7 @@ def test_a_branch_that_moves_during_the_push(project: Project) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
     with run.holding_step("push", "repository:push"):
-        project.push_change(lambda clone: put(clone / "README.md", b"# Data\n"))
+        project.push_change(lambda clone: write_bytes(clone / "README.md", b"# Data\n"))
     _, readme, mine = project.list_commits()
     assert mine.parents == (readme.hash,)
     assert project.list_run_ids() == [run.id]
@@ -264,7 +264,7 @@ def test_a_dataset_that_somebody_replaced(project: Project) -> None:
     )
 
 
-def put(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
@@ -320,7 +320,7 @@ def test_kills_at_random_moments(project: Project, pytestconfig: pytest.Config) 
     print(f"repeat it with --seed {seed}")
     chance = random.Random(seed)
     undisturbed = project.run()
-    seconds = {step: seconds_of(undisturbed, step) for step in STEPS}
+    seconds = {step: measure_seconds(undisturbed, step) for step in STEPS}
     runs = [project.run() for _ in range(20 if pytestconfig.getoption("--every") else 5)]
     for run in runs:
         for step, times in KILLS.items():
@@ -333,7 +333,7 @@ def test_kills_at_random_moments(project: Project, pytestconfig: pytest.Config) 
     project.prove_commits()
 
 
-def seconds_of(run: Run, step: str) -> float:
+def measure_seconds(run: Run, step: str) -> float:
     """Return how long a step takes that nobody disturbs."""
     began = time.monotonic()
     run.run_steps(step)
@@ -341,9 +341,9 @@ def seconds_of(run: Run, step: str) -> float:
 
 
 def kill_after(run: Run, step: str, seconds: float, *, group: bool) -> None:
-    """The step's process is dead, and all that it started; or only the former."""
+    """Kill a step after some seconds: with all that it started, or alone."""
     process = run.start("dataset-steps", step)
-    time.sleep(seconds)  # the moment of the kill: not a wait for anything
+    time.sleep(seconds)  # the moment of the kill, not a wait
     if group:
         with suppress(ProcessLookupError):  # it has ended already
             os.killpg(process.pid, signal.SIGKILL)
@@ -435,7 +435,7 @@ def test_steps_out_of_order(project: Project) -> None:
     assert project.list_run_ids() == [run.id]
 
 
-# --- What no retry can help
+# --- Errors that no retry can help
 
 
 def test_a_missing_object_is_named(project: Project) -> None:
@@ -457,7 +457,7 @@ def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
         assert not (run.folder / "base.json").exists()
 
 
-def pointer(md5: object, size: object = 8) -> str:
+def pointer_text(md5: object, size: object = 8) -> str:
     out = {"md5": md5, "size": size, "hash": "md5", "path": Path(PATH).name}
     return yaml.safe_dump({"outs": [out]})
 
@@ -465,10 +465,10 @@ def pointer(md5: object, size: object = 8) -> str:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (pointer("0" * 32), "the remote has no object"),
-        (pointer("no hash"), "which is not the MD5 of a file"),
-        (pointer(None), "which is not the MD5 of a file"),
-        (pointer(md5_of(employees(300)), 8), "is not what its pointer names"),
+        (pointer_text("0" * 32), "the remote has no object"),
+        (pointer_text("no hash"), "which is not the MD5 of a file"),
+        (pointer_text(None), "which is not the MD5 of a file"),
+        (pointer_text(md5_of(employees(300)), 8), "is not what its pointer names"),
         ("outs:\n- md5: [\n", "is not a pointer to one file"),
         ("<<<<<<< HEAD\nouts:\n", "is not a pointer to one file"),
         ("", "is not a pointer to one file"),
@@ -488,8 +488,8 @@ def test_a_repository_without_dvc(project: Project) -> None:
     assert "DVC" in project.run().expect_refusal("pull")
 
 
-def about_to(step: str, project: Project) -> Run:
-    """A new run, everything before `step` done."""
+def prepare_run(step: str, project: Project) -> Run:
+    """Return a new run, in which every step before `step` is done."""
     run = project.run()
     run.run_steps(*STEPS[: STEPS.index(step)])
     return run
@@ -504,7 +504,7 @@ def about_to(step: str, project: Project) -> Run:
     ],
 )
 def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: str) -> None:
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     began = time.monotonic()
     said = run.expect_refusal(step, **{name: "c4nary-s3-key"})
     assert time.monotonic() - began < 15
@@ -513,7 +513,7 @@ def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: st
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) -> None:
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     began = time.monotonic()
     said = run.expect_refusal(step, GIT_SYNC_PASSWORD="c4nary-git-password")
     assert time.monotonic() - began < 15
@@ -545,7 +545,7 @@ def test_a_variable_that_makes_no_sense(project: Project, name: str, value: str)
     assert list(project.shared.iterdir()) == []
 
 
-# --- What a retry may help
+# --- Errors that a retry may help
 
 
 def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
@@ -558,7 +558,8 @@ def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
     assert str(place) in done.output
 
 
-def hasty(run: Run, step: str, **env: str) -> str:
+def run_hasty(run: Run, step: str, **env: str) -> str:
+    """Run a step that does not wait between attempts; it must end with "a retry may help"."""
     done = run.finish(run.start(sys.executable, "-c", HASTY, step, **env))
     assert done.code == 75, done
     assert done.output.startswith("error: ")
@@ -567,10 +568,10 @@ def hasty(run: Run, step: str, **env: str) -> str:
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_git_server_that_is_down(project: Project, step: str) -> None:
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     project.stores.kill(gitserver.NAME)
     try:
-        assert "git fetch failed" in hasty(run, step)
+        assert "git fetch failed" in run_hasty(run, step)
     finally:
         project.stores.start()
     run.run_steps(*STEPS)
@@ -579,11 +580,11 @@ def test_a_git_server_that_is_down(project: Project, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     project.stores.kill(seaweedfs.NAME)
     try:
         began = time.monotonic()
-        assert "s3://" in hasty(run, step)
+        assert "s3://" in run_hasty(run, step)
         assert time.monotonic() - began < 60
     finally:
         project.stores.start()
@@ -592,7 +593,7 @@ def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
 
 
 def test_servers_that_come_back_in_time(project: Project) -> None:
-    """A step outlasts a restart; no attempt of the task is spent on it."""
+    """A step outlasts a restart; none of the task's attempts is spent on it."""
     run = project.run()
     for step in ("pull", "push"):
         for service in (gitserver.NAME, seaweedfs.NAME):
@@ -608,7 +609,7 @@ def test_servers_that_come_back_in_time(project: Project) -> None:
 
 
 class Stranger(Silent, BaseHTTPRequestHandler):
-    """What a request reaches that went astray: it knows no S3, and answers all the same."""
+    """A server that a request reaches by mistake: it knows no S3, and answers all the same."""
 
     status = 404
     body = b""
@@ -645,16 +646,16 @@ def test_what_a_stranger_says_of_the_data_is_not_believed(
     project: Project, step: str, status: int, body: bytes, why: str
 ) -> None:
     """While a server is restarted, a proxy may answer for it: nothing is lost, nothing refused."""
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     stranger = type("Stranger", (Stranger,), {"status": status, "body": body})
     with serving(stranger) as url:
-        assert why in hasty(run, step, AWS_ENDPOINT_URL_S3=url)
+        assert why in run_hasty(run, step, AWS_ENDPOINT_URL_S3=url)
     run.run_steps(*STEPS)
     project.prove_commits()
 
 
 class NoGet(Stranger):
-    """An S3 server that tells of an object and refuses its bytes, as without its KMS key."""
+    """An S3 server that reports an object but refuses its bytes, as without its KMS key."""
 
     body = b"<Error><Code>AccessDenied</Code><Message>no kms:Decrypt</Message></Error>"
 
@@ -675,7 +676,7 @@ def test_bytes_that_are_refused_where_their_head_is_not(project: Project) -> Non
 @pytest.mark.parametrize("step", ["pull", "push"])
 def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
     """It is not taken for a dataset that somebody has deleted."""
-    run = about_to(step, project)
+    run = prepare_run(step, project)
     body = b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>"
     with serving(type("Stranger", (Stranger,), {"body": body})) as url:
         said = run.expect_refusal(step, AWS_ENDPOINT_URL_S3=url)
@@ -688,7 +689,7 @@ def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
 
 def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
     run = replace(project.run(), fresh=True)
-    with arguments() as seen:
+    with recording_arguments() as seen:
         run.run_steps("pull", "modify")
         left = b"\0".join(p.read_bytes() for p in project.shared.rglob("*") if p.is_file())
         run.run_steps("push")
@@ -701,13 +702,13 @@ def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
 
 
 @contextmanager
-def arguments() -> Iterator[set[str]]:
-    """The arguments of every process that was seen on this machine while the block ran."""
+def recording_arguments() -> Iterator[set[str]]:
+    """Yield the arguments of every process that is seen on this machine while the block runs."""
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("no /proc to read arguments from")
     seen: set[str] = set()
     ended = threading.Event()
-    watcher = threading.Thread(target=watch, args=(seen, ended))
+    watcher = threading.Thread(target=record_arguments, args=(seen, ended))
     watcher.start()
     try:
         yield seen
@@ -716,7 +717,7 @@ def arguments() -> Iterator[set[str]]:
         watcher.join()
 
 
-def watch(seen: set[str], ended: threading.Event) -> None:
+def record_arguments(seen: set[str], ended: threading.Event) -> None:
     while not ended.wait(0.002):
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
@@ -728,7 +729,7 @@ def watch(seen: set[str], ended: threading.Event) -> None:
 
 @pytest.fixture
 def workspace_remote(project: Project, monkeypatch: pytest.MonkeyPatch) -> Remote:
-    """The remote as a step of a run has it, in this process."""
+    """Return the remote as a run's step has it, in this process."""
     run = project.run()
     run.run_steps("pull")
     for name, value in project.environment(run.id).items():
@@ -739,7 +740,7 @@ def workspace_remote(project: Project, monkeypatch: pytest.MonkeyPatch) -> Remot
     return Remote(run.folder / "repository")
 
 
-def version(content: bytes) -> Pointer:
+def make_pointer(content: bytes) -> Pointer:
     return Pointer(md5_of(content), len(content))
 
 
@@ -753,7 +754,7 @@ def test_bytes_that_arrive_changed_are_refused(
     workspace_remote: Remote, stores: Stores, tmp_path: Path
 ) -> None:
     content = employees(20, "sent")
-    named, path = version(content), tmp_path / "sent"
+    named, path = make_pointer(content), tmp_path / "sent"
     path.write_bytes(content.replace(b"note 3", b"note 4"))
     with pytest.raises(TemporaryError, match="BadDigest"):
         workspace_remote.store(named, path)
@@ -769,7 +770,7 @@ def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
     workspace_remote: Remote, stores: Stores, tmp_path: Path
 ) -> None:
     content = employees(20, "right")
-    named, path = version(content), tmp_path / "right"
+    named, path = make_pointer(content), tmp_path / "right"
     path.write_bytes(content)
     key = stores.put_object(content)
     stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content[::-1])
@@ -784,7 +785,7 @@ def test_an_object_that_is_there_is_not_sent_again(
     content = employees(20, "there already")
     stores.put_object(content)
     monkeypatch.setattr(Remote, "send", lambda *_: pytest.fail("it was sent again"))
-    workspace_remote.store(version(content), tmp_path / "absent")
+    workspace_remote.store(make_pointer(content), tmp_path / "absent")
 
 
 def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
@@ -794,19 +795,21 @@ def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
     content = employees(20, "cut off")
     stores.put_object(content)
     part = content[:-9]
-    monkeypatch.setattr(DVCFileSystem, "get_file", lambda _, __, to, **___: put(Path(to), part))
+    monkeypatch.setattr(
+        DVCFileSystem, "get_file", lambda _, __, to, **___: write_bytes(Path(to), part)
+    )
     with pytest.raises(TemporaryError, match=f"arrived as {len(part)} bytes"):
-        workspace_remote.download(version(content), PATH, tmp_path / "file")
+        workspace_remote.download(make_pointer(content), PATH, tmp_path / "file")
     assert not (tmp_path / "file").exists()
 
 
 def test_an_object_of_several_parts_is_proved_by_reading_it_back(
     workspace_remote: Remote, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What is longer than one PUT may be goes up in parts, whose entity tag is no MD5."""
+    """What is too long for one PUT goes up in parts, and its ETag is then no MD5."""
     monkeypatch.setattr(remote, "SINGLE_PUT", 1_000_000)
     content = random.Random(1).randbytes(20_000_000)
-    named, path = version(content), tmp_path / "large"
+    named, path = make_pointer(content), tmp_path / "large"
     path.write_bytes(content)
     workspace_remote.store(named, path)
     tag = workspace_remote.s3.head_object(**workspace_remote.location(named))["ETag"]
@@ -821,7 +824,7 @@ def test_an_object_of_several_parts_is_proved_by_reading_it_back(
 
 
 def test_memory_does_not_grow_with_the_dataset(project: Project) -> None:
-    small, large = (peaks(project, megabytes) for megabytes in (6, 60))
+    small, large = (measure_peaks(project, megabytes) for megabytes in (6, 60))
     print({step: (small[step] >> 20, large[step] >> 20) for step in STEPS}, "MB")
     for step in STEPS:
         assert large[step] < 250 << 20
@@ -829,17 +832,17 @@ def test_memory_does_not_grow_with_the_dataset(project: Project) -> None:
     project.prove_commits()
 
 
-def peaks(project: Project, megabytes: int) -> dict[str, int]:
-    """The most memory that each step of a run took, in bytes, with a dataset of that size."""
+def measure_peaks(project: Project, megabytes: int) -> dict[str, int]:
+    """Return each step's peak of memory, in bytes, with a dataset of that size."""
     line = 'x,"Müller, of a large file",' + "y" * 200
     rows = (f"{n},{line}\n" for n in range(megabytes * 1_000_000 // 240))
     project.replace_dataset(("Employee ID,a,b,c\n" + "".join(rows)).encode())
     run = replace(project.run(), fresh=True)
-    return {step: peak(run, step) for step in STEPS}
+    return {step: measure_peak(run, step) for step in STEPS}
 
 
-def peak(run: Run, step: str) -> int:
-    """Measured by a small process: a child's peak begins at its parent's."""
+def measure_peak(run: Run, step: str) -> int:
+    """Measure by a small process: a child's peak begins at its parent's."""
     done = run.finish(run.start(sys.executable, "-c", MEASURE, "dataset-steps", step))
     code, most = json.loads(done.output.splitlines()[-1])
     assert code == 0, done.output

@@ -1,6 +1,6 @@
 """Steps and plugins without a key of their own, as on EKS: an agent gives them credentials.
 
-The agent here speaks what EKS Pod Identity's agent speaks, on this machine's own address; S3 is
+The agent here speaks the protocol of EKS Pod Identity's agent, on this machine's own address; S3 is
 the lab's own server, which checks every signature.
 """
 
@@ -36,7 +36,7 @@ TOKEN = "the-token-of-the-pods-service-account"
 
 @dataclass
 class Agent:
-    """What a node's agent knows, and what it was asked."""
+    """A node's agent: what it knows, and what it was asked."""
 
     key: str
     secret: str
@@ -45,7 +45,7 @@ class Agent:
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def answer(self, path: str, token: str | None) -> tuple[HTTPStatus, dict[str, str]]:
-        """The credentials, for who bears the pod's token."""
+        """Return the credentials, or an error unless the request bears the pod's token."""
         self.asked.append((path, token))
         if (path, token) != (PATH, TOKEN):
             return HTTPStatus.BAD_REQUEST, {"message": "Service account token cannot be validated"}
@@ -53,13 +53,13 @@ class Agent:
         return HTTPStatus.OK, {
             "AccessKeyId": self.key,
             "SecretAccessKey": self.secret,
-            "Token": "",  # SeaweedFS knows no session that it stands for
+            "Token": "",  # SeaweedFS knows no sessions
             "AccountId": "111122223333",
             "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
     def variables(self, folder: Path, token: str = TOKEN) -> dict[str, str]:
-        """What EKS adds to the environment of a pod that has an identity."""
+        """Return what EKS adds to the environment of a pod that has an identity."""
         file = folder / "eks-pod-identity-token"
         write_text(file, token)
         return {
@@ -70,7 +70,7 @@ class Agent:
 
 @contextmanager
 def listening(agent: Agent) -> Iterator[Agent]:
-    """The agent answers on a port of this machine."""
+    """Serve the agent on a port of this machine."""
 
     class Handler(Silent, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -85,14 +85,14 @@ def listening(agent: Agent) -> Iterator[Agent]:
 
 @pytest.fixture
 def agent(stores: Stores) -> Iterator[Agent]:
-    """The agent that gives away the credentials that steps otherwise have in their variables."""
+    """Start an agent that gives the credentials that steps otherwise have in their variables."""
     known = stores.site.step_environment
     with listening(Agent(known[KEYS[0]], known[KEYS[1]])) as found:
         yield found
 
 
-def by_identity(run: Run, step: str, variables: dict[str, str]) -> Done:
-    """One step, without a key in its variables."""
+def run_by_identity(run: Run, step: str, variables: dict[str, str]) -> Done:
+    """Run a step without a key in its variables."""
     return run.run_step(step, **{**dict.fromkeys(KEYS), **variables})
 
 
@@ -103,10 +103,10 @@ def test_a_run_needs_no_key_but_that_of_its_pods_identity(
     run = project.run()
     for step in STEPS:
         before = len(agent.asked)
-        done = by_identity(run, step, variables)
+        done = run_by_identity(run, step, variables)
         assert done.code == 0, done.output
         assert agent.secret not in done.output
-        # `modify` has no business with S3.
+        # `modify` does not use S3.
         assert (len(agent.asked) > before) == (step != "modify")
     _, after = project.prove_commits()
     assert after.trailers["Run-Id"] == run.id
@@ -130,7 +130,7 @@ def test_credentials_that_end_soon_are_fetched_anew(
     project: Project, agent: Agent, tmp_path: Path
 ) -> None:
     agent.hours = 0.1  # less than the quarter of an hour at which an SDK looks for new ones
-    done = by_identity(project.run(), "pull", agent.variables(tmp_path))
+    done = run_by_identity(project.run(), "pull", agent.variables(tmp_path))
     assert done.code == 0, done.output
     assert len(agent.asked) > 1
 
@@ -142,9 +142,9 @@ def test_credentials_that_end_soon_are_fetched_anew(
 def test_without_an_identity_of_its_own_a_step_gets_nothing(
     project: Project, agent: Agent, tmp_path: Path, token: str | None, said: str
 ) -> None:
-    """Neither by S3's own leave nor by anything else on the machine; a retry may find the agent."""
+    """Neither S3 itself nor anything else on the machine lets it in; a retry may find the agent."""
     known = agent.variables(tmp_path, token) if token else {}
-    done = by_identity(project.run(), "pull", known)
+    done = run_by_identity(project.run(), "pull", known)
     assert done.code == 75, done
     assert said in done.output
     assert agent.secret not in done.output
@@ -155,7 +155,7 @@ def test_without_an_identity_of_its_own_a_step_gets_nothing(
 
 @pytest.fixture
 def bucket(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The plugin in a pod of Airflow's: the contract is its environment, and has no key."""
+    """Return the plugin as in a pod of Airflow's: its contract is the environment, without keys."""
     monkeypatch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
     monkeypatch.delenv("STEP_ENVIRONMENT_FILE", raising=False)
     for name, value in stores.site.step_environment.items():

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from lab.cluster import images
-from lab.config import TREE
 from lab.dataset import employees
 from tests.support.containers import LOOPBACK, Worker, find_files, inspect_container
 from tests.support.needs import ensure_image
@@ -31,18 +29,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kind
 
 USER = 10001
-TEMPLATES = ("model", "training")
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The lock's image, built of this checkout where what it is built from is here."""
+    """Return the locked image, built from this checkout where its sources are here."""
     return ensure_image("trainer")
 
 
 @pytest.fixture(scope="module")
 def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that containers may write to; they also remove what they have left there."""
+    """Yield a folder that containers may write to; they also remove what they have left there."""
     folder = tmp_path_factory.mktemp("volume")
     folder.chmod(0o777)
     yield folder
@@ -52,7 +49,7 @@ def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 def test_a_run_in_containers_publishes_a_model(
     image: str, volume: Path, project: Project, tmp_path: Path
 ) -> None:
-    """Each step in the memory that the smaller of the two templates gives it."""
+    """Each step has the memory that the smaller of the two templates gives it."""
     employees.write_employees(tmp_path / "all.csv")
     project.replace_dataset(first_records((tmp_path / "all.csv").read_bytes(), RECORDS))
     project = replace(project, shared=volume)
@@ -67,20 +64,6 @@ def test_a_run_in_containers_publishes_a_model(
     assert list_training_runs(project) == ["in-containers"]
     assert read_published(project).metrics["roc_auc"] > 0.7
     assert project.list_leftovers() == []
-
-
-def test_the_templates_are_the_step_s_with_this_image_and_their_own_memory() -> None:
-    step, *others = (
-        yaml.safe_load((TREE / "manifests" / "base" / f"{name}-template.yaml").read_text("utf-8"))
-        for name in ("step", *TEMPLATES)
-    )
-    for name, found in zip(TEMPLATES, others, strict=True):
-        assert found["metadata"] == {"name": name}
-        (container,) = found["template"]["spec"]["containers"]
-        (mine,) = step["template"]["spec"]["containers"]
-        assert container["image"] == images.read_lock()["trainer"].repository
-        container |= {"image": mine["image"], "resources": mine["resources"]}
-        assert found["template"] == step["template"]
 
 
 def test_it_is_the_worker_s_image_with_another_command(image: str) -> None:

@@ -1,4 +1,4 @@
-"""The chart's values, the lock of images and the steps' contract: one place for each fact."""
+"""The chart's values, the image lock and the steps' contract: one place for each fact."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ FILES = (
     "values-git-sync-ssh.yaml",
     "values-eks.yaml",
 )
-# The chart's names for what the lock alone may say.
+# The chart's names for what only the lock may say.
 VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag", "digest"}
-# Facts of a process and its image: a step's PATH is another on each machine.
+# Facts of a process and its image: a step's PATH differs from machine to machine.
 PROCESS = {"PATH", "HOME", "TMPDIR"}
 PLUGINS = "airflow-plugins"
 
 
-def values(name: str) -> Object:
+def read_values(name: str) -> Object:
     found: Object = yaml.safe_load((VALUES / name).read_text("utf-8"))
     return found
 
 
-def written() -> list[Path]:
-    """Every file that is applied, or that something applied is made of."""
+def list_manifest_files() -> list[Path]:
+    """List every file that is applied, or that something applied is made of."""
     found = sorted((TREE / "manifests").rglob("*.yaml"))
     assert len(found) > 15
     return found
@@ -73,7 +73,7 @@ def written() -> list[Path]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_values_are_what_the_chart_takes(name: str) -> None:
-    check_values(values(name))
+    check_values(read_values(name))
 
 
 def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
@@ -93,7 +93,7 @@ def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
     ids=".".join,
 )
 def test_a_key_that_the_chart_does_not_know_is_refused(place: Place) -> None:
-    wrong = copy.deepcopy(values("values.yaml"))
+    wrong = copy.deepcopy(read_values("values.yaml"))
     inner: Any = wrong
     for key in place[:-1]:
         inner = inner[key]
@@ -103,7 +103,7 @@ def test_a_key_that_the_chart_does_not_know_is_refused(place: Place) -> None:
 
 
 def test_a_value_of_the_wrong_type_is_refused() -> None:
-    wrong = {**values("values.yaml"), "enableServiceLinks": "no"}
+    wrong = {**read_values("values.yaml"), "enableServiceLinks": "no"}
     with pytest.raises(jsonschema.ValidationError, match="enableServiceLinks"):
         check_values(wrong)
 
@@ -111,19 +111,21 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
 # --- Secrets --------------------------------------------------------------------------------------
 
 
-def documents(path: Path) -> list[object]:
+def read_documents(path: Path) -> list[object]:
     return list(yaml.safe_load_all(path.read_text("utf-8")))
 
 
-@pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path", list_manifest_files(), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
 def test_no_file_holds_a_secret(path: Path) -> None:
-    assert not find_exposed(documents(path))
+    assert not find_exposed(read_documents(path))
 
 
 @pytest.mark.kind
 @pytest.mark.parametrize("name", NAMES)
 def test_no_rendering_holds_a_secret(name: str) -> None:
-    """Neither the chart nor the overlay makes one up."""
+    """Neither the chart nor the overlay generates one."""
     assert not find_exposed(list(objects(name)))
     assert not objects_of_kind("Secret", name)
 
@@ -154,8 +156,8 @@ def test_a_secret_that_is_written_out_is_found(part: object) -> None:
 # --- The lock -------------------------------------------------------------------------------------
 
 
-def pin(package: str) -> str:
-    """The version of a package that the kit itself asks for."""
+def find_pin(package: str) -> str:
+    """Return the version of a package that the kit itself requires."""
     project = tomllib.loads((TREE / "pyproject.toml").read_text("utf-8"))["project"]
     (version,) = (
         wanted.partition("==")[2]
@@ -166,18 +168,20 @@ def pin(package: str) -> str:
 
 
 def test_the_cluster_runs_the_airflow_that_the_kit_is_made_for() -> None:
-    assert images.read_lock()["airflow"].tag == pin("apache-airflow")
+    assert images.read_lock()["airflow"].tag == find_pin("apache-airflow")
 
 
-@pytest.mark.parametrize("path", written(), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path", list_manifest_files(), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
 def test_no_file_but_the_lock_names_a_version(path: Path) -> None:
     text = path.read_text("utf-8")
     assert not [image.name for image in images.read_lock().values() if image.tag in text]
-    assert not versions(documents(path))
+    assert not find_versions(read_documents(path))
 
 
-def versions(part: object) -> list[Place]:
-    """Where something names an image's version. kustomize would replace it without a word."""
+def find_versions(part: object) -> list[Place]:
+    """List the places that name an image's version: kustomize would replace it silently."""
     return [
         place
         for place, value in find_scalars(part)
@@ -188,10 +192,10 @@ def versions(part: object) -> list[Place]:
 
 
 def test_a_version_beside_the_lock_is_found() -> None:
-    assert versions({"images": {"airflow": {"tag": "3.0.0"}}})
-    assert versions({"airflowVersion": "3.0.0"})
-    assert versions({"containers": [{"image": "docker.io/postgres:16"}]})
-    assert not versions({"containers": [{"image": "docker.io/postgres"}], "tag": None})
+    assert find_versions({"images": {"airflow": {"tag": "3.0.0"}}})
+    assert find_versions({"airflowVersion": "3.0.0"})
+    assert find_versions({"containers": [{"image": "docker.io/postgres:16"}]})
+    assert not find_versions({"containers": [{"image": "docker.io/postgres"}], "tag": None})
 
 
 @pytest.mark.kind
@@ -228,12 +232,12 @@ def test_airflow_starts_workers_of_the_locked_image() -> None:
 
 
 def contract_on_kind() -> set[str]:
-    """The names that a step's pod has in its environment, its run's aside."""
+    """Return the names in the environment of a step's pod, without those of its run."""
     return step_variables("overlay")
 
 
 def contract_embedded() -> set[str]:
-    """The names that a step's process has in its environment, as they are written for Airflow."""
+    """Return the names in the environment of a step's process, as they are written for Airflow."""
     with temporary_home() as config:
         ports = dict.fromkeys(embedded.PORTS, 11_000)
         state = State(embedded.NAME, "sqlite", "datasets/employees.csv", None, ports)
@@ -267,8 +271,10 @@ def test_a_step_has_its_credentials_from_secrets() -> None:
 
 @pytest.mark.kind
 def test_airflow_is_set_up_the_same_on_every_backend() -> None:
-    """DAGs come from the same branches, as soon, and by connections that are there; what was killed
-    is noticed after the same seconds."""
+    """DAGs come from the same branches, as soon, and by connections that exist.
+
+    What was killed is noticed after the same number of seconds.
+    """
     shared = airflow.read_shared_settings(TREE)
     parser = configparser.RawConfigParser()
     parser.read_string(airflow_cfg())
@@ -284,12 +290,12 @@ def test_airflow_is_set_up_the_same_on_every_backend() -> None:
     with temporary_home() as config:
         ports = dict.fromkeys(embedded.PORTS, 11_000)
         assert airflow.connection_variables(config, Secrets(config), ports).keys() == wanted
-    assert wanted <= {each["envName"] for each in values("values.yaml")["secret"]}
+    assert wanted <= {each["envName"] for each in read_values("values.yaml")["secret"]}
 
 
 @pytest.mark.kind
 def test_every_plugin_reaches_the_cluster() -> None:
-    """The cluster's Airflow loads the very files that the embedded one does."""
+    """The cluster's Airflow loads the same files as the embedded one."""
     files = {path.name for path in (TREE / PLUGINS_FOLDER).iterdir() if path.is_file()}
     assert "lab_bucket.py" in files
     assert set(find_object("ConfigMap", PLUGINS, "base")["data"]) == files

@@ -48,13 +48,13 @@ KILLED = 137
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """The lock's image, built of this checkout where what it is built from is here."""
+    """Return the locked image, built from this checkout where its sources are here."""
     return ensure_image("worker")
 
 
 @pytest.fixture(scope="module")
 def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that containers may write to; they also remove what they have left there."""
+    """Yield a folder that containers may write to; they also remove what they have left there."""
     folder = tmp_path_factory.mktemp("volume")
     folder.chmod(0o777)
     yield folder
@@ -64,21 +64,21 @@ def volume(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @dataclass(frozen=True)
 class Pods:
-    """One run of the pipeline, each step in a container of its own."""
+    """One run of the pipeline, with each step in a container of its own."""
 
     worker: Worker
     project: Project
     run_id: str
 
     def environment(self, **changes: str | None) -> dict[str, str]:
-        """What the step's ConfigMap and Secrets would hold; one that is None is absent."""
+        """Return what the step's ConfigMap and Secrets would hold; None leaves a name out."""
         local = ("PATH", "HOME")
         given = {k: v for k, v in self.project.environment(self.run_id).items() if k not in local}
         both = {**given, "SHARED_DIR": "/shared", **changes}
         return {k: v.replace("127.0.0.1", LOOPBACK) for k, v in both.items() if v is not None}
 
     def run_step(self, *argv: str, entrypoint: str | None = None, **changes: str | None) -> Done:
-        """A step that has ended. No step's output may ever hold a secret."""
+        """Run a step to its end. No step's output may ever hold a secret."""
         env = self.environment(**changes)
         options = {"entrypoint": entrypoint} if entrypoint else {}
         done = self.worker.run_to_end(*argv, env=env, **options)
@@ -87,25 +87,25 @@ class Pods:
         return done
 
     def run_steps(self, *steps: str) -> str:
-        """What the steps printed, all of which succeeded."""
+        """Run the steps, all of which must succeed, and return what they printed."""
         done = [self.run_step(step) for step in steps]
         assert [d.code for d in done] == [0] * len(steps), done
         return "".join(d.output for d in done)
 
     def kill_step(self, step: str, place: str) -> None:
-        """The step's container is killed as it comes to that function."""
+        """Kill the step's container when it comes to that function."""
         argv = ("-c", STOPPER, place, "hold", step)
         options: dict[str, Any] = {"entrypoint": "python", "stdin_open": True}
         with self.worker.container(*argv, env=self.environment(), **options) as container:
-            wait_until(lambda: held(container), what=place, timeout=DEADLINE)
+            wait_until(lambda: expect_held(container), what=place, timeout=DEADLINE)
             container.get_wrapped_container().kill("SIGKILL")
             done = wait_for_end(container)
         assert done.code == KILLED
         assert not self.project.stores.find_leaks(done.output)
 
 
-def held(container: DockerContainer) -> None:
-    """Raises NotYet until the step waits."""
+def expect_held(container: DockerContainer) -> None:
+    """Raise NotYet until the step waits."""
     container.reload()
     if "held\n" not in read_logs(container):
         assert container.status in {"created", "running"}, read_logs(container)
@@ -114,7 +114,7 @@ def held(container: DockerContainer) -> None:
 
 @pytest.fixture
 def pods(image: str, volume: Path, project: Project) -> Pods:
-    """A run; its volume is its project's folder."""
+    """Return a run whose volume is its project's folder."""
     shared = volume / project.name.replace("/", "-")
     shared.mkdir()
     shared.chmod(0o777)
@@ -123,19 +123,21 @@ def pods(image: str, volume: Path, project: Project) -> Pods:
 
 @pytest.fixture(scope="module")
 def idle(image: str, volume: Path) -> Iterator[DockerContainer]:
-    """A container in which one can look around."""
+    """Start a container in which one can look around."""
     with Worker(image, volume).container("600", entrypoint="sleep") as container:
         yield container
 
 
 @pytest.fixture
 def run(idle: DockerContainer) -> Callable[..., Done]:
-    def inside(*argv: str) -> Done:
+    """Return a function that runs a command in that container."""
+
+    def run_inside(*argv: str) -> Done:
         done = idle.exec(list(argv))
         assert done.exit_code is not None
         return Done(done.exit_code, done.output.decode())
 
-    return inside
+    return run_inside
 
 
 # --- A run --------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def test_a_second_push_changes_nothing(pods: Pods) -> None:
 
 
 def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
-    """And those that come after them are not kept out by their locks."""
+    """Their locks do not keep out the containers that come after them."""
     for step, *places in (
         ("pull", "remote:md5_of"),
         ("modify", "workspace:Workspace.record_change"),
@@ -230,7 +232,7 @@ def test_an_s3_server_that_can_not_be_reached_may_come_back(pods: Pods) -> None:
 
 
 def test_a_volume_that_can_not_be_written_may_come_back(pods: Pods) -> None:
-    """As one whose owner is not set yet."""
+    """As when its owner is not set yet."""
     done = pods.run_step("pull", SHARED_DIR="/var/shared")
     assert done.code == 75, done
     assert done.output.startswith("error: ") and "/var/shared" in done.output

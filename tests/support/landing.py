@@ -10,7 +10,7 @@ from uuid import uuid4
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, wait_until
-from tests.support.idle import list_active_runs
+from tests.support.dag_runs import list_active_runs
 
 PREFIX, ASSET, DAG = "landing/sales/", "landed_sales", "sales_pipeline"
 WAREHOUSE, LINEAGE = f"results/{DAG}/warehouse.csv", f"results/{DAG}/lineage.json"
@@ -38,9 +38,9 @@ class Landing:
         """Empty the landing zone and wait until no run of the pipeline is under way."""
         for entry in self.list_objects(PREFIX):
             self.lab.delete_object(entry["Key"])
-        self.await_quiet()
+        self.wait_until_quiet()
 
-    def await_quiet(self) -> None:
+    def wait_until_quiet(self) -> None:
         """Wait until no run of the pipeline is under way and no event is queued for one."""
 
         def require_quiet() -> None:
@@ -79,7 +79,7 @@ class Landing:
         payloads = [extra.get("payload") or {} for extra in self.lab.events(ASSET)]
         return [payload for payload in payloads if payload.get("key") == key]
 
-    def await_events(self, *keys: str) -> None:
+    def wait_for_events(self, *keys: str) -> None:
         """Wait until each key has an event."""
 
         def require_events() -> None:
@@ -88,7 +88,7 @@ class Landing:
 
         wait_until(require_events, what="the events", timeout=PATIENCE, interval=0.3)
 
-    def await_loaded(self, *keys: str) -> dict[str, Any]:
+    def wait_until_loaded(self, *keys: str) -> dict[str, Any]:
         """Wait until the warehouse has the newest content of these keys; return its lineage."""
         wanted = {
             e["Key"]: e["ETag"].strip('"') for e in self.list_objects(PREFIX) if e["Key"] in keys
@@ -105,7 +105,7 @@ class Landing:
 
         return wait_until(find_loaded, what="the warehouse", timeout=PATIENCE, interval=0.5)
 
-    def await_run_of(self, key: str) -> Run:
+    def wait_for_run_of(self, key: str) -> Run:
         """Wait until the event of this key has started a run, and return the run."""
 
         def find_started() -> Run:

@@ -1,4 +1,4 @@
-"""What the lab adds to Airflow: the database's time, and writes that queue."""
+"""The lab's additions to Airflow: SQLite's `now()`, and a queue for requests that write."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_requests_that_may_write_are_handled_one_after_another(method: str, at_o
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.02)  # long enough for the others to come in
+        await asyncio.sleep(0.02)  # long enough for the others to arrive
         now -= 1
 
-    async def three() -> None:
+    async def send_three_requests() -> None:
         guarded = OneWriteAtATime(app)
         scope = {"type": "http", "method": method}
-        await asyncio.gather(*(guarded(scope, nothing, nothing) for _ in range(3)))
+        await asyncio.gather(*(guarded(scope, do_nothing, do_nothing) for _ in range(3)))
 
-    async def nothing(*_: Any) -> Any:
+    async def do_nothing(*_: Any) -> Any:
         return None
 
-    asyncio.run(three())
+    asyncio.run(send_three_requests())
     assert most == at_once

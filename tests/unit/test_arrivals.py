@@ -1,4 +1,4 @@
-"""The watcher of new objects as Airflow registers it: one row, however often DAGs are parsed."""
+"""The watcher of new objects in Airflow's database: one row, however often DAGs are parsed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TREE = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """What the DAG processor sees."""
+    """Yield the module `assets`, imported as the DAG processor imports it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.setenv("STEP_RUNTIME", "process")
@@ -27,13 +27,13 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 def test_a_parsed_watcher_is_the_one_that_the_database_has(assets: ModuleType) -> None:
-    """As `add_asset_trigger_references` compares them; were they not, it would be made anew."""
+    """`add_asset_trigger_references` compares hashes and makes a new row for another one."""
     from airflow.models.trigger import Trigger
     from airflow.serialization.encoders import encode_trigger
     from airflow.triggers.base import BaseEventTrigger
 
     (watcher,) = assets.LANDED_SALES.watchers
-    sent = json.loads(json.dumps(encode_trigger(watcher.trigger)))  # by the parsing process
+    sent = json.loads(json.dumps(encode_trigger(watcher.trigger)))  # as a parser sends it
     parsed = encode_trigger(sent)
     row = Trigger(classpath=parsed["classpath"], kwargs=parsed["kwargs"])
     assert BaseEventTrigger.hash(row.classpath, row.kwargs) == BaseEventTrigger.hash(
@@ -52,7 +52,7 @@ def test_the_triggerer_runs_what_the_dag_has_asked_for(assets: ModuleType) -> No
 
 
 def test_two_watchers_never_share_a_stream(assets: ModuleType) -> None:
-    """A watcher that replaces another gets what was under way when the other was dismissed."""
+    """A watcher that replaces another gets the events that were pending when the other ended."""
     new_objects = importlib.import_module("lab_arrivals").NewObjects
     old, new = new_objects("a", "b/"), new_objects("a", "b/")
     old.trigger_id, new.trigger_id = 1, 2
@@ -78,7 +78,7 @@ def test_what_airflow_could_not_store_is_told_again(
     monkeypatch.setattr(lab_arrivals, "SETTLE_SECONDS", 0)
     stored, failed = (lab_arrivals.Object(name, "etag", 1) for name in "ab")
 
-    async def scenario() -> tuple[Any, Any]:
+    async def run_scenario() -> tuple[Any, Any]:
         store = Store()
         arrivals = lab_arrivals.Arrivals(lambda: [stored, failed], lab_arrivals.Memory(store), 1.0)
         stream = arrivals.open_stream()
@@ -87,6 +87,6 @@ def test_what_airflow_could_not_store_is_told_again(
         await arrivals.advance([AdvanceItem(stored, good), AdvanceItem(failed, bad)])
         return store, await arrivals.find_new_objects()
 
-    store, again = asyncio.run(scenario())
+    store, again = asyncio.run(run_scenario())
     assert [entry for shard in store.values() for entry in shard.items()] == [("a", "etag")]
     assert again == [failed]

@@ -1,4 +1,4 @@
-"""What is attested after a green test on kind, what counts as changed since, and signatures."""
+"""Attestations: what they list after a green test on kind, what counts as a change, signatures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lab.cluster import docker, images, tools
 from lab.config import TREE, Config
 from lab.delivery import publish, ssh
 from lab.errors import MachineError, PromotionError
-from tests.support import attest, promoted
-from tests.support.promoted import PREDICATE, PROOF, TESTS, make_statement
+from tests.support import attest, attested
+from tests.support.attested import PREDICATE, PROOF, TESTS, make_statement
 
 pytest_plugins = ["pytester"]
 SEED = 20260101
@@ -32,10 +32,10 @@ SEED = 20260101
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A copy of this tree, whose base nobody renders: there is no kubectl."""
+    """Return the Config of a copy of this tree; without kubectl, its base is not rendered."""
     monkeypatch.setattr(tools, "find_local", lambda _: None)
     monkeypatch.setattr(attestation, "digest_rendering", lambda _: "0" * 64)
-    return promoted.copy_tree(tmp_path)
+    return attested.copy_tree(tmp_path)
 
 
 def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
     assert default.attestation_key is None
 
 
-# --- What is attested ---------------------------------------------------------------------------
+# --- The statement ------------------------------------------------------------------------------
 
 
 def test_every_file_that_is_promoted_is_a_subject(config: Config) -> None:
@@ -129,16 +129,16 @@ def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
 
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
         command = ["git", "-C", str(tmp_path), *who, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    git("init", "--quiet")
-    git("commit", "--quiet", "--allow-empty", "--message", "x")
-    assert attestation.read_revision(tmp_path) == (git("rev-parse", "HEAD"), False)
+    run_git("init", "--quiet")
+    run_git("commit", "--quiet", "--allow-empty", "--message", "x")
+    assert attestation.read_revision(tmp_path) == (run_git("rev-parse", "HEAD"), False)
     (tmp_path / "new").touch()
-    assert attestation.read_revision(tmp_path) == (git("rev-parse", "HEAD"), True)
+    assert attestation.read_revision(tmp_path) == (run_git("rev-parse", "HEAD"), True)
 
 
 def test_a_statement_in_a_line(config: Config) -> None:
@@ -148,16 +148,16 @@ def test_a_statement_in_a_line(config: Config) -> None:
     assert "without variations" in line and "\n" not in line
 
 
-# --- What was changed since ---------------------------------------------------------------------
+# --- Changes since then -------------------------------------------------------------------------
 
 
 def flip_bit(data: bytes, chance: random.Random) -> bytes:
-    """The bytes, with one bit of one of them turned; an empty file gets one."""
+    """Return the bytes with one random bit flipped, or one zero byte if there are none."""
     if not data:
         return b"\0"
     position = chance.randrange(len(data))
-    turned = data[position] ^ (1 << chance.randrange(8))
-    return data[:position] + bytes([turned]) + data[position + 1 :]
+    flipped = data[position] ^ (1 << chance.randrange(8))
+    return data[:position] + bytes([flipped]) + data[position + 1 :]
 
 
 def test_one_byte_of_any_file_is_enough(config: Config) -> None:
@@ -247,7 +247,7 @@ def test_objects_are_compared_by_what_they_say() -> None:
     )
 
 
-# --- What is no attestation ---------------------------------------------------------------------
+# --- Invalid attestations -----------------------------------------------------------------------
 
 
 def test_a_missing_attestation_says_how_to_earn_one(config: Config) -> None:
@@ -297,7 +297,7 @@ def test_a_folder_is_no_attestation(tmp_path: Path) -> None:
 
 
 def write_pem_keys(key: Any, folder: Path, name: str) -> tuple[Path, Path]:
-    """The two halves of a key, as OpenSSL writes them."""
+    """Write a key pair in OpenSSL's format; return the paths, the private key's first."""
     form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     private, public = folder / name, folder / f"{name}.pub"
     private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
@@ -307,7 +307,7 @@ def write_pem_keys(key: Any, folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def write_openssh_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    """The two halves of a key, as OpenSSH writes them."""
+    """Write a new key pair in OpenSSH's format; return the paths, the private key's first."""
     text = ssh.generate_private_key()
     private, public = folder / name, folder / f"{name}.pub"
     private.write_text(text)
@@ -317,7 +317,7 @@ def write_openssh_keys(folder: Path, name: str) -> tuple[Path, Path]:
 
 @pytest.fixture(params=["openssh", "pem"])
 def keys(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    """A private key and its public half."""
+    """Return the paths of a private key and of its public key."""
     if request.param == "openssh":
         return write_openssh_keys(tmp_path, "key")
     return write_pem_keys(Ed25519PrivateKey.generate(), tmp_path, "key")
@@ -341,7 +341,7 @@ def test_the_envelope_is_dsse_s(tmp_path: Path) -> None:
     assert payload.decode() == Statement({"a": "b"}, PREDICATE).as_json()
     head = f"DSSEv1 28 application/vnd.in-toto+json {len(payload)} ".encode()
     key = attestation.read_public_key(public)
-    key.verify(base64.b64decode(signature["sig"]), head + payload)  # raises when it is another
+    key.verify(base64.b64decode(signature["sig"]), head + payload)  # raises if it is of another key
     assert signature["keyid"] == attestation.key_id(key)
 
 
@@ -400,7 +400,7 @@ def test_what_was_changed_after_it_was_signed_is_refused(tmp_path: Path) -> None
 
 
 def write_broken_keys(folder: Path) -> Iterator[Path]:
-    """Files that hold no ed25519 key of either half, or none without a passphrase."""
+    """Yield files without an ed25519 key: absent, no key at all, RSA, or locked by a passphrase."""
     yield folder / "absent"
     (folder / "text").write_text("no key")
     yield folder / "text"
@@ -422,7 +422,7 @@ def test_a_file_that_is_no_such_key_is_named(tmp_path: Path) -> None:
             attestation.read(tmp_path / "a.json", path)
 
 
-# --- When one is written ------------------------------------------------------------------------
+# --- When it is written -------------------------------------------------------------------------
 
 CONFTEST = """
 import pytest
@@ -484,7 +484,7 @@ def test_of_no_backend(): pass
 
 @pytest.fixture
 def project(config: Config, pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project with two files of end-to-end tests, whose lab is none; what it would attest."""
+    """Return a project with the files to attest and two end-to-end test files of a fake lab."""
     config.tree.rename(pytester.path / "tree")
     for entry in (pytester.path / "tree").iterdir():
         entry.rename(pytester.path / entry.name)
@@ -563,7 +563,7 @@ def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
 
 
 def finish_session(witness: attest.Witness, config: SimpleNamespace, failed: int) -> None:
-    """End a session that has so many failures."""
+    """End a session with that many failed tests."""
     witness.pytest_sessionfinish(cast("Any", SimpleNamespace(config=config, testsfailed=failed)))
 
 

@@ -1,4 +1,4 @@
-"""The cache holds what was pinned, or nothing: whatever the server, the network or a kill does."""
+"""The cache holds the pinned file or nothing, whatever the server, the network or a kill does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIX = "nox -s lab -- up"
 
 
 class ReleaseServer(ThreadingHTTPServer):
-    """Sends `content` at every path; `misbehave` is taken from, one per request, until empty."""
+    """A server that sends `content` at every path; each of `misbehave` spoils one request."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         if how == "stall":
             self.server.released.wait(30)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 
@@ -124,10 +124,10 @@ def test_one_that_cannot_be_made_is_said(own_cache: Path) -> None:
 
 
 def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+    def raise_no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", raise_no_home)
     with pytest.raises(MachineError, match="no home") as error:
         cache.cache_path({})
     assert "XDG_CACHE_HOME=" in error.value.fix
@@ -138,7 +138,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_is_downloaded_once(server: ReleaseServer, own_cache: Path) -> None:
     assert cache.find_cached(PINNED, "release") is None
-    assert not own_cache.exists()  # looking makes nothing
+    assert not own_cache.exists()  # a look-up creates nothing
     path = fetch(server)
     assert path == own_cache / "release"
     assert path.read_bytes() == CONTENT

@@ -1,4 +1,4 @@
-"""What a person asks for against what a lab was made with is refused before anything changes."""
+"""Options that contradict those a lab was created with are refused before anything changes."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_what_is_no_service_may_not_be_pinned(config: Config) -> None:
     ("pins", "running"),
     [
         ({}, ["minio", "gitea"]),
-        ({"minio": 11_000}, ["minio", "gitea"]),  # where it is
-        ({"minio": 12_000}, []),  # it will be there when it is started
+        ({"minio": 11_000}, ["minio", "gitea"]),  # its present port
+        ({"minio": 12_000}, []),  # used at the next start
         ({"minio": 12_000}, ["gitea"]),
-        ({"airflow-api-server": 12_000}, ["minio"]),  # a service that the lab did not have yet
+        ({"airflow-api-server": 12_000}, ["minio"]),  # a service that is new to the lab
     ],
 )
 def test_a_port_may_be_pinned(config: Config, pins: dict[str, int], running: list[str]) -> None:

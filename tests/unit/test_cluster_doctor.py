@@ -1,4 +1,4 @@
-"""What a machine lacks for a lab on kind is said with what to do; which backend that leads to."""
+"""What a machine lacks for a lab on kind, with a fix for each; and the choice of the backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = [
     *("python", "git", "home", "docker", "memory", "disk", "inotify"),
     *("tools", "images", "chart", "dataset"),
 ]
-DOCKER_ONLY = ["docker", "memory", "disk", "images"]  # what can't be looked at without Docker
+DOCKER_ONLY = ["docker", "memory", "disk", "images"]  # the checks that fail without Docker
 SAID = {
     "ServerVersion": "29.1.3",
     "MemTotal": 8 * GIB,
@@ -39,9 +39,9 @@ SAID = {
 
 
 class Docker:
-    """A `docker` on PATH that says what it is told to say, and nothing else.
+    """A `docker` on PATH whose answers are files.
 
-    `info`, the images and the containers that it holds are files; a file `down` makes it fail.
+    They are `info`, `root`, `images` and `containers`; a file `down` makes every call fail.
     """
 
     SCRIPT = """#!/bin/sh
@@ -66,22 +66,22 @@ esac
         self.program = folder / "docker"
         self.program.write_text(self.SCRIPT.format(folder=f"'{folder}'"))
         self.program.chmod(0o755)
-        self.says()
-        self.holds(*(image.name for image in images.read_lock().values()))
+        self.set_info()
+        self.set_images(*(image.name for image in images.read_lock().values()))
         (folder / "containers").touch()
 
-    def says(self, **values: object) -> None:
+    def set_info(self, **values: object) -> None:
         said = {**SAID, **values}
         (self.folder / "info").write_text(json.dumps(said))
         (self.folder / "root").write_text(f"{said['DockerRootDir']}\n")
 
-    def holds(self, *names: str) -> None:
+    def set_images(self, *names: str) -> None:
         (self.folder / "images").write_text("".join(f"{name}\n" for name in names))
 
-    def runs(self, container: str) -> None:
+    def set_container(self, container: str) -> None:
         (self.folder / "containers").write_text(f"{container}\n")
 
-    def fails(self, text: str) -> None:
+    def fail_with(self, text: str) -> None:
         (self.folder / "down").write_text(text)
 
 
@@ -92,7 +92,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture(autouse=True)
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """A Docker that lacks nothing, on a machine that lacks nothing, where every server answers."""
+    """Return a Docker with all images, on a machine that lacks nothing, with every server up."""
     found = Docker(tmp_path / "docker")
     git = shutil.which("git")
     assert git
@@ -116,7 +116,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def set_free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
-    """`size` bytes are free wherever one asks; where one has asked."""
+    """Make every disk have `size` bytes free; return the list of paths that are asked for."""
     asked: list[Path] = []
 
     def usage(path: Path) -> SimpleNamespace:
@@ -127,8 +127,10 @@ def set_free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
     return asked
 
 
-def set_inotify_limits(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int]) -> None:
-    """The kernel's limits are these; without any, it has no such files."""
+def set_inotify_limits(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, int]
+) -> None:
+    """Set the kernel's limits; without any, their files do not exist."""
     folder.mkdir(exist_ok=True)
     for name, limit in limits.items():
         (folder / f"max_user_{name}").write_text(f"{limit}\n")
@@ -139,14 +141,14 @@ def set_inotify_limits(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: di
     monkeypatch.setattr(cluster_doctor, "Path", path)
 
 
-def catch_error(look: Any, config: Config, error: type[LabError] = MachineError) -> LabError:
+def catch_error(check: Any, config: Config, error: type[LabError] = MachineError) -> LabError:
     with pytest.raises(error) as caught:
-        look(config)
+        check(config)
     assert caught.value.fix
     return caught.value
 
 
-# --- All looks ----------------------------------------------------------------------------------
+# --- All checks ---------------------------------------------------------------------------------
 
 
 def test_a_machine_that_lacks_nothing(config: Config) -> None:
@@ -161,7 +163,7 @@ def test_a_machine_that_lacks_nothing(config: Config) -> None:
 def test_a_machine_without_docker(
     config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look that needs it fails in a known way, and says what to do."""
+    """Each check that needs Docker fails with a known error and a fix."""
     docker.program.unlink()
     monkeypatch.setenv("PATH", str(docker.folder))
     found = {f.name: f.error for f in kind.diagnose(config) if f.error}
@@ -181,7 +183,7 @@ def test_a_machine_without_docker(
     ],
 )
 def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str) -> None:
-    docker.fails(text)
+    docker.fail_with(text)
     found = {f.name: f.error for f in kind.diagnose(config) if f.error}
     assert list(found) == DOCKER_ONLY
     assert all(error.fix for error in found.values())
@@ -193,7 +195,7 @@ def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str
 
 def test_a_docker_that_says_so_in_its_answer(config: Config, docker: Docker) -> None:
     """`docker info --format` of some versions succeeds without an engine."""
-    docker.says(ServerErrors=["Cannot connect to the Docker daemon", "and more"])
+    docker.set_info(ServerErrors=["Cannot connect to the Docker daemon", "and more"])
     error = catch_error(cluster_doctor.check_engine, config)
     assert error.what == ("Docker does not answer: Cannot connect to the Docker daemon; and more")
 
@@ -209,7 +211,7 @@ def test_a_docker_that_says_something_else_is_refused(config: Config, docker: Do
 
 
 def test_a_docker_of_no_known_version_is_not_a_crash(config: Config, docker: Docker) -> None:
-    docker.says(ServerVersion="library-import")
+    docker.set_info(ServerVersion="library-import")
     with pytest.raises(LabError):
         cluster_doctor.check_engine(config)
 
@@ -219,28 +221,28 @@ def test_a_docker_of_no_known_version_is_not_a_crash(config: Config, docker: Doc
 
 @pytest.mark.parametrize("version", ["19.03.15", "1.13.1", ""])
 def test_an_old_docker_is_refused(config: Config, docker: Docker, version: str) -> None:
-    docker.says(ServerVersion=version)
+    docker.set_info(ServerVersion=version)
     error = catch_error(cluster_doctor.check_engine, config)
     assert error.what == f"Docker is {version}; kind needs 20 or newer"
 
 
 @pytest.mark.parametrize("version", ["20.10.24", "26.1.5+dfsg1", "29.0.0-rc.1"])
 def test_a_newer_docker_is_taken(config: Config, docker: Docker, version: str) -> None:
-    docker.says(ServerVersion=version)
+    docker.set_info(ServerVersion=version)
     assert cluster_doctor.check_engine(config) == f"{version}, 4 cores, cgroup v2"
 
 
 def test_cgroup_v1_is_noted(config: Config, docker: Docker) -> None:
-    docker.says(CgroupVersion="1")
+    docker.set_info(CgroupVersion="1")
     assert cluster_doctor.check_engine(config) == (
         "29.1.3, 4 cores, cgroup v1, deprecated by Kubernetes: boot with cgroup v2"
     )
 
 
 def test_too_little_memory_is_refused(config: Config, docker: Docker) -> None:
-    docker.says(MemTotal=int(5.9 * GIB))  # what a machine of 6 GiB shows
+    docker.set_info(MemTotal=int(5.9 * GIB))  # what a machine with 6 GiB reports
     assert cluster_doctor.check_memory(config) == "5.9 GiB"
-    docker.says(MemTotal=4 * GIB)
+    docker.set_info(MemTotal=4 * GIB)
     error = catch_error(cluster_doctor.check_memory, config)
     assert error.what == "Docker has 4.0 GiB of memory; a lab on kind needs 6.0 GiB"
     assert "--backend embedded" in error.fix
@@ -253,9 +255,9 @@ def test_the_disk_is_dockers(
     config: Config, docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = set_free_disk(monkeypatch, 12 * GIB)
-    docker.says(DockerRootDir=str(docker.folder))
+    docker.set_info(DockerRootDir=str(docker.folder))
     assert cluster_doctor.check_disk(config) == "12.0 GiB free"
-    docker.says(DockerRootDir="/nowhere/in/this/machine")
+    docker.set_info(DockerRootDir="/nowhere/in/this/machine")
     cluster_doctor.check_disk(config)
     assert asked == [docker.folder, tmp_path]
 
@@ -270,7 +272,7 @@ def test_too_little_disk_is_refused(config: Config, monkeypatch: pytest.MonkeyPa
 def test_a_lab_that_is_there_needs_less_disk(
     config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    docker.runs(node.container_name(config))
+    docker.set_container(node.container_name(config))
     set_free_disk(monkeypatch, 2 * GIB)
     assert cluster_doctor.check_disk(config) == "2.0 GiB free"
     set_free_disk(monkeypatch, 2 * GIB - 1)
@@ -317,7 +319,7 @@ def test_limits_that_will_do(
     assert cluster_doctor.check_inotify(config) == "Docker's own"
 
 
-# --- What is brought here -----------------------------------------------------------------------
+# --- Downloads and builds -----------------------------------------------------------------------
 
 
 def test_tools_that_are_here_and_that_are_not(
@@ -360,13 +362,15 @@ def test_a_tool_that_can_not_be_had_is_refused(
 
 def test_images_that_are_all_here(config: Config, docker: Docker, offline: None) -> None:
     known = images.read_lock()
-    docker.holds(*(image.name for image in known.values()))
+    docker.set_images(*(image.name for image in known.values()))
     assert cluster_doctor.check_images(config) == "all here"
 
 
 def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline: None) -> None:
     known = images.read_lock()
-    docker.holds(*(image.name for key, image in known.items() if key not in ("worker", "minio")))
+    docker.set_images(
+        *(image.name for key, image in known.items() if key not in ("worker", "minio"))
+    )
     found = cluster_doctor.check_images(config)
     said, _, names = found.partition(": ")
     assert said == "to be built, with a network"
@@ -378,7 +382,7 @@ def test_missing_images_that_no_registry_has_for_us(
 ) -> None:
     known = images.read_lock()
     gone = ("worker", "python", "gitea")
-    docker.holds(*(image.name for key, image in known.items() if key not in gone))
+    docker.set_images(*(image.name for key, image in known.items() if key not in gone))
     error = catch_error(cluster_doctor.check_images, config)
     gitea, python = known["gitea"].name, known["python"].name
     assert error.what == (
@@ -392,10 +396,10 @@ def test_missing_images_that_no_registry_has_for_us(
 def test_missing_images_that_can_be_pulled(
     config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any answer will do: most registries say 401 to those who are not logged in."""
+    """Any answer is enough: most registries answer 401 without a login."""
     asked: list[str] = []
     monkeypatch.setattr(requests, "head", lambda url, **_: asked.append(url))
-    docker.holds()
+    docker.set_images()
     public = [image.name for image in images.read_lock().values() if not image.folder]
     said = cluster_doctor.check_images(config)
     assert said.startswith(f"to be pulled: {', '.join(public)}; to be built, with a network: ")
@@ -405,12 +409,12 @@ def test_missing_images_that_can_be_pulled(
 def test_only_the_registry_that_is_silent_is_named(
     config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def only_the_hub(url: str, **_: object) -> None:
+    def answer_for_the_hub_only(url: str, **_: object) -> None:
         if "docker.io" not in url:
             raise requests.Timeout(url)
 
-    monkeypatch.setattr(requests, "head", only_the_hub)
-    docker.holds()
+    monkeypatch.setattr(requests, "head", answer_for_the_hub_only)
+    docker.set_images()
     error = catch_error(cluster_doctor.check_images, config)
     assert error.what.endswith(f"does not hold: {images.read_lock()['gitea'].name}")
 
@@ -435,7 +439,7 @@ def test_where_the_chart_comes_from(
 
 
 def write_lab_state(config: Config, backend: str) -> None:
-    """There is a lab of that backend."""
+    """Write the state of a lab with that backend."""
     state.make_home(config)
     state.write_state(config, State(backend, "sqlite", "datasets/employees.csv", None, {}))
 
@@ -446,7 +450,7 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def choose_backend_name(config: Config) -> tuple[str, str]:
-    """Return the name of the chosen backend, and why it is that one."""
+    """Return the name of the chosen backend and the reason."""
     backend, why = choose_backend(config)
     return backend.NAME, why
 
@@ -457,14 +461,14 @@ def test_kind_where_nothing_is_lacking(config: Config) -> None:
 
 
 def test_without_docker_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
-    docker.fails("it is down")
+    docker.fail_with("it is down")
     backend, why = choose_backend_name(config)
     assert backend == "embedded"
     assert why.startswith("no kind: Docker does not answer: ")
 
 
 def test_with_too_little_room_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
-    docker.says(MemTotal=2 * GIB)
+    docker.set_info(MemTotal=2 * GIB)
     assert choose_backend_name(config) == (
         "embedded",
         "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB",
@@ -478,13 +482,16 @@ def test_a_lab_that_is_there_keeps_its_backend(config: Config, fit: None, backen
 
 
 def test_sqlite_means_the_embedded_backend(config: Config, fit: None) -> None:
-    assert choose_backend_name(replace(config, database="sqlite")) == ("embedded", "--database sqlite")
+    assert choose_backend_name(replace(config, database="sqlite")) == (
+        "embedded",
+        "--database sqlite",
+    )
     assert choose_backend_name(replace(config, database="postgresql"))[0] == "kind"
 
 
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_what_is_asked_for_is_taken(config: Config, docker: Docker, backend: Any) -> None:
-    docker.fails("it is down")
+    docker.fail_with("it is down")
     write_lab_state(config, embedded.NAME)
     assert choose_backend_name(replace(config, backend=backend.NAME)) == (backend.NAME, "asked for")
 

@@ -1,4 +1,4 @@
-"""What LAB_* variables choose, and which of their values are refused."""
+"""What the LAB_* variables set, and which values are refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_folder_is_inside_the_home(tmp_path: Path) -> None:
 def test_each_spelling_of_a_home_is_the_same_home(
     spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lab's processes are recognised by their home's name: it must be one name only."""
+    """A lab finds its processes by the path of its home, so there must be only one spelling."""
     (tmp_path / "lab").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "link").symlink_to("lab")

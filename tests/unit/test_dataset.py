@@ -1,4 +1,4 @@
-"""The default dataset is the same bytes everywhere; `inspect` says what is wrong with a CSV."""
+"""The default dataset has the same bytes everywhere; `inspect` reports what is wrong with a CSV."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def rows(employees: Path) -> list[Row]:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Where a test puts its CSV; the name needs quotes in a shell."""
+    """Return the path of a test's CSV; its name needs quotes in a shell."""
     return tmp_path / "my table.csv"
 
 
@@ -231,10 +231,10 @@ def test_a_failed_writer_leaves_what_was_there_and_nothing_else(
 ) -> None:
     table.write_text("kept")
 
-    def full_disk(_: int) -> None:
+    def raise_disk_full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", raise_disk_full)
     with pytest.raises(OSError, match="No space"):
         write_employees(table)
     assert table.read_text() == "kept" and list(table.parent.iterdir()) == [table]

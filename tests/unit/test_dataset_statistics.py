@@ -1,4 +1,4 @@
-"""What is counted of a table, and which tables are refused."""
+"""The statistics of a table, and which tables are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A single task's deadline: when people are told, when not, and that the watch survives."""
+"""The deadline of one task: when people are notified, when not, and how the watch survives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Told = list[tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The plugin, as Airflow's processes import it."""
+    """Yield the plugin `lab_deadlines`, imported as Airflow's processes import it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
@@ -30,7 +30,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def told(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Whom `tell` has told what; nothing waits."""
+    """Return the list of the calls of `tell`; polls and retries don't wait."""
     found: Told = []
     monkeypatch.setattr(module, "tell", lambda *arguments: found.append(arguments))
     monkeypatch.setattr(module, "POLL", 0)
@@ -39,17 +39,17 @@ def told(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 def create_watch(module: ModuleType, states: list[dict[str, str | None]], seconds: float) -> Any:
-    """A watch of `work` in a run that began just now; each look finds the next of the states."""
+    """Return a watch of `work` in a run that begins now; each poll reads the next of `states`."""
     began = datetime.now(UTC).isoformat()
     made = module.Watch("work", began, seconds, ["owner"])
-    again = module.Watch(**made.serialize()[1])  # as a triggerer makes it, and its successor
+    again = module.Watch(**made.serialize()[1])  # a triggerer deserializes it
     again.task_instance = RUN
     looks = iter(states)
 
-    async def look() -> dict[str, str | None]:
+    async def read_states() -> dict[str, str | None]:
         return next(looks)
 
-    again.read_states = look
+    again.read_states = read_states
     return again
 
 
@@ -150,7 +150,7 @@ def test_the_deadline_is_a_task_that_needs_no_worker(module: ModuleType) -> None
 
         @task
         def work() -> None:
-            """Does nothing."""
+            """Do nothing."""
 
         module.deadline(work(), within=timedelta(minutes=30), tell=["owner"])
     found = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("work_deadline")

@@ -1,4 +1,4 @@
-"""What two renderings do not agree about, and what promotion.yaml says to that."""
+"""The differences of two renderings, and which of them promotion.yaml allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 
 def deployment(**container: object) -> Object:
-    """A Deployment with one container, as the chart renders one: without a namespace."""
+    """Return a Deployment with one container and, like the chart's, no namespace."""
     base = {"name": "base", "image": "airflow:1", "args": ["bash", "-c", "run"], **container}
     template = {"metadata": {"annotations": {"checksum/config": "abc"}}}
     spec = {"template": {**template, "spec": {"containers": [base]}}}
@@ -25,7 +25,7 @@ def deployment(**container: object) -> Object:
 
 
 def config_map(cfg: str, pod: str = "{kind: Pod}", **data: str) -> Object:
-    """The chart's ConfigMap."""
+    """Return the chart's ConfigMap."""
     texts = {"airflow.cfg": cfg, "pod_template_file.yaml": pod, **data}
     return {"kind": "ConfigMap", "metadata": {"name": "airflow-config"}, "data": texts}
 
@@ -36,14 +36,14 @@ def policy(*egress: object) -> Object:
 
 
 def diff_fields(one: Object, other: Object) -> list[tuple[str, str | None, str | None]]:
-    """What differs in two versions of one object."""
+    """Return the fields in which two versions of one object differ, with both values."""
     return [(row.field, row.kind, row.eks) for row in find_differences([one], [other])]
 
 
 CONTAINER = "spec.template.spec.containers[base]"
 
 
-# --- What is the same ---------------------------------------------------------------------------
+# --- No difference ------------------------------------------------------------------------------
 
 
 def test_what_means_the_same_does_not_differ() -> None:
@@ -75,7 +75,7 @@ def test_what_is_in_no_namespace_has_a_name_of_two_parts() -> None:
     assert find_differences([], [one]) == [Difference("StorageClass/efs", "*", None, "there")]
 
 
-# --- What differs -------------------------------------------------------------------------------
+# --- Differences --------------------------------------------------------------------------------
 
 
 def test_an_object_on_one_side_is_one_row() -> None:
@@ -174,7 +174,9 @@ def test_airflow_s_settings_differ_one_by_one() -> None:
 def test_the_pod_s_template_differs_field_by_field() -> None:
     one = config_map("", "spec: {containers: [{name: base, image: a}]}")
     other = config_map("", "spec:\n  containers:\n  - image: b\n    name: base\n")
-    assert diff_fields(one, other) == [("pod_template_file.yaml.spec.containers[base].image", "a", "b")]
+    assert diff_fields(one, other) == [
+        ("pod_template_file.yaml.spec.containers[base].image", "a", "b")
+    ]
 
 
 def test_another_text_of_it_differs_as_a_whole() -> None:
@@ -195,11 +197,11 @@ def test_an_object_that_is_there_twice_is_an_error() -> None:
         find_differences([deployment(), deployment()], [])
 
 
-# --- No change goes unseen ----------------------------------------------------------------------
+# --- Any change is found ------------------------------------------------------------------------
 
 
 def list_value_paths(part: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every plain value below."""
+    """Return the path of keys to each scalar in `part`."""
     if isinstance(part, dict | list):
         keys = part if isinstance(part, dict) else range(len(part))
         return [place for key in keys for place in list_value_paths(part[key], (*path, key))]
@@ -250,9 +252,9 @@ def test_an_entry_allows_what_it_describes(entry: Allowed) -> None:
     "entry",
     [
         Allowed("Deployment/airflow/b", "?*", "r"),
-        Allowed("*", "spec.containers[abse].image", "r"),  # brackets are no choice of letters
-        Allowed("*", "image", "r"),  # nothing is taken to be in front of it
-        Allowed("*", "*", "r"),  # an object on one side only
+        Allowed("*", "spec.containers[abse].image", "r"),  # brackets are no character set
+        Allowed("*", "image", "r"),  # the pattern has to match from the start
+        Allowed("*", "*", "r"),  # only a whole object
         Allowed("*", "?*", "r", eks="ecr"),
         Allowed("*", "?*", "r", kind=""),
     ],

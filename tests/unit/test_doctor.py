@@ -1,4 +1,4 @@
-"""What a machine lacks is said before anything is made, with what to do about it."""
+"""What a machine lacks is reported before anything is created, with a fix."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGit:
-    """Puts a git on PATH that says what it is told to say, and nothing else."""
+    """Return a function that puts a fake git with a given version on PATH."""
 
-    def fake(version: str, programs: Path = tmp_path) -> None:
+    def put_git_on_path(version: str, programs: Path = tmp_path) -> None:
         folder = tmp_path / "bin"
         folder.mkdir()
         script = f'[ $1 = --version ] && echo "git version {version}" || echo "{programs}"'
@@ -49,11 +49,11 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGit:
         (folder / "git").chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
 
-    return fake
+    return put_git_on_path
 
 
 def test_this_machine_is_fit_for_a_lab(config: Config) -> None:
-    """Or this project could not be tested here."""
+    """Otherwise the project could not be tested here."""
     findings = list(doctor.run_checks(config, embedded_doctor.CHECKS))
     assert [finding.name for finding in findings] == LOOKED_AT
     assert not [finding for finding in findings if finding.error]
@@ -197,7 +197,7 @@ def test_a_home_with_other_files_or_another_layout_is_refused(config: Config) ->
 
 
 def set_free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
-    """`size` bytes are free wherever one asks; where one has asked."""
+    """Make every disk have `size` bytes free; return the list of paths that are asked for."""
     asked: list[Path] = []
 
     def usage(path: Path) -> SimpleNamespace:
@@ -222,7 +222,7 @@ def test_a_disk_with_too_little_room_is_refused(
 def test_the_room_for_a_dataset_counts(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     big = config.home.parent / "big.csv"
     with big.open("wb") as file:
-        file.truncate(3 * 2**30)  # no block of it is on the disk
+        file.truncate(3 * 2**30)  # sparse: it takes no room
     set_free_disk(monkeypatch, 12 * 2**30)
     with pytest.raises(DiskError, match=r"12.0 GiB free at .*; the lab needs 13.0 GiB"):
         doctor.check_disk(Config(config.home, dataset=big))
@@ -253,7 +253,7 @@ def test_too_little_memory_is_refused(config: Config, monkeypatch: pytest.Monkey
 def test_what_a_lab_takes_already_is_not_asked_for_again(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a second `lab up` would fail where the first one has just succeeded."""
+    """Otherwise a second `lab up` would fail right after the first one has succeeded."""
     state.make_home(config)
     code = "x = b'x' * 2**26; print('x', flush=True); import time; time.sleep(600)"
     big = Service("big", (sys.executable, "-c", code), config.data, {}, lambda: None)
@@ -293,7 +293,7 @@ def test_a_dataset_that_can_not_be_versioned_is_refused(
 
 
 def test_the_wheels_own_server_runs() -> None:
-    """What the doctor calls installed can be started."""
+    """The server that the doctor calls installed starts."""
     done = subprocess.run(
         [str(seaweedfs.PROGRAM), "version"], capture_output=True, text=True, check=True
     )

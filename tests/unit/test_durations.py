@@ -1,4 +1,4 @@
-"""How long tests took: told by file at the end of a session, and of CI."""
+"""How long tests took, by file: at the end of a session, and of CI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORTS = (("tests/a.py::one[kind]", 40.0), ("tests/a.py::two", 2.0), ("tests/b.
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which a session of three tests has left its times."""
+    """Return the folder with the times of a session of three tests."""
     monkeypatch.setenv(durations.VARIABLE, str(tmp_path))
     plugin = durations.Durations()
     for nodeid, seconds in REPORTS:

@@ -1,4 +1,4 @@
-"""What AWS's refusals mean: by their code, by their text, by what boto3 says without an answer."""
+"""Which error a failed call of AWS becomes: by its code, its text, or boto3's own exception."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_failure_of_awss_own_without_a_known_code(status: int) -> None:
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"])
 def test_what_aws_quotes_of_a_request_is_not_shown(code: str) -> None:
-    """The canonical request holds the session's token."""
+    """The canonical request in it holds the session's token."""
     found = translate_error(refusal(code, f"should have been 'x-amz-security-token:{SECRET}'"))
     assert SECRET not in found.what + found.fix
 
@@ -137,7 +137,10 @@ def test_where_and_why_it_is_missing() -> None:
     found = translate_error(refusal("UnauthorizedOperation", EC2, service="ec2"))
     assert "on arn:aws:ec2:eu:1:vpc/v (because no identity-based policy" in found.what
     assert "4GIOHlTkIaWHQD0Q0m6XSnuUMCm" not in found.what
-    assert "explicit deny in a service control policy" in translate_error(refusal("AccessDenied", SCP)).what
+    assert (
+        "explicit deny in a service control policy"
+        in translate_error(refusal("AccessDenied", SCP)).what
+    )
 
 
 def test_actions_of_s3_that_are_called_otherwise_are_all_operations() -> None:

@@ -1,4 +1,4 @@
-"""An environment's file: what is refused before anything is asked of AWS."""
+"""An environment's file, and what is refused in it before AWS is called."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LINES = {
 
 
 def write_tree(folder: Path, **changed: str | None) -> Path:
-    """A tree whose one environment, `mine`, has these lines; None leaves one out."""
+    """Write a tree with one environment, `mine`, with these keys changed or, by None, left out."""
     given = {**LINES, **changed}
     file = folder / environment.FOLDER / "mine.toml"
     file.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What somebody with a cluster on AWS is told, where the kit speaks to somebody with a lab."""
+"""Errors for the owner of a cluster on AWS, where the code that raises them speaks of a lab."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def test_a_token_that_has_ended_is_of_the_account(staging: site.Site) -> None:
 
 
 def test_a_wait_that_ends_says_where_to_look_in_the_cluster(staging: site.Site) -> None:
-    def never() -> None:
+    def raise_not_yet() -> None:
         raise wait.NotYet("it is Pending")
 
     with pytest.raises(ServiceError, match="Pending") as told, errors.translating_errors(staging):
-        wait.wait_until(never, what="Airflow", timeout=0)
+        wait.wait_until(raise_not_yet, what="Airflow", timeout=0)
     assert f"kubectl --kubeconfig {staging.folder}/kubeconfig" in told.value.fix
 
 
@@ -100,11 +100,11 @@ def test_an_error_keeps_its_kind(staging: site.Site) -> None:
 def test_each_command_tells_it_so(
     command: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def raise_service_error(*_: object) -> None:
         raise ServiceError("helm failed", "lab logs, lab doctor; then lab up again")
 
     monkeypatch.setattr(site, "HOME", str(tmp_path))
-    monkeypatch.setattr(f"eks.__main__.{part}", fails)
+    monkeypatch.setattr(f"eks.__main__.{part}", raise_service_error)
     with pytest.raises(ServiceError) as told:
         command_line.app([command], standalone_mode=False)
     assert f"--kubeconfig {tmp_path}/staging/kubeconfig" in told.value.fix

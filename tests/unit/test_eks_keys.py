@@ -1,4 +1,4 @@
-"""Where a pod could read a static key, by its description alone."""
+"""Where a pod could read a static key, as far as its spec tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: what was intended is written down before it is tried."""
+"""The ledger: an intention is written before it is carried out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACE = {"account": "1", "region": "eu-central-1", "cluster": "c", "bucket": "b"
 
 
 class Killed(Exception):
-    """In the place of a `kill -9`."""
+    """Stands for a `kill -9`."""
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def move_ledger(ledger: Ledger, **changed: str) -> Ledger:
-    """The same file, read with an environment that says another place."""
+    """Return the ledger of the same file for an environment whose place has changed."""
     return replace(ledger, place={**PLACE, **changed})
 
 
@@ -87,7 +87,7 @@ def test_a_ledger_that_can_not_be_read_is_said_and_left_alone(ledger: Ledger, te
     assert ledger.path.read_text() == text
 
 
-# --- Where it all is ------------------------------------------------------------------------------
+# --- The place ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("word", PLACE)

@@ -1,4 +1,4 @@
-"""What a cluster's Secrets hold, and who has to say it."""
+"""The content of a cluster's Secrets, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @dataclass
 class FakeCluster:
-    """The one question that is asked of a cluster here: what a Secret of it holds."""
+    """A cluster as far as these tests need one: it returns the content of its Secrets."""
 
     values: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
@@ -136,9 +136,9 @@ def test_what_nobody_gives_is_refused_by_name(
     from types import SimpleNamespace
 
     monkeypatch.delenv(variable)
-    monkeypatch.setattr(release, "refuse_foreign", lambda *_: None)  # tried on kind
+    monkeypatch.setattr(release, "refuse_foreign", lambda *_: None)  # tested on kind
     monkeypatch.setattr(release, "render_manifests", lambda *_: "")
-    monkeypatch.setattr(prerequisites, "check", lambda *_: None)  # tried on kind, too
+    monkeypatch.setattr(prerequisites, "check", lambda *_: None)  # tested on kind
     site: Any = SimpleNamespace(environment=load_staging(*options))
     for api in (None, FakeCluster().api):
         with pytest.raises(PromotionError) as refused:

@@ -1,4 +1,4 @@
-"""What the chart is told for an environment, as far as no tool is needed to see it."""
+"""The chart's values for an environment, as far as they can be tested without a tool."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from eks import environment, rendering
 from eks.environment import Environment
 from lab.config import TREE
-from tests.support import promoted
+from tests.support import attested
 
 
-def read_pod_annotation(chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = "") -> str:
-    """What the pods of an environment are annotated with."""
+def read_pod_annotation(
+    chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = ""
+) -> str:
+    """Render the values and return the annotation of the environment's pods."""
     file = rendering.write_values_files(chosen, tree, folder, secrets)[-1]
     found = json.loads(file.read_text("utf-8"))
     assert found["airflowPodAnnotations"] == found["pgbouncer"]["podAnnotations"]
@@ -32,7 +34,7 @@ def test_pods_restart_when_what_they_read_as_they_start_changes(tmp_path: Path) 
 
 
 def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
-    tree = promoted.copy_tree(tmp_path).tree
+    tree = attested.copy_tree(tmp_path).tree
     chosen = replace(environment.load("staging"), options=("high-availability",))
     before = read_pod_annotation(chosen, tmp_path, tree)
     file = tree / "manifests/options/high-availability/pgbouncer.ini"
@@ -42,11 +44,13 @@ def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
 
 def test_pods_restart_when_a_secret_is_another_one(tmp_path: Path) -> None:
     chosen = environment.load("staging")
-    assert read_pod_annotation(chosen, tmp_path, secrets="a 1") != read_pod_annotation(chosen, tmp_path, secrets="a 2")
+    assert read_pod_annotation(chosen, tmp_path, secrets="a 1") != read_pod_annotation(
+        chosen, tmp_path, secrets="a 2"
+    )
 
 
 def test_pods_restart_when_the_steps_contract_changes(tmp_path: Path) -> None:
-    tree = promoted.copy_tree(tmp_path).tree
+    tree = attested.copy_tree(tmp_path).tree
     chosen = environment.load("staging")
     before = read_pod_annotation(chosen, tmp_path, tree)
     file = tree / rendering.CONTRACT

@@ -1,4 +1,4 @@
-"""How differences are drawn: what is allowed in short, what is not in full."""
+"""The table of differences: allowed ones in short, others in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each known failure has a text, an advice and an exit code of its own."""
+"""Each kind of error has a text, a fix and an exit code of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_exit_codes_are_unique_and_free() -> None:
     codes = [kind.exit_code for kind in KINDS]
     assert len(set(codes)) == len(codes)
     assert not TAKEN & set(codes)
-    assert all(0 < code < 126 for code in codes)  # above, shells have meanings of their own
+    assert all(0 < code < 126 for code in codes)  # shells use the codes above
 
 
 def test_what_is_wrong_with_a_dataset_has_the_thirties() -> None:

@@ -1,6 +1,6 @@
-"""The supervisor of a port-forward, with a script in the place of kubectl.
+"""The supervisor of a port-forward, with a script as kubectl.
 
-The script serves HTTP on the port that it is told; how it behaves is said by files in its folder.
+The script serves HTTP on the local port; files in its folder control how it answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab.cluster.workloads import GITEA, POSTGRESQL
 from lab.config import TREE, Config
 from lab.wait import NotYet, wait_until
 
-# Answers as the file `answer` says: with that code, or, when it is `silent`, not at all.
+# The file `answer` holds the status code, or `silent` for no answer at all.
 KUBECTL = r"""
 import json, os, socket, sys
 
@@ -44,7 +44,7 @@ while True:
         connection.sendall(f"HTTP/1.0 {answer} x\r\nContent-Length: 0\r\n\r\n".encode())
     connection.close()
 """
-# The same process, that looks more often: nobody waits here for its waiting.
+# The same process with shorter pauses, which keeps the tests fast.
 HASTY = """
 from lab.cluster import forward
 forward.LOOK_SECONDS, forward.ANSWER_SECONDS, forward.PAUSE_SECONDS = 0.02, 1, 0.02
@@ -54,7 +54,7 @@ forward.main()
 
 @dataclass(frozen=True)
 class Forward:
-    """One supervisor, and what it has started."""
+    """A supervisor, and the kubectl that it starts."""
 
     folder: Path
     port: int
@@ -68,33 +68,33 @@ class Forward:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/health"
 
-    def answer(self, text: str) -> None:
+    def set_answer(self, text: str) -> None:
         part = self.folder / "answer.part"
         part.write_text(text)
         part.replace(self.folder / "answer")
 
-    def calls(self) -> list[list[Any]]:
-        """What kubectl was called with, each time, after its process id."""
+    def read_calls(self) -> list[list[Any]]:
+        """Return each call of kubectl: its process id, then its arguments."""
         return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
 
-    def answers(self, url: str = "") -> None:
+    def wait_until_answering(self, url: str = "") -> None:
         wait_for(lambda: forward.check_answer(url or self.url))
 
-    def started(self, times: int) -> None:
-        """kubectl has been started that often, or more."""
+    def wait_until_started(self, times: int) -> None:
+        """Wait until kubectl was started at least `times` times."""
 
         def look() -> None:
-            if not (self.folder / "calls").exists() or len(self.calls()) < times:
+            if not (self.folder / "calls").exists() or len(self.read_calls()) < times:
                 raise NotYet("not often enough")
 
         wait_for(look)
 
-    def kubectl(self) -> psutil.Process:
-        """The kubectl that was started last; on a slow machine the one before has just ended."""
+    def find_kubectl(self) -> psutil.Process:
+        """Return the newest kubectl; wait for one: the last may have just ended."""
 
         def look() -> psutil.Process:
             try:
-                return psutil.Process(self.calls()[-1][0])
+                return psutil.Process(self.read_calls()[-1][0])
             except psutil.NoSuchProcess as error:
                 raise NotYet(str(error)) from error
 
@@ -113,11 +113,11 @@ def find_free_port() -> int:
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Forward]]:
-    """Starts a supervisor; it and what it started are gone afterwards."""
+    """Yield a function that starts a supervisor; kill it and its children afterwards."""
     monkeypatch.setenv("NO_PROXY", "*")
     started: list[subprocess.Popen[str]] = []
 
-    def starting(*how: str) -> Forward:
+    def start_supervisor(*how: str) -> Forward:
         (tmp_path / "kubectl.py").write_text(KUBECTL)
         kubectl = tmp_path / "kubectl"
         words = shlex.join(map(str, (sys.executable, "-ISs", tmp_path / "kubectl.py", tmp_path)))
@@ -125,9 +125,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         kubectl.chmod(0o755)
         (tmp_path / "kubeconfig").touch()
         port = find_free_port()
-        words_ = (kubectl, tmp_path / "kubeconfig", "stores", "gitea", port, 3000, "/health")
+        arguments = (kubectl, tmp_path / "kubeconfig", "stores", "gitea", port, 3000, "/health")
         process = subprocess.Popen(
-            [sys.executable, *how, *map(str, words_)],
+            [sys.executable, *how, *map(str, arguments)],
             cwd=TREE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,13 +135,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         )
         started.append(process)
         found = Forward(tmp_path, port, process)
-        found.answer("200")
+        found.set_answer("200")
         return found
 
-    yield starting
+    yield start_supervisor
     for process in started:
         if process.poll() is None:
-            process.send_signal(signal.SIGSTOP)  # or it would start another kubectl meanwhile
+            process.send_signal(signal.SIGSTOP)  # so that it can't start another kubectl
             for child in psutil.Process(process.pid).children():
                 child.kill()
             process.kill()
@@ -155,15 +155,15 @@ def hasty(start: Callable[..., Forward]) -> Forward:
 
 def test_the_command_forwards_on_loopback_alone(start: Callable[..., Forward]) -> None:
     found = start("-m", "lab.cluster.forward")
-    found.answers()
-    (call,) = found.calls()
+    found.wait_until_answering()
+    (call,) = found.read_calls()
     assert call[1:] == [
         *("--kubeconfig", str(found.kubeconfig), "port-forward", "--address", "127.0.0.1"),
         *("--namespace", "stores", "service/gitea", f"{found.port}:3000"),
     ]
     listening = [
         connection.laddr
-        for process in (psutil.Process(found.process.pid), found.kubectl())
+        for process in (psutil.Process(found.process.pid), found.find_kubectl())
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
@@ -171,39 +171,39 @@ def test_the_command_forwards_on_loopback_alone(start: Callable[..., Forward]) -
 
 
 def test_a_kubectl_that_answers_is_left_alone(hasty: Forward) -> None:
-    hasty.answers()
+    hasty.wait_until_answering()
     with pytest.raises(subprocess.TimeoutExpired):
         hasty.process.wait(0.4)
-    assert len(hasty.calls()) == 1
+    assert len(hasty.read_calls()) == 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kubectl_that_ends_is_started_again(hasty: Forward, how: signal.Signals) -> None:
-    hasty.answers()
+    hasty.wait_until_answering()
     for times in (2, 3):
-        hasty.kubectl().send_signal(how)
-        hasty.started(times)
-        hasty.answers()
+        hasty.find_kubectl().send_signal(how)
+        hasty.wait_until_started(times)
+        hasty.wait_until_answering()
     assert hasty.process.poll() is None
 
 
 @pytest.mark.parametrize("answer", ["silent", "502"])
 def test_a_kubectl_that_stops_answering_is_started_again(hasty: Forward, answer: str) -> None:
-    hasty.answers()
-    first = hasty.kubectl()
-    hasty.answer(answer)
-    hasty.started(2)
-    hasty.answer("200")
-    hasty.answers()
+    hasty.wait_until_answering()
+    first = hasty.find_kubectl()
+    hasty.set_answer(answer)
+    hasty.wait_until_started(2)
+    hasty.set_answer("200")
+    hasty.wait_until_answering()
     assert not first.is_running()
     hasty.kubeconfig.unlink()
-    hasty.kubectl().kill()
+    hasty.find_kubectl().kill()
     said, _ = hasty.process.communicate(timeout=20)
     assert f"nothing answers at {hasty.url}: forwarding anew\n" in said
 
 
 def test_one_look_without_an_answer_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is busy for a moment keeps its forward."""
+    """A forward to a server that is busy for a moment is kept."""
     served = iter([True, False, False, True, False, False, False])
     monkeypatch.setattr(forward, "LOOK_SECONDS", 0)
     monkeypatch.setattr(forward, "is_answering", lambda _: next(served))
@@ -214,21 +214,21 @@ def test_one_look_without_an_answer_is_not_enough(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_kubectl_that_can_not_forward_yet_is_tried_again(hasty: Forward, tmp_path: Path) -> None:
-    """As while the node is starting."""
-    hasty.answers()
+    """This happens while the node is starting."""
+    hasty.wait_until_answering()
     (tmp_path / "broken").touch()
-    hasty.kubectl().kill()
-    hasty.started(3)
+    hasty.find_kubectl().kill()
+    hasty.wait_until_started(3)
     (tmp_path / "broken").unlink()
-    hasty.answers()
+    hasty.wait_until_answering()
 
 
 def test_it_ends_when_the_cluster_is_gone(hasty: Forward) -> None:
-    hasty.answers()
+    hasty.wait_until_answering()
     hasty.kubeconfig.unlink()
-    hasty.kubectl().kill()
+    hasty.find_kubectl().kill()
     assert hasty.process.wait(20) == 0
-    assert len(hasty.calls()) == 1
+    assert len(hasty.read_calls()) == 1
 
 
 # --- The service --------------------------------------------------------------------------------
@@ -255,9 +255,9 @@ def test_ready_means_that_the_door_answers(start: Callable[..., Forward]) -> Non
     with pytest.raises(OSError, match="refused"):
         forward.check_answer(f"http://127.0.0.1:{find_free_port()}/health")
     found = start("-c", HASTY)
-    found.answers()
-    with pytest.raises(OSError):  # noqa: PT011 - any: the connection is just closed
+    found.wait_until_answering()
+    with pytest.raises(OSError):  # noqa: PT011 - any: the script just closes the connection
         forward.check_answer(found.url.replace("health", "other"))
-    found.answer("404")
+    found.set_answer("404")
     with pytest.raises(NotYet, match=f"{found.url} answers 404"):
         forward.check_answer(found.url)

@@ -1,6 +1,6 @@
-"""The lock of images, and what is asked of Docker and of kind to have them and a node.
+"""The lock of images, and the calls of docker and kind that bring the images and a node.
 
-Both commands are played by scripts: their state is a file, and a call they do not know fails.
+Both commands are scripts: their state is a file, and they fail on any other call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ digest = "{PINNED}"
 name = "python:3"
 """
 
-# `unanswered` has the beginnings of what the engine does not do; a killed `save` leaves half.
+# Calls that begin with an entry of `unanswered` fail; a failed `save` leaves half a file.
 DOCKER = r"""
 import json, os, sys
 
@@ -159,34 +159,34 @@ match argv:
 
 @dataclass(frozen=True)
 class Engine:
-    """What Docker holds in a test, and what it was asked."""
+    """The fake Docker: what it holds, and the calls that it got."""
 
     file: Path
 
     @property
-    def now(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(self.file.read_text()))
 
     def change(self, **values: object) -> None:
-        self.file.write_text(json.dumps({**self.now, **values}))
+        self.file.write_text(json.dumps({**self.state, **values}))
 
-    def hold(self, *names: str, id_: str = "1" * 64, digests: tuple[str, ...] = ()) -> None:
+    def add_images(self, *names: str, id_: str = "1" * 64, digests: tuple[str, ...] = ()) -> None:
         entry = {"id": f"sha256:{id_}", "digests": digests}
-        self.change(images={**self.now["images"], **dict.fromkeys(names, entry)})
+        self.change(images={**self.state["images"], **dict.fromkeys(names, entry)})
 
     @property
     def names(self) -> set[str]:
-        return set(self.now["images"])
+        return set(self.state["images"])
 
     @property
-    def made(self) -> list[list[str]]:
-        """The calls that changed something."""
+    def changes(self) -> list[list[str]]:
+        """The calls, without those that only read."""
         looks = (["image", "inspect"], ["container", "inspect"])
-        return [call for call in self.now["calls"] if call[:2] not in looks]
+        return [call for call in self.state["calls"] if call[:2] not in looks]
 
 
 def write_program(folder: Path, name: str, code: str, file: Path) -> None:
-    """A program on PATH that runs `code` with `file` as its first argument."""
+    """Write a program that runs `code` with `file` as its first argument."""
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.py").write_text(code)
     program = folder / name
@@ -211,7 +211,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout with a lock and three images to be built."""
+    """Return a checkout with a lock and three images to build."""
     tree = tmp_path / "tree"
     for name in ("minio", "worker", "trainer"):
         folder = tree / "images" / name / "package"
@@ -265,7 +265,7 @@ def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None
 
 
 def test_the_trainer_has_what_its_base_has() -> None:
-    """Other versions would be installed a second time, and which one is used be left to chance."""
+    """Otherwise a package would be installed in two versions, and chance decide which is used."""
     worker, trainer = (
         set((TREE / "images" / name / "requirements.txt").read_text("utf-8").splitlines())
         for name in ("worker", "trainer")
@@ -346,7 +346,7 @@ def test_a_tag_stays_with_what_is_built(tree: Path) -> None:
     assert worker_tag(moved) == before
 
 
-# --- Having them --------------------------------------------------------------------------------
+# --- Bringing them ------------------------------------------------------------------------------
 
 
 def sorted_names(known: list[Image]) -> list[str]:
@@ -354,7 +354,7 @@ def sorted_names(known: list[Image]) -> list[str]:
 
 
 def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> None:
-    """Images to be built are not, but what they are built from is."""
+    """An image to build is not listed, but its base is."""
     assert sorted_names(images.list_unpulled(tree)) == [
         "apache/airflow:3",
         "docker.gitea.com/gitea:1.26",
@@ -363,18 +363,18 @@ def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> N
         "postgres:17",
         "python:3",
     ]
-    assert not engine.made
+    assert not engine.changes
 
 
 def test_what_a_built_image_was_built_from_is_not_missing(engine: Engine, tree: Path) -> None:
     known = images.read_lock(tree)
-    engine.hold(*(image.name for key, image in known.items() if key not in ("go", "python")))
+    engine.add_images(*(image.name for key, image in known.items() if key not in ("go", "python")))
     assert images.list_unpulled(tree) == []
     (known["trainer"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
     assert images.list_unpulled(tree) == [], "what it is built from is there"
     (known["worker"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
     assert sorted_names(images.list_unpulled(tree)) == ["python:3"]
-    engine.hold("python:3")
+    engine.add_images("python:3")
     assert images.list_unpulled(tree) == []
 
 
@@ -383,7 +383,7 @@ def test_everything_is_brought_in_order(
 ) -> None:
     known = images.ensure_images(tree)
     folders = tree / "images"
-    assert engine.made == [
+    assert engine.changes == [
         ["pull", "--quiet", f"kindest/node@{PINNED}"],
         ["tag", f"kindest/node@{PINNED}", "kindest/node:v1"],
         ["pull", "--quiet", f"postgres@{PINNED}"],
@@ -422,24 +422,24 @@ def test_what_is_there_is_neither_pulled_nor_built(
 ) -> None:
     known = images.read_lock(tree)
     pinned = [image.name for image in known.values() if image.digest]
-    engine.hold(*(known[key].name for key in ("node", *images.STORES, *images.AIRFLOW)))
-    engine.hold(*pinned, digests=(OTHER, PINNED))
+    engine.add_images(*(known[key].name for key in ("node", *images.STORES, *images.AIRFLOW)))
+    engine.add_images(*pinned, digests=(OTHER, PINNED))
     assert images.ensure_images(tree) == known
-    assert not engine.made
+    assert not engine.changes
     assert capsys.readouterr().out == ""
 
 
 def test_a_base_that_is_there_is_built_upon(engine: Engine, tree: Path) -> None:
-    engine.hold("python:3")
+    engine.add_images("python:3")
     known = images.read_lock(tree)
     images.ensure_image(known, known["worker"])
-    assert [call[0] for call in engine.made] == ["build"]
+    assert [call[0] for call in engine.changes] == ["build"]
 
 
 def test_a_base_that_is_built_here_is_built_first(engine: Engine, tree: Path) -> None:
     known = images.read_lock(tree)
     images.ensure_image(known, known["trainer"])
-    made = [call[2] for call in engine.made]
+    made = [call[2] for call in engine.changes]
     assert made == ["python:3", known["worker"].name, known["trainer"].name]
 
 
@@ -451,10 +451,10 @@ def test_an_image_of_this_machine_is_used_and_said(
     tree: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    engine.hold("postgres:17", digests=(digest,) if digest else ())
+    engine.add_images("postgres:17", digests=(digest,) if digest else ())
     known = images.read_lock(tree)
     images.ensure_image(known, known["postgresql"])
-    assert not engine.made
+    assert not engine.changes
     line = "  postgres:17 is this machine's own image, not the lock's sha256:aaaaaaaaaaaa…\n"
     assert capsys.readouterr().out == (line if said else "")
 
@@ -493,22 +493,22 @@ def list_archives() -> list[str]:
 
 def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
     gitea = images.read_lock(tree)["gitea"]
-    engine.hold(gitea.name)
+    engine.add_images(gitea.name)
     path = images.ensure_archive(gitea)
     assert path.parent == images.ensure_archive_folder()
     assert re.fullmatch("gitea-[0-9a-f]{16}.tar", path.name)
     assert path.read_text() == "sha256:" + "1" * 64
     assert images.ensure_archive(gitea) == path
-    assert [call[0] for call in engine.made] == ["save"]
+    assert [call[0] for call in engine.changes] == ["save"]
     assert images.ensure_archive_folder().stat().st_mode & 0o777 == 0o700
 
 
 def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Path) -> None:
     known = images.read_lock(tree)
-    engine.hold(known["gitea"].name, known["airflow"].name)
+    engine.add_images(known["gitea"].name, known["airflow"].name)
     older = images.ensure_archive(known["gitea"])
     other = images.ensure_archive(known["airflow"])
-    engine.hold(known["gitea"].name, id_="2" * 64)
+    engine.add_images(known["gitea"].name, id_="2" * 64)
     newer = images.ensure_archive(known["gitea"])
     assert newer.read_text() == "sha256:" + "2" * 64
     assert newer != older
@@ -516,28 +516,28 @@ def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Pat
 
 
 def test_the_same_content_under_another_name_is_another_archive(engine: Engine, tree: Path) -> None:
-    """The archive holds the name: loaded, it must give the image that the manifests ask for."""
+    """An archive holds the image's name, and loading it must create that name in the node."""
     worker = images.read_lock(tree)["worker"]
     renamed = replace(worker, name=f"{worker.repository}:another")
-    engine.hold(worker.name, renamed.name)
+    engine.add_images(worker.name, renamed.name)
     assert images.ensure_archive(worker) != images.ensure_archive(renamed)
 
 
 def test_half_an_archive_is_never_seen(engine: Engine, tree: Path) -> None:
     gitea = images.read_lock(tree)["gitea"]
-    engine.hold(gitea.name)
+    engine.add_images(gitea.name)
     engine.change(unanswered=["save"])
     with pytest.raises(LabError, match="it is tired"):
         images.ensure_archive(gitea)
     assert list_archives() == []
     engine.change(unanswered=[])
     images.ensure_archive(gitea)
-    assert engine.now["seen"] == [[]]
+    assert engine.state["seen"] == [[]]
 
 
 def test_what_a_killed_save_left_goes_with_the_next_one(engine: Engine, tree: Path) -> None:
     gitea = images.read_lock(tree)["gitea"]
-    engine.hold(gitea.name)
+    engine.add_images(gitea.name)
     left = images.ensure_archive_folder() / f"gitea-{'0' * 16}.tar.part-0123456789abcdef"
     left.write_text("half")
     os.utime(left, (1, 1))
@@ -600,7 +600,7 @@ def image(tree: Path) -> Image:
 
 @pytest.fixture
 def strange(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a person's shell may hold, and kind must not see."""
+    """Set variables that a person's shell may have and that kind must not see."""
     monkeypatch.setenv("KUBECONFIG", "their-own")
     monkeypatch.setenv("KIND_EXPERIMENTAL_PROVIDER", "podman")
 
@@ -609,23 +609,23 @@ def test_a_node_is_made(engine: Engine, config: Config, image: Image, strange: N
     assert node.read_state(config) is None
     node.ensure_running(config, image)
     assert node.read_state(config) == "running"
-    (call,) = engine.made
+    (call,) = engine.changes
     assert call[:3] == ["kind", "create", "cluster"]
     assert call[call.index("--image") + 1] == image.name
     key = node.kubeconfig_path(config)
     assert (key.read_text(), key.stat().st_mode & 0o777) == (node.cluster_name(config), 0o600)
     assert [path.name for path in config.secrets.iterdir()] == ["kubeconfig"]
-    (env,) = engine.now["environments"]
+    (env,) = engine.state["environments"]
     assert "PATH" in env
     assert not [name for name in env if name.startswith(("KIND_", "KUBE"))]
 
 
 def test_a_node_that_runs_is_left_alone(engine: Engine, config: Config, image: Image) -> None:
     node.ensure_running(config, image)
-    before = engine.made
+    before = engine.changes
     node.delete_incomplete(config)
     node.ensure_running(config, image)
-    assert engine.made == before
+    assert engine.changes == before
 
 
 def test_a_node_that_was_stopped_is_started(engine: Engine, config: Config, image: Image) -> None:
@@ -635,7 +635,7 @@ def test_a_node_that_was_stopped_is_started(engine: Engine, config: Config, imag
     assert not node.stop(config)
     node.delete_incomplete(config)
     node.ensure_running(config, image)
-    assert engine.made[-1] == ["start", node.container_name(config)]
+    assert engine.changes[-1] == ["start", node.container_name(config)]
     assert node.read_state(config) == "running"
 
 
@@ -649,7 +649,7 @@ def test_half_a_cluster_is_made_anew(engine: Engine, config: Config, image: Imag
     node.delete_incomplete(config)
     assert node.read_state(config) is None
     node.ensure_running(config, image)
-    assert [call[1] for call in engine.made] == ["create", "delete", "create"]
+    assert [call[1] for call in engine.changes] == ["create", "delete", "create"]
     assert node.kubeconfig_path(config).exists()
 
 
@@ -672,15 +672,15 @@ def test_an_engine_that_fails_does_not_mean_that_there_is_no_node(
     ):
         with pytest.raises(LabError, match="it is tired"):
             look(config)
-    assert not engine.made
+    assert not engine.changes
 
 
 def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, tree: Path) -> None:
     known = images.read_lock(tree)
     wanted = [known[key] for key in ("postgresql", "gitea", "airflow")]
-    engine.hold(*(image.name for image in wanted))
+    engine.add_images(*(image.name for image in wanted))
     engine.change(loaded=["docker.io/library/postgres:17", "docker.io/library/postgres@sha256:1"])
     node.load_images(config, wanted)
-    imports = [call[-1] for call in engine.made if "import" in call]
+    imports = [call[-1] for call in engine.changes if "import" in call]
     kept = [images.ensure_archive(known[key]).name for key in ("gitea", "airflow")]
     assert imports == [f"{node.ARCHIVES}/{name}" for name in kept]

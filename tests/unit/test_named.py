@@ -13,7 +13,7 @@ import pytest
 
 TREE = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LAYOUTS = {  # where Airflow keeps a bundle's files, and what its DAGs' ids begin with
+LAYOUTS = {  # the folder of a bundle's DAGs, and the prefix of their ids
     "pipelines/tracking_repo/dags": "",
     f"pipelines/versions/{COMMIT}/dags": "",
     "production/tracking_repo/dags": "production.",
@@ -21,7 +21,7 @@ LAYOUTS = {  # where Airflow keeps a bundle's files, and what its DAGs' ids begi
     "home/production/pipelines/tracking_repo/dags": "",
     "home/dags/production/dags": "",
 }
-# Each folder in a process of its own, as in Airflow: two bundles never meet in one.
+# Each folder is parsed in its own process: in Airflow, too, no process parses two bundles.
 PARSER = """
 import json, multiprocessing, sys
 from pathlib import Path
@@ -42,7 +42,7 @@ with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
 def parsed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """What Airflow finds in each folder, which holds the checkout's DAGs."""
+    """Return the ids, errors and assets that Airflow finds in a copy of the DAGs in each folder."""
     home = tmp_path_factory.mktemp("bundles")
     for layout in LAYOUTS:
         shutil.copytree(TREE / "dags", home / layout, ignore=shutil.ignore_patterns("__pycache__"))
@@ -62,7 +62,7 @@ def parsed(
 
 
 def list_dag_files() -> list[str]:
-    """The checkout's DAG files: all but what they import."""
+    """List the checkout's DAG files, without the modules that they import."""
     ignored = (TREE / "dags" / ".airflowignore").read_text("utf-8").splitlines()
     return sorted(p.name for p in (TREE / "dags").glob("*.py") if p.name not in ignored)
 
@@ -73,7 +73,9 @@ def test_each_file_has_one_dag_that_is_called_after_it(
 ) -> None:
     found = parsed[layout]
     assert not found["errors"]
-    assert found["ids"] == {f"{prefix}{name.removesuffix('.py')}": name for name in list_dag_files()}
+    assert found["ids"] == {
+        f"{prefix}{name.removesuffix('.py')}": name for name in list_dag_files()
+    }
 
 
 def test_what_staging_makes_starts_nothing_in_production(

@@ -1,4 +1,4 @@
-"""Steps as pods: the provider's real operator, and an API that says what a test tells it to say."""
+"""Steps as pods: the provider's real operator against a fake API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from urllib3.exceptions import HTTPError
 
 TREE = Path(__file__).resolve().parents[2]
 TEMPLATE = Path("manifests", "base", "templates", "step", "template.yaml")
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of RFC 1123
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a label of RFC 1123
 STEPS = {"pull_data": "pull", "modify_data": "modify", "push_data": "push"}
 RUN = {
     "RUN_ID": "{{ run_id }}",
@@ -42,7 +42,7 @@ RUN = {
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the DAG processor sees: the folder of DAGs; Airflow's own files are elsewhere."""
+    """Put DAGs and plugins on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         for folder in ("dags", "manifests/base/plugins"):
@@ -51,7 +51,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def create_step(pod: ModuleType, task_id: str = "pull_data", **named: Any) -> Any:
-    """A step of a DAG, as `steps.step` makes it."""
+    """Create a step of a DAG, as `steps.step` does."""
     how = {"template": "step", "memory": None, "keep": False, **named}
     return pod.task(task_id, ("dataset-steps", "pull"), RUN, **how)
 
@@ -67,7 +67,7 @@ def step(pod: ModuleType) -> Any:
 
 
 def read_template() -> V1Pod:
-    """The pod of manifests/base/templates/step/template.yaml, as the API would send it."""
+    """Read the pod of manifests/base/templates/step/template.yaml, as the API would send it."""
     document = yaml.safe_load((TREE / TEMPLATE).read_text("utf-8"))
     answer = SimpleNamespace(data=json.dumps(document["template"]))
     with ApiClient() as client:
@@ -86,7 +86,7 @@ def container_status(name: str, state: V1ContainerState | None) -> V1ContainerSt
 
 
 def build_pod(*statuses: V1ContainerStatus, phase: str = "Failed") -> V1Pod:
-    """A pod of the template whose containers are so."""
+    """Return a pod of the template with this phase and these states of containers."""
     pod = read_template()
     pod.status = V1PodStatus(phase=phase, container_statuses=list(statuses) or None)
     return pod
@@ -142,7 +142,7 @@ def test_a_name_can_be_read(pod: ModuleType, dag_id: str, task_id: str, readable
 
 @pytest.mark.parametrize(("dag_id", "task_id"), [("данные", "шаг"), ("___", "__")])
 def test_a_name_without_a_letter_of_ascii(pod: ModuleType, dag_id: str, task_id: str) -> None:
-    """Airflow takes such ids: all letters of Unicode, digits, dashes, dots and underscores."""
+    """Airflow accepts any letter of Unicode in an id, and digits, dashes, dots and underscores."""
     assert LABEL.fullmatch(pod.pod_name(context(dag_id=dag_id, task_id=task_id)))
 
 
@@ -153,9 +153,13 @@ UNKNOWN = [
     V1Pod(),
     V1Pod(status=V1PodStatus()),
     V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[])),
-    V1Pod(status=V1PodStatus(phase="Succeeded", container_statuses=[container_status("base", None)])),
+    V1Pod(
+        status=V1PodStatus(phase="Succeeded", container_statuses=[container_status("base", None)])
+    ),
     V1Pod(status=V1PodStatus(container_statuses=[container_status("base", V1ContainerState())])),
-    V1Pod(status=V1PodStatus(container_statuses=[terminated_status(0, "Completed", name="sidecar")])),
+    V1Pod(
+        status=V1PodStatus(container_statuses=[terminated_status(0, "Completed", name="sidecar")])
+    ),
 ]
 
 
@@ -168,23 +172,27 @@ def test_without_a_report_of_the_node_nothing_is_proved(pod: ModuleType, number:
 
 @pytest.mark.parametrize("code", [1, 65, 75, 137, 143])
 def test_another_code_than_0_is_no_success(pod: ModuleType, code: int) -> None:
-    one = build_pod(terminated_status(0, name="sidecar"), terminated_status(code), phase="Succeeded")
+    one = build_pod(
+        terminated_status(0, name="sidecar"), terminated_status(code), phase="Succeeded"
+    )
     assert pod.terminated_state(one).exit_code == code
     with pytest.raises(pod.AirflowException) as caught:
         pod.refuse_unproven(one)
-    assert not isinstance(caught.value, pod.AirflowFailException)  # it is tried again
+    assert not isinstance(caught.value, pod.AirflowFailException)  # so it is retried
 
 
 def test_code_0_is_success(pod: ModuleType) -> None:
     pod.refuse_unproven(build_pod(terminated_status(0, "Completed"), phase="Succeeded"))
-    pod.refuse_unproven(build_pod(terminated_status(1, name="sidecar"), terminated_status(0, "Completed")))
+    pod.refuse_unproven(
+        build_pod(terminated_status(1, name="sidecar"), terminated_status(0, "Completed"))
+    )
 
 
 # --- The reason ---------------------------------------------------------------------------------
 
 
 def explain_error(step: Any, left: V1Pod | None) -> BaseException:
-    """What is raised in the place of the provider's error, or that error."""
+    """Return the error that replaces the provider's error, or the provider's error itself."""
     error: BaseException = AirflowException("the provider's words")
     step.remote_pod = left
     try:
@@ -195,7 +203,7 @@ def explain_error(step: Any, left: V1Pod | None) -> BaseException:
 
 
 def test_too_little_memory_of_the_template_is_explained(pod: ModuleType) -> None:
-    """With the limit, and where it is written; with the same limit no retry can help."""
+    """The error names the limit and where to raise it; no retry can succeed with the same limit."""
     step = create_step(pod, template="big")
     limit = read_template().spec.containers[0].resources.limits["memory"]
     error = explain_error(step, build_pod(terminated_status(137, "OOMKilled")))
@@ -205,7 +213,9 @@ def test_too_little_memory_of_the_template_is_explained(pod: ModuleType) -> None
         f"OOMKilled: pull_data needed more than its limit of {limit}; raise "
         "resources.limits.memory in manifests/base/templates/big, then lab up"
     )
-    assert (TREE / pod.StepPodOperator.template_memory_setting(create_step(pod)).split()[2][:-1]).is_dir()
+    assert (
+        TREE / pod.StepPodOperator.template_memory_setting(create_step(pod)).split()[2][:-1]
+    ).is_dir()
 
 
 def test_too_little_memory_of_the_step_s_own_is_explained(pod: ModuleType) -> None:
@@ -241,7 +251,7 @@ def test_the_step_s_codes_are_those_of_the_steps(pod: ModuleType) -> None:
 
 
 class Api:
-    """The part of the API that is asked; each answer is the next of a list, the last one stays."""
+    """A fake API that answers each read with the next pod, and repeats the last one."""
 
     def __init__(self, *pods: V1Pod) -> None:
         self.pods = list(pods)
@@ -260,14 +270,14 @@ class Api:
 def execute_step(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch, raised: str, *left: V1Pod
 ) -> None:
-    """Executes the step: the provider's part raises or returns, and leaves this pod behind."""
+    """Run the step; the provider's part leaves the pod `left` and raises `raised`, if any."""
 
-    def provider(self: Any, context: Any) -> None:
+    def fake_execute(self: Any, context: Any) -> None:
         self.remote_pod = left[0] if left else None
         if raised:
             raise pod.AirflowException(raised)
 
-    monkeypatch.setattr(pod.KubernetesPodOperator, "execute", provider)
+    monkeypatch.setattr(pod.KubernetesPodOperator, "execute", fake_execute)
     step.__dict__["client"] = Api(V1Pod())
     step.execute(context(dag_id="dataset_pipeline", task_id="pull_data"))
 
@@ -285,7 +295,9 @@ def test_a_step_is_not_green_when_its_pod_vanished(
     with pytest.raises(pod.AirflowException, match="nobody saw"):
         execute_step(pod, step, monkeypatch, "")
     with pytest.raises(pod.AirflowException, match="nobody saw"):
-        execute_step(pod, step, monkeypatch, "", build_pod(terminated_status(143), phase="Succeeded"))
+        execute_step(
+            pod, step, monkeypatch, "", build_pod(terminated_status(143), phase="Succeeded")
+        )
 
 
 def test_a_failure_is_explained_or_raised_as_it_is(
@@ -294,7 +306,9 @@ def test_a_failure_is_explained_or_raised_as_it_is(
     with pytest.raises(pod.AirflowFailException):
         execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(65)))
     with pytest.raises(pod.AirflowException, match="OOMKilled"):
-        execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(137, "OOMKilled")))
+        execute_step(
+            pod, step, monkeypatch, "a failure", build_pod(terminated_status(137, "OOMKilled"))
+        )
     with pytest.raises(pod.AirflowException, match=r"^a failure$"):
         execute_step(pod, step, monkeypatch, "a failure", build_pod(terminated_status(75)))
     with pytest.raises(pod.AirflowException, match=r"^a failure$"):
@@ -302,7 +316,7 @@ def test_a_failure_is_explained_or_raised_as_it_is(
 
 
 def build_pod_request(pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch) -> V1Pod:
-    """The pod that the provider would ask for."""
+    """Return the pod that the provider would create."""
     execute_step(pod, step, monkeypatch, "", build_pod(terminated_status(0)))
     monkeypatch.setattr(type(step), "_get_ti_pod_labels", lambda *_: {"dag_id": "d"})
     return step.build_pod_request_obj({}, dry_run=True)
@@ -311,7 +325,7 @@ def build_pod_request(pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatc
 def test_the_pod_is_the_template_s_with_the_step_s_words(
     pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of the template is lost when the provider builds its request."""
+    """The provider's request keeps every field of the template."""
     built = build_pod_request(pod, step, monkeypatch)
     plain = read_template()
     (container,) = built.spec.containers
@@ -334,7 +348,7 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
 def test_a_step_s_own_memory_takes_the_place_of_the_template_s(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it asks for, too, or the limit could lie below that; its CPU stays as it is."""
+    """The request is set too, or the limit could be below it; the CPU stays the same."""
     built = build_pod_request(pod, create_step(pod, memory="100Mi"), monkeypatch)
     plain = read_template().spec.containers[0].resources
     given = built.spec.containers[0].resources
@@ -345,10 +359,10 @@ def test_a_step_s_own_memory_takes_the_place_of_the_template_s(
 def test_a_pod_says_whose_it_is_and_whether_it_is_kept(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its annotations, which hold any name as it is; in a label, by which it is chosen."""
+    """Annotations hold any id unchanged; the label `kept` is for selectors."""
     step = create_step(pod, keep=True)
     monkeypatch.setattr(type(step), "sweep", lambda *_: None)
-    step.keep_hours = "24"  # as Airflow renders it
+    step.keep_hours = "24"  # rendered by Airflow
     built = build_pod_request(pod, step, monkeypatch)
     assert built.metadata.annotations == {"dag_id": "{{ dag.dag_id }}", "run_id": "{{ run_id }}"}
     assert {"annotations", "keep_hours"} <= set(pod.StepPodOperator.template_fields)
@@ -366,10 +380,10 @@ def test_memory_that_is_none_is_no_dag(pod: ModuleType) -> None:
 def fake_creation(
     pod: ModuleType, monkeypatch: pytest.MonkeyPatch, *answers: object
 ) -> Callable[[], int]:
-    """The provider's creation raises or returns these, one after another; how often it did."""
+    """Make the provider's creation raise or return the answers in turn; return a call counter."""
     left = list(answers)
 
-    def provider(self: Any, request: Any, context: Any) -> Any:
+    def fake_create(self: Any, request: Any, context: Any) -> Any:
         answer = left.pop(0) if len(left) > 1 else left[0]
         calls.append(answer)
         if isinstance(answer, BaseException):
@@ -377,7 +391,7 @@ def fake_creation(
         return answer
 
     calls: list[object] = []
-    monkeypatch.setattr(pod.KubernetesPodOperator, "get_or_create_pod", provider)
+    monkeypatch.setattr(pod.KubernetesPodOperator, "get_or_create_pod", fake_create)
     monkeypatch.setattr(pod, "PAUSE", 0.001)
     return lambda: len(calls)
 
@@ -419,10 +433,10 @@ def test_a_pod_that_stays_is_given_up_on(
 
 
 class Namespace:
-    """As much of a cluster's API as the operator uses: pods with names, labels and uids.
+    """A fake of the API that the operator uses: pods with names, labels and uids.
 
-    A pod that is deleted is there for some more reads. Whenever a task's pod is made, none of the
-    same task may be at work.
+    A deleted pod stays for a few more reads. A pod is created only while no other pod of the same
+    task is at work.
     """
 
     def __init__(self, *pods: V1Pod) -> None:
@@ -434,8 +448,8 @@ class Namespace:
     def names(self) -> list[str]:
         return [pod.metadata.name for pod in self.pods]
 
-    def pod(self, name: str) -> V1Pod:
-        """The pod, or ApiException; a deleted one is gone when it was asked for three times."""
+    def find_pod(self, name: str) -> V1Pod:
+        """Return the pod or raise ApiException; the third read after a deletion finds it gone."""
         found = next((p for p in self.pods if p.metadata.name == name), None)
         if found and found.metadata.uid in self.going:
             self.going[found.metadata.uid] -= 1
@@ -447,7 +461,7 @@ class Namespace:
         return found
 
     def read_namespaced_pod(self, name: str, _: str) -> V1Pod:
-        return self.pod(name)
+        return self.find_pod(name)
 
     def list_namespaced_pod(self, *_: str, label_selector: str, **__: str) -> Any:
         self.lists.append(label_selector)
@@ -455,7 +469,7 @@ class Namespace:
         return SimpleNamespace(items=wanted)
 
     def delete_namespaced_pod(self, name: str, _: str, body: Any) -> None:
-        found = self.pod(name)
+        found = self.find_pod(name)
         if found.metadata.uid != body.preconditions.uid:
             raise ApiException(status=409)
         self.going.setdefault(found.metadata.uid, 3)
@@ -474,7 +488,7 @@ class Namespace:
 
 
 def is_selected(labels: dict[str, str], selector: str) -> bool:
-    """Whether the labels are such; a label that is not there differs from any value."""
+    """Return whether the selector matches; a missing label differs from any value."""
     for term in selector.split(","):
         name, differs, value = term.partition("!=") if "!=" in term else term.partition("=")
         if term.startswith("!"):
@@ -493,7 +507,7 @@ def build_kept_pod(
     read: bool = True,
     **labels: str,
 ) -> V1Pod:
-    """A kept pod of task t in run r of DAG d, as a step left it so long ago."""
+    """Return a kept pod of task t in run r of DAG d, as a step left it `ago`."""
     pod = build_pod(terminated_status(1), phase=phase)
     own = {"dag_id": "d", "run_id": "r", "task_id": "t", "try_number": "1", "kept": "True"}
     pod.metadata.name, pod.metadata.uid = name, str(uuid.uuid4())
@@ -508,28 +522,28 @@ def build_kept_pod(
 
 
 def run_context(**values: object) -> dict[str, Any]:
-    """What an attempt knows of its run."""
+    """Return the context of an attempt, with its run's id and a DAG."""
     ti = context(**values)["ti"]
     return {"ti": ti, "run_id": ti.run_id, "dag": SimpleNamespace()}
 
 
 @pytest.fixture
 def kept(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Namespace]]:
-    """A kept step, its variables rendered, in a namespace with these pods."""
+    """Return a function that creates a kept, rendered step and its namespace with given pods."""
     monkeypatch.setattr(pod, "PAUSE", 0.001)
 
-    def step(*pods: V1Pod, keep_hours: str = "24") -> tuple[Any, Namespace]:
-        made_, namespace = create_step(pod, "t", keep=True), Namespace(*pods)
-        made_.keep_hours = keep_hours
-        made_.__dict__["client"] = namespace
-        made_.name = pod.pod_name(run_context())
-        return made_, namespace
+    def create_kept_step(*pods: V1Pod, keep_hours: str = "24") -> tuple[Any, Namespace]:
+        step, namespace = create_step(pod, "t", keep=True), Namespace(*pods)
+        step.keep_hours = keep_hours
+        step.__dict__["client"] = namespace
+        step.name = pod.pod_name(run_context())
+        return step, namespace
 
-    return step
+    return create_kept_step
 
 
 def build_request(step: Any) -> V1Pod:
-    """What a second attempt asks for."""
+    """Return the pod that a second attempt asks for."""
     request = read_template()
     request.metadata.name, request.metadata.namespace = step.name, "airflow"
     request.metadata.labels = {**step._get_ti_pod_labels(run_context(try_number=2)), "kept": "True"}
@@ -541,7 +555,7 @@ def build_request(step: Any) -> V1Pod:
 def test_an_earlier_attempt_s_kept_pod_is_not_taken_for_the_new_one(
     kept: Callable[..., Any], pod: ModuleType, phase: str, read: bool
 ) -> None:
-    """Its end would be the new attempt's, though nothing was done again."""
+    """Its result would count for the new attempt, which had not run at all."""
     old = build_kept_pod(pod.pod_name(run_context()), phase, read=read)
     step, namespace = kept(old)
     taken = step.get_or_create_pod(build_request(step), run_context(try_number=2))
@@ -562,7 +576,7 @@ def test_an_earlier_attempt_s_pod_that_is_at_work_is_taken_up(
 
 
 def test_two_attempts_at_once_have_one_pod(kept: Callable[..., Any], pod: ModuleType) -> None:
-    """The one that comes second finds the other's, whichever of them found the old one."""
+    """The second attempt finds the pod of the first, whichever of them found the old one."""
     step, namespace = kept(build_kept_pod(pod.pod_name(run_context())))
     late, _ = kept()
     late.__dict__["client"] = namespace
@@ -599,7 +613,7 @@ def test_what_earlier_runs_left_goes_when_it_is_old(kept: Callable[..., Any]) ->
 
 
 def test_nothing_is_left_of_earlier_runs_when_nothing_is_kept(kept: Callable[..., Any]) -> None:
-    """But what an operator may be about to read: a killed one's, after an hour."""
+    """Only unread pods stay, for an hour: an operator that was not killed will read them."""
     step, namespace = kept(
         build_kept_pod("just-now", run_id="a"),
         build_kept_pod("clock-behind", ago=timedelta(seconds=-5), run_id="a"),
@@ -644,10 +658,10 @@ def test_a_step_does_not_fail_for_what_is_left_of_others(
 ) -> None:
     step, namespace = kept(build_kept_pod("old", ago=timedelta(days=2), run_id="a"))
 
-    def refused(*_: Any, **__: Any) -> None:
+    def refuse_deletion(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(namespace, "delete_namespaced_pod", refused)
+    monkeypatch.setattr(namespace, "delete_namespaced_pod", refuse_deletion)
     step.sweep(run_context(), 24)
     assert namespace.lists
     assert namespace.names() == ["old"]
@@ -658,14 +672,14 @@ def test_a_step_does_not_fail_for_what_is_left_of_others(
 
 @pytest.fixture
 def prompt(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Api]]:
-    """A pod manager of an API whose answers these are."""
+    """Return a function that creates a pod manager of a fake API with given answers."""
     monkeypatch.setattr(pod, "POLL", 0.001)
 
-    def manager(*pods: V1Pod) -> tuple[Any, Api]:
+    def create_manager(*pods: V1Pod) -> tuple[Any, Api]:
         api = Api(*pods)
         return pod.PromptPodManager(kube_client=api), api
 
-    return manager
+    return create_manager
 
 
 def running_pod() -> V1Pod:
@@ -685,7 +699,9 @@ def test_the_operator_uses_the_prompt_manager(pod: ModuleType, step: Any) -> Non
 
 
 def test_the_node_s_report_is_waited_for_and_no_longer(prompt: Callable[..., Any]) -> None:
-    manager, api = prompt(running_pod(), running_pod(), running_pod(), build_pod(terminated_status(0)))
+    manager, api = prompt(
+        running_pod(), running_pod(), running_pod(), build_pod(terminated_status(0))
+    )
     assert manager.container_is_running(named_pod(), "base") is False
     assert api.reads == 4
     assert manager.container_is_running(named_pod(), "base") is False
@@ -738,11 +754,11 @@ def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
     ]
     asked: list[dict[str, Any]] = []
 
-    def listed(**arguments: Any) -> Any:
+    def list_events(**arguments: Any) -> Any:
         asked.append(arguments)
         return SimpleNamespace(items=list(events))
 
-    monkeypatch.setattr(api, "list_namespaced_event", listed, raising=False)
+    monkeypatch.setattr(api, "list_namespaced_event", list_events, raising=False)
     assert [event.message for event in manager.read_pod_events(named_pod()).items] == ["started"]
     assert manager.read_pod_events(named_pod(), resource_version="7").items == [events[1]]
     assert asked[0]["field_selector"] == "involvedObject.name=a-pod"
@@ -752,26 +768,28 @@ def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(
 # --- The DAG ------------------------------------------------------------------------------------
 
 
-def parse_dag(runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_pipeline.py") -> Any:
-    """The DAG of the file, which gives it no name of its own."""
+def parse_dag(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, file: str = "dataset_pipeline.py"
+) -> Any:
+    """Parse the file and return its DAG, which the file binds to no name."""
     dag_type = importlib.import_module("airflow.sdk").DAG
     enter, entered = dag_type.__enter__, []
 
-    def entering(dag: Any) -> Any:
+    def record_and_enter(dag: Any) -> Any:
         entered.append(dag)
         return enter(dag)
 
-    monkeypatch.setattr(dag_type, "__enter__", entering)
+    monkeypatch.setattr(dag_type, "__enter__", record_and_enter)
     monkeypatch.setenv("STEP_RUNTIME", runtime)
-    monkeypatch.delitem(sys.modules, "steps", raising=False)  # it has chosen its runtime
+    monkeypatch.delitem(sys.modules, "steps", raising=False)  # it is bound to a runtime
     runpy.run_path(str(TREE / "dags" / file))
-    del sys.modules["steps"]  # not by monkeypatch, which would bring this one back
+    del sys.modules["steps"]  # monkeypatch would restore this one
     (dag,) = entered
     return dag
 
 
 def step_command(task: Any) -> list[str]:
-    """The command of a step, wherever it runs."""
+    """Return the command of a step, on either runtime."""
     return [*task.cmds, *task.arguments] if hasattr(task, "cmds") else list(task.argv)
 
 
@@ -801,7 +819,7 @@ def test_a_dag_has_the_same_steps_wherever_they_run(
 
 @pytest.mark.parametrize("runtime", ["pod", "process"])
 def test_the_etl_workflow_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each kept for as long as the DAG's param says; what is asked of `copies` is checked first."""
+    """Each is kept for the hours of the DAG's param, and both params are validated."""
     dag = parse_dag(runtime, monkeypatch, "etl_workflow.py")
     assert {t.task_id: step_command(t) for t in dag.tasks} == {
         name: ["dataset-steps", name] for name in ("extract", "transform", "load")

@@ -31,7 +31,7 @@ def find_free_port() -> int:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
-    """There are ten ports only to choose from: the first of them."""
+    """Leave ten ports to choose from and return the first."""
     first = next(
         p for p in range(ports.FIRST, ports.LAST, 20) if all(map(ports.is_free, range(p, p + 20)))
     )
@@ -108,7 +108,7 @@ def test_held_ports_are_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104  that is the question
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the case under test
 def test_a_port_is_held_by_who_listens_here_or_everywhere(host: str) -> None:
     with listening(host=host) as port:
         assert not ports.is_free(port)
@@ -116,7 +116,7 @@ def test_a_port_is_held_by_who_listens_here_or_everywhere(host: str) -> None:
 
 
 def test_a_port_is_free_right_after_its_server_closed_a_connection() -> None:
-    """The system remembers the connection for a minute; a restarted service needs its port."""
+    """The system keeps the connection for a minute, but a restarted service needs its port."""
     with listening() as port, socket.create_connection(("127.0.0.1", port)):
         pass
     assert ports.is_free(port)

@@ -1,4 +1,4 @@
-"""Steps as processes: the real operator, whose child calls a function of a test."""
+"""Steps as processes: the real operator, whose child calls a function of the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 TREE = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
-# Takes so many MiB, says so, and goes on until somebody ends it.
+# Allocates that many MiB, prints a line, and runs until it is killed.
 GREEDY = "import time; taken = bytearray({0} << 20); print('has it', flush=True); time.sleep(60)"
 CONTEXT: Any = {"dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py")}
 
@@ -30,7 +30,7 @@ Run = Callable[..., None]
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the DAG processor sees: the folder of DAGs; Airflow's own files are elsewhere."""
+    """Put the DAGs on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.syspath_prepend(str(TREE / "dags"))
@@ -51,7 +51,7 @@ def process(dags: None) -> ModuleType:
 def run(
     process: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Executes a step that is a function of the test, in a child of this process."""
+    """Return a function that executes another one as a step, in a child process."""
     contract = {"SHARED_DIR": str(tmp_path), "PATH": os.environ["PATH"], "CONTRACT": "kept"}
     file = tmp_path / "steps.json"
     file.write_text(json.dumps(contract), "utf-8")
@@ -68,12 +68,12 @@ def run(
 
 
 def read_last_line(capfd: pytest.CaptureFixture[str]) -> str:
-    """What a step printed last; Airflow warns first that no worker of its own is at work."""
+    """Return the last line, the step's: Airflow first warns that none of its workers is at work."""
     return capfd.readouterr().out.splitlines()[-1]
 
 
 def list_watch_threads() -> list[str]:
-    """The threads that look at a step's memory."""
+    """List the threads that watch a step's memory."""
     return [t.name for t in threading.enumerate() if t.name.startswith("memory of")]
 
 
@@ -138,8 +138,10 @@ def test_a_step_that_is_left_behind_is_killed(process: ModuleType, tmp_path: Pat
 # --- Its memory ---------------------------------------------------------------------------------
 
 
-def run_out_of_memory(run: Run, process: ModuleType, main: Callable[[], object], memory: str) -> str:
-    """What is said of a step that took too much."""
+def run_out_of_memory(
+    run: Run, process: ModuleType, main: Callable[[], object], memory: str
+) -> str:
+    """Run a step that exceeds its limit and return the error's text."""
     with pytest.raises(process.AirflowFailException) as caught:
         run(main, memory)
     return str(caught.value)
@@ -160,7 +162,7 @@ def test_a_step_that_takes_too_much_is_ended_and_it_is_said_what_to_raise(
 def test_what_a_step_starts_counts_and_is_ended_with_it(
     run: Run, process: ModuleType, tmp_path: Path
 ) -> None:
-    """Two that are small, and too much together."""
+    """Each of the two is below the limit, both together are above it."""
 
     def main() -> None:
         words = [sys.executable, "-c", GREEDY.format(60)]
@@ -198,11 +200,11 @@ def test_a_step_within_its_limit_is_left_alone(
 def test_what_a_step_shares_with_airflow_s_worker_is_not_its_own(
     run: Run, process: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_the_worker = os.urandom(200 * MIB)
+    worker_memory = os.urandom(200 * MIB)
     looks = record_looks(process, monkeypatch)
 
     def main() -> None:
-        assert of_the_worker.count(b"x")  # reads all of it
+        assert worker_memory.count(b"x")  # reads every page
         time.sleep(0.3)
 
     run(main, "100Mi")
@@ -210,7 +212,7 @@ def test_what_a_step_shares_with_airflow_s_worker_is_not_its_own(
 
 
 def record_looks(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What each look finds, as a list that grows."""
+    """Record what each look finds; return the list."""
     taken: Callable[[int], int] = process.used_memory
     found: list[int] = []
 
@@ -225,7 +227,7 @@ def record_looks(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[i
 def test_a_step_that_is_killed_by_somebody_else_is_tried_again(
     run: Run, process: ModuleType
 ) -> None:
-    """A crash of the machine's making says nothing of the limit."""
+    """A kill from outside has nothing to do with the limit."""
 
     def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Services outlive the command that started them, are found again, and end with their children."""
+"""Services outlive the command that starts them, are found again, and end with their children."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ IDLE = "import time; time.sleep(600)"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[Config]:
-    """A home whose processes are gone afterwards, whatever the test did."""
+    """Yield the Config of a new home; kill its processes afterwards."""
     config = Config(home=tmp_path / "lab")
     state.make_home(config)
     yield config
@@ -72,10 +72,10 @@ def service(config: Config, code: str, *arguments: str, name: str = "thing") -> 
 
 
 def server(config: Config, port: int) -> Service:
-    def answers() -> None:
+    def connect() -> None:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
 
-    return replace(service(config, SERVER, str(port), name="server"), ready=answers)
+    return replace(service(config, SERVER, str(port), name="server"), ready=connect)
 
 
 def find_free_port() -> int:
@@ -85,15 +85,15 @@ def find_free_port() -> int:
 
 
 def read_first_line(config: Config, name: str = "thing") -> str:
-    """The first line of a service's log."""
+    """Wait for the first line of a service's log and return it."""
 
-    def line() -> str:
+    def read_line() -> str:
         text = processes.log_path(config, name).read_text("utf-8")
         if "\n" not in text:
             raise NotYet(text)
         return text.splitlines()[0]
 
-    return wait_until(line, what=name, timeout=20, interval=0.02)
+    return wait_until(read_line, what=name, timeout=20, interval=0.02)
 
 
 def require_process(config: Config, name: str = "thing") -> psutil.Process:
@@ -138,7 +138,7 @@ def test_a_service_outlives_the_command_that_started_it(config: Config) -> None:
     with subprocess.Popen(command, cwd=TREE, start_new_session=True) as starter:
         assert starter.wait() == 0
     with pytest.raises(ProcessLookupError):
-        os.killpg(starter.pid, signal.SIGKILL)  # as when a terminal is closed
+        os.killpg(starter.pid, signal.SIGKILL)  # as a closed terminal does
     assert require_process(config).is_running()
 
 
@@ -195,14 +195,14 @@ def test_what_a_service_needs_is_prepared_each_time_it_starts(config: Config) ->
 def test_a_service_whose_environment_can_not_be_read_yet_is_waited_for(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a busy machine just after exec: it must not be taken for dead and started twice."""
-    as_it_is, looks = psutil.Process.environ, iter(range(1000))
+    """It is empty just after exec on a busy machine; the service must not be started twice."""
+    read_environ, looks = psutil.Process.environ, iter(range(1000))
 
-    def late(process: psutil.Process) -> dict[str, str]:
+    def delay_environ(process: psutil.Process) -> dict[str, str]:
         ours = process.ppid() == os.getpid()
-        return {} if ours and next(looks) < 3 else as_it_is(process)
+        return {} if ours and next(looks) < 3 else read_environ(process)
 
-    monkeypatch.setattr(psutil.Process, "environ", late)
+    monkeypatch.setattr(psutil.Process, "environ", delay_environ)
     processes.start_service(config, service(config, IDLE))
     assert require_process(config)
     assert len(processes.list_processes(config)) == 1
@@ -320,7 +320,7 @@ def test_another_lab_is_left_alone(config: Config, tmp_path: Path) -> None:
 
 
 def test_this_very_command_is_not_ended(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`lab down` may be typed in a terminal that a lab's own process has opened."""
+    """`lab down` may be typed in a terminal that a process of the lab has opened."""
     code = "import sys; from pathlib import Path; from lab.home import processes; "
     code += "from lab.config import Config; config = Config(home=Path(sys.argv[1])); "
     code += "print(processes.terminate_all(config))"

@@ -1,4 +1,4 @@
-"""A line per phase, with its seconds, whatever the terminal can show."""
+"""One line per phase, with its seconds, in what the terminal can show."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_terminal_without_such_letters_gets_words(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_terminal_shows_a_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person may run a DAG of any name: it is no markup."""
+    """A DAG may have any name, which must not be read as markup."""
     screen = io.StringIO()
     monkeypatch.setattr(
         progress, "create_console", lambda: Console(file=screen, force_terminal=True)
@@ -64,8 +64,8 @@ def test_silence_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_title_is_the_first_line_of_a_docstring() -> None:
-    def sing() -> None:
-        """Sing a song.
+    def play() -> None:
+        """Play a song.
 
         As loud as you can.
         """
@@ -73,4 +73,4 @@ def test_a_title_is_the_first_line_of_a_docstring() -> None:
     def hum() -> None:
         pass
 
-    assert (phase_title(sing), phase_title(hum)) == ("Sing a song", "hum")
+    assert (phase_title(play), phase_title(hum)) == ("Play a song", "hum")

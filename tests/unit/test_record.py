@@ -1,4 +1,4 @@
-"""The record that a run appends: well-formed, drawn from the file, the same on each attempt."""
+"""The record that a run appends: valid, drawn from the file, the same on each attempt."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def draw_row(path: Path, seed: str = "run") -> list[str]:
-    """The fields of the record, as any other reader of CSV sees them."""
+    """Draw a record and return its fields, as any reader of CSV parses them."""
     line = draw_record(path, path.stat().st_size, seed)
     (row,) = csv.reader([line.decode()], strict=True)
     return row
@@ -96,7 +96,7 @@ def test_a_file_of_one_record(file: Path) -> None:
 
 
 def test_random_files_and_runs(file: Path) -> None:
-    """Whatever a CSV's cells hold, what is drawn can be appended and read again."""
+    """Whatever the cells hold, the record can be appended and read again."""
     chance = random.Random(2024)
     for _ in range(100):
         alphabet = "ab ,\"é王\u2028\x85\t;'="
@@ -137,7 +137,10 @@ def test_a_column_called_like_a_key_counts_on(file: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Age", "Paid", "grid", "idle", "Video", "Notes", "ids", ""])
 def test_other_columns_do_not(file: Path, name: str) -> None:
-    assert {draw_row(write_column(file, ["4", "11"], name), seed)[0] for seed in SEEDS} == {"4", "11"}
+    assert {draw_row(write_column(file, ["4", "11"], name), seed)[0] for seed in SEEDS} == {
+        "4",
+        "11",
+    }
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_the_same_in_every_process(file: Path) -> None:
 
 
 def test_the_same_bytes_on_every_python(file: Path) -> None:
-    """A retry may run in another image: its record must be the same there."""
+    """A retry may run in another image and must draw the same record there."""
     write_csv(file, [["id", "a", "b"], *([str(n), f"a{n}", f"b{n}"] for n in range(100))])
     assert draw_record(file, file.stat().st_size, "run/0123456789abcdef") == b"100,a91,b44\n"
 
@@ -259,7 +262,7 @@ def test_files_to_which_nothing_can_be_appended(file: Path, content: bytes, why:
     "line", [b'"x",M\xfcller\n', b'"x",a\rb\n', b'"x",' + b"y" * 200_000 + b"\n"]
 )
 def test_a_line_that_is_no_csv_is_refused_wherever_it_is(file: Path, line: bytes) -> None:
-    """The key column is read from the start to the end, whichever record is drawn from."""
+    """The whole key column is read, whichever record is drawn from."""
     file.write_bytes(b"id,mark,name\n" + b"1,x,a\n" * 9 + b"1," + line)
     size = file.stat().st_size
     for seed in SEEDS[:50]:

@@ -1,4 +1,4 @@
-"""The conf of a run, and what is said when Airflow can't be asked."""
+"""The conf of a run, its tasks and logs, and errors when Airflow can't be reached."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_lab(url: str) -> Lab:
 
 @contextmanager
 def answering(code: int, body: object) -> Iterator[tuple[str, list[object]]]:
-    """A server that gives one answer to everything; what it was sent."""
+    """Serve one answer to every request; yield the URL and the list of the bodies received."""
     received: list[object] = []
 
     class Handler(Silent, BaseHTTPRequestHandler):
@@ -118,7 +118,7 @@ def test_all_tasks_of_a_large_run_are_listed(monkeypatch: pytest.MonkeyPatch) ->
 
     class Api:
         def __init__(self, client: object) -> None:
-            """Needs none."""
+            """Accept any client."""
 
         def get_task_instances(self, *_: str, limit: int, offset: int, **__: float) -> object:
             page = known[offset : offset + limit]
@@ -155,7 +155,9 @@ def test_a_log_says_why_a_task_failed() -> None:
 def test_files_are_waited_for_until_airflow_knows_each(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = iter([set(), {"one.py"}, {"one.py", "two.py", "other.py"}])
     monkeypatch.setattr(runs, "list_processed_files", lambda *_: next(asked))
-    assert runs.wait_for_files(build_lab("http://127.0.0.1:9"), ["one.py", "two.py"], "c0", 30) == []
+    assert (
+        runs.wait_for_files(build_lab("http://127.0.0.1:9"), ["one.py", "two.py"], "c0", 30) == []
+    )
 
 
 def test_files_that_airflow_says_nothing_of_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

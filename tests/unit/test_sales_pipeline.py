@@ -1,4 +1,4 @@
-"""The rules of sales_pipeline: what a file may look like, which record is good, how to wait."""
+"""The rules of sales_pipeline: the format of a file, valid records, pauses between retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def sales(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The DAG file as the DAG processor has it."""
+    """Yield the module of the DAG, imported as the DAG processor imports it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
         patch.setenv("STEP_RUNTIME", "process")
@@ -157,7 +157,7 @@ def test_the_warehouse_brings_back_every_record(sales: ModuleType) -> None:
 
 
 def test_the_pauses_between_attempts_grow_up_to_a_limit(sales: ModuleType) -> None:
-    """As Airflow itself computes them."""
+    """Airflow itself computes them here."""
     from airflow.models.taskinstance import TaskInstance
 
     task = sales.extracted.operator

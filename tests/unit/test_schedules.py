@@ -1,4 +1,4 @@
-"""When the scheduler starts the DAGs that run by the clock, and what a new lab makes up for."""
+"""When the scheduler starts the DAGs that run by the clock, and which runs it makes up for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.dag_runs import DAILY_HOURS
+
 TREE = Path(__file__).resolve().parents[2]
 SUNDAY = datetime(2026, 1, 4, tzinfo=UTC)
-# A time at which each is due, and how long it is until the next.
+# A time at which each is due, and the period until the next.
 DUE = {
     "dataset_pipeline": (SUNDAY.replace(hour=2), timedelta(days=1)),
     "ml_training_pipeline": (SUNDAY.replace(hour=2), timedelta(weeks=1)),
@@ -22,10 +24,10 @@ DUE = {
 
 @pytest.fixture(scope="module")
 def timetables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The timetable of each DAG that runs by the clock, as the scheduler has it."""
+    """Yield the timetable of each DAG that runs by the clock, as the scheduler gets it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")  # it would take pytest's alarm
+        patch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")  # it would replace pytest's alarm
         patch.setenv("STEP_RUNTIME", "process")
         patch.syspath_prepend(str(TREE / "dags"))
         patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
@@ -40,7 +42,7 @@ def timetables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, A
 
 
 def next_run(timetable: Any, last: datetime | None) -> Any:
-    """The next run by the clock, after the `last` one: none where only events start runs."""
+    """Return the next run by the clock after the `last` one, or None if only events start runs."""
     from airflow._shared.timezones.timezone import coerce_datetime
     from airflow.timetables.base import DataInterval, TimeRestriction
 
@@ -57,6 +59,11 @@ def set_now(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
 
 def test_every_schedule_is_known_here(timetables: dict[str, Any]) -> None:
     assert timetables.keys() == DUE.keys()
+
+
+def test_end_to_end_tests_know_the_hours_of_daily_runs() -> None:
+    daily = {name: due.hour for name, (due, period) in DUE.items() if period == timedelta(days=1)}
+    assert daily == DAILY_HOURS
 
 
 @pytest.mark.parametrize("name", DUE)

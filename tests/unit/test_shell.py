@@ -1,4 +1,4 @@
-"""Commands: their output, and an error that holds it."""
+"""Commands: their output, and errors that quote it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ def test_what_it_printed_is_returned(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_command_is_shown_only_when_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
-    run(["printf", "%s", "two words"], timeout=30, echo=True)
-    assert capfd.readouterr().err == "+ printf %s 'two words'\n"
-
-
 def test_words_go_through_no_shell(tmp_path: Path) -> None:
     assert run(["printf", "%s", "$HOME; touch x `id`"], timeout=30, cwd=tmp_path) == (
         "$HOME; touch x `id`"
@@ -43,7 +38,9 @@ def test_it_reads_what_it_is_given_and_never_the_terminal() -> None:
 
 def test_it_runs_in_a_folder_with_an_environment(tmp_path: Path) -> None:
     code = "import os; print(os.getcwd(), sorted(n for n in os.environ if n != 'LC_CTYPE'))"
-    assert run(python_command(code), timeout=30, cwd=tmp_path, env={"A": "1"}) == f"{tmp_path} ['A']\n"
+    assert (
+        run(python_command(code), timeout=30, cwd=tmp_path, env={"A": "1"}) == f"{tmp_path} ['A']\n"
+    )
 
 
 def test_a_failure_holds_code_output_and_advice() -> None:

@@ -1,4 +1,4 @@
-"""Keys of SSH, what a client is told by them, and labs that were made before there were any."""
+"""SSH keys, the client's configuration, and labs that were created before the kit had either."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_the_door_needs_is_there_and_stays(config: Config) -> None:
     assert {p.name: p.read_bytes() for p in config.secrets.iterdir()} == files
 
 
-# --- Labs of before -----------------------------------------------------------------------------
+# --- Older labs ---------------------------------------------------------------------------------
 
 
 def test_a_lab_without_the_door_gets_it_with_the_next_up(config: Config) -> None:
@@ -106,9 +106,9 @@ def test_a_lab_on_sqlite_gets_no_port_for_postgresql(config: Config) -> None:
 
 
 def test_the_door_belongs_to_the_git_server() -> None:
-    assert embedded.owner(ssh_door.NAME) == gitserver.NAME
-    assert embedded.owner("seaweedfs-master") == "seaweedfs"
-    assert embedded.owner("airflow-api-server") == "airflow-api-server"
+    assert embedded.port_owner(ssh_door.NAME) == gitserver.NAME
+    assert embedded.port_owner("seaweedfs-master") == "seaweedfs"
+    assert embedded.port_owner("airflow-api-server") == "airflow-api-server"
 
 
 # --- Without ssh --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What `.lab/` remembers survives kills, and nobody else can read it."""
+"""The files in `.lab/` survive kills, and nobody else can read them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_umask() -> Iterator[None]:
 
 
 def start_python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Another process that runs `code`; its output is to be read."""
+    """Start a process that runs `code`, with pipes for its input and output."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=TREE, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
@@ -336,7 +336,7 @@ def test_a_secret_stays_what_it_is(made: Config) -> None:
 
 def test_a_secret_has_as_many_random_bytes_as_asked_for(made: Config) -> None:
     values = [Secrets(made).get(str(number), 48) for number in range(20)]
-    assert {len(value) for value in values} == {64}  # 6 bits a letter
+    assert {len(value) for value in values} == {64}  # base64: 6 bits a character
     assert len(set(values)) == 20
 
 
@@ -355,7 +355,7 @@ def test_threads_that_ask_at_once_get_one_value(made: Config) -> None:
 
 
 def test_commands_that_ask_at_once_get_one_value(made: Config) -> None:
-    """`lab status` beside `lab up`: neither may forget what the other one made."""
+    """`lab status` may run beside `lab up`: neither may lose a value that the other one made."""
     code = """if True:
         import json, sys
         from pathlib import Path

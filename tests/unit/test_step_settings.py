@@ -1,4 +1,4 @@
-"""The environment is the contract: what a step takes from it, and what it refuses."""
+"""A step's environment: what it reads, and which values it refuses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_credentials_are_no_settings() -> None:
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_the_version_may_be_absent(value: str | None) -> None:
-    """On a bundle without versions Airflow names none."""
+    """In a bundle without versions Airflow gives none."""
     env = {name: text for name, text in (ENV | {"DAG_VERSION": value}).items() if text is not None}
     assert Settings.from_environment(env).dag_version == "unversioned"
 

@@ -1,4 +1,4 @@
-"""The steps of `etl_workflow` without servers: what they take, what they make of it."""
+"""The steps of `etl_workflow` without servers: their input and their output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = "id,Attrition,Name,Monthly Income,Job Role\n"
 
 
 def extract_columns(content: bytes, folder: Path) -> tuple[int, str]:
-    """The number of records that the extract is said to have, and its text."""
+    """Write an extract of `content`; return the number of its records and its text."""
     source, into = folder / "staff.csv", folder / "extract.csv"
     source.write_bytes(content)
     count = write_columns(source, into)

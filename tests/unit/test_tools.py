@@ -1,4 +1,4 @@
-"""A tool is the one on PATH when its version will do, else the pinned release, checked."""
+"""A tool is the one on PATH if its version is accepted, else the pinned release, verified."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PutOnPath = Callable[[str, str], Path]
 
 
 def script(name: str, version: str) -> str:
-    """A program that says its version when asked as the real one is, and nothing else."""
+    """Return a script that prints its version for the real tool's arguments, and nothing else."""
     asked = " ".join(tools.VERSION_ARGUMENTS[name])
     return f"#!/bin/sh\n[ \"$*\" = '{asked}' ] && echo '{SAID[name].format(version)}'\n"
 
@@ -47,7 +47,7 @@ def build_archive(program: str, content: bytes) -> bytes:
 
 
 class Releases:
-    """A release server, and a `tools.toml` that pins what it has."""
+    """A release server, and a `tools.toml` that pins its files."""
 
     def __init__(self, folder: Path, pins: Path) -> None:
         self.folder = folder
@@ -56,10 +56,10 @@ class Releases:
         self.address = ""
 
     def publish(self) -> None:
-        """The real pins, but from this server and with the digests of what it has."""
+        """Write the files and the pins: the real ones, but with this server's URLs and digests."""
         lines = []
         for name, pin in tomllib.loads(tools.PINS.read_text("utf-8")).items():
-            content = self.content(name, pin["version"], pin.get("program"))
+            content = self.build_content(name, pin["version"], pin.get("program"))
             (self.folder / name).write_bytes(content)
             sha256 = hashlib.sha256(content).hexdigest()
             lines += [
@@ -70,7 +70,7 @@ class Releases:
             lines += [f'{platform} = "{sha256}"' for platform in PLATFORMS]
         self.pins.write_text("\n".join(lines))
 
-    def content(self, name: str, version: str, program: str | None) -> bytes:
+    def build_content(self, name: str, version: str, program: str | None) -> bytes:
         text = script(name, version).encode()
         os, arch = tools.os_and_arch()
         return build_archive(program.format(os=os, arch=arch), text) if program else text

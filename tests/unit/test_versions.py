@@ -1,4 +1,4 @@
-"""The datasets repository, read as anybody would: real git, no code of the steps."""
+"""The datasets repository, read as anybody would read it: with git, without the steps' code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Repository:
         return done.stdout.strip()
 
     def commit(self, message: str, files: dict[str, str]) -> str:
-        """The new commit's name."""
+        """Commit the files and return the new commit's hash."""
         for name, text in files.items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
-    def version(self, number: int, trailers: str = "") -> str:
+    def commit_version(self, number: int, trailers: str = "") -> str:
         name = Path(self.pointer).stem
         text = POINTER.format(md5=f"{number:032x}", size=number, name=name)
         return self.commit(f"version {number}\n\n{trailers}", {self.pointer: text})
@@ -119,10 +119,10 @@ def test_an_object_is_where_dvc_keeps_it() -> None:
 
 
 def test_a_history_has_each_version_the_newest_first(repository: Repository) -> None:
-    first = repository.version(1)
-    second = repository.version(2, "Run-Id: r2\nData-Size: 2")
+    first = repository.commit_version(1)
+    second = repository.commit_version(2, "Run-Id: r2\nData-Size: 2")
     repository.commit("something else", {"README": "hello"})
-    third = repository.version(3)
+    third = repository.commit_version(3)
     found = versions.read_history(repository.lab, "main")
     assert [(v.commit, v.size) for v in found] == [(third, 3), (second, 2), (first, 1)]
     assert [dict(v.trailers) for v in found] == [{}, {"Run-Id": "r2", "Data-Size": "2"}, {}]
@@ -137,7 +137,7 @@ def test_a_history_without_the_dataset_is_refused(repository: Repository) -> Non
 
 @pytest.mark.parametrize("name", ["0123456", "no-such-branch", "--all", "-1", "HEAD:README", ""])
 def test_a_commit_that_there_is_not_is_refused(name: str, repository: Repository) -> None:
-    repository.version(1)
+    repository.commit_version(1)
     with pytest.raises(CommitError):
         versions.read_history(repository.lab, name)
 
@@ -159,7 +159,7 @@ def test_what_is_no_file_of_a_commit_is_no_proof(name: str, repository: Reposito
 
 
 def test_a_clone_is_gone_afterwards(repository: Repository) -> None:
-    repository.version(1)
+    repository.commit_version(1)
     with versions.temporary_clone(repository.lab) as folder:
         assert (folder / repository.pointer).exists()
     assert not folder.parent.exists()

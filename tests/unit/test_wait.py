@@ -1,4 +1,4 @@
-"""Waiting ends: with the result, at a deadline, or as soon as there is no hope."""
+"""Waiting ends with the result, at the deadline, or as soon as it has become hopeless."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.wait import NotYet, wait_until
 
 
 def create_flaky_check() -> Callable[[], int]:
-    """Fails twice, then gives the number of its calls."""
+    """Return a check that fails twice and then returns the number of its calls."""
     calls = itertools.count(1)
 
     def check() -> int:
@@ -54,7 +54,9 @@ def test_a_server_that_is_not_there_yet_is_asked_again(error: OSError) -> None:
 def test_a_deadline_ends_it_with_the_last_status(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(ServiceError) as caught:
-        wait_until(raise_not_yet, what="the cat", timeout=1, interval=0.05, log=tmp_path / "cat.log")
+        wait_until(
+            raise_not_yet, what="the cat", timeout=1, interval=0.05, log=tmp_path / "cat.log"
+        )
     assert 0.9 < time.monotonic() - began < 3
     assert caught.value.what == "the cat was not ready after 1 s: still asleep"
     assert caught.value.log == tmp_path / "cat.log"

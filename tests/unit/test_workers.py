@@ -1,4 +1,4 @@
-"""Which tests a worker of pytest-xdist's is given together, and which ports it may take."""
+"""Which tests pytest-xdist gives to one worker, and which ports that worker may use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_lab_is_one_worker_s_and_other_tests_go_by_files(nodeid: str, room: st
 
 
 def test_workers_choose_among_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has as many, and all are among those that a lab may have."""
+    """Each worker has equally many, all within a lab's range."""
     monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
     chosen = []
     for number in range(3):

@@ -27,7 +27,7 @@ from dataset_steps.workspace import (
 )
 
 BASE = Base("0123abc", "d41d8cd98f00b204e9800998ecf8427e", 7)
-DEADLINE = 20  # seconds for anything that a test waits for
+DEADLINE = 20  # seconds, for every wait of a test
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -48,7 +48,7 @@ def lock_path(space: Workspace) -> Path:
 
 @contextmanager
 def holding_process(space: Workspace, inside: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process inside the workspace, which has printed its first line."""
+    """Run another process that holds the workspace's lock; kill it afterwards."""
     command = [sys.executable, "-u", "-c", HOLDER.format(inside=inside), str(space.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -156,7 +156,7 @@ def test_the_lock_stays_with_the_workspace(space: Workspace) -> None:
 
 
 def test_never_two_inside_though_each_removes_the_lock(space: Workspace) -> None:
-    """A process that waited for a lock file that was removed meanwhile must not come in by it."""
+    """A process that waited for a lock file must not enter by it once the file was removed."""
     inside = f"""
     pass
 for _ in range(40):
@@ -211,12 +211,12 @@ def test_a_removed_workspace_leaves_nothing(space: Workspace) -> None:
     assert not space.root.exists()
 
 
-# --- Its end when nobody ends it
+# --- Sweeping
 
 
 @pytest.fixture
 def old(space: Workspace) -> Workspace:
-    """A workspace that nobody touched for more than the time that one is kept."""
+    """Return a workspace that was last touched longer ago than one is kept."""
     with exclusive_lock(space):
         space.record_base(BASE)
     long_ago = time.time() - workspace.KEEP_SECONDS - 60

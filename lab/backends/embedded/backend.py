@@ -18,12 +18,12 @@ from lab.backends.embedded.doctor import CHECKS
 from lab.backends.embedded.services import airflow, gitserver, postgresql, seaweedfs
 from lab.backends.embedded.site import Site, find_site
 from lab.backends.phases import (
-    await_pipelines,
     bring_up,
     check_choices,
     first_state,
     prepare_dataset,
     publish_dataset,
+    wait_for_pipelines,
 )
 from lab.client import s3
 from lab.config import Config
@@ -50,7 +50,7 @@ PORTS = (
 
 def check(config: Config) -> None:
     """Raise the LabError of the first thing that keeps a lab from running; change nothing."""
-    wanted = check_choices(config, CHECKS, PORTS, owner)
+    wanted = check_choices(config, CHECKS, PORTS, port_owner)
     refuse_unfit_pins(config)
     ports.refuse_held(wanted)
     ports.refuse_held(seaweedfs.companion_ports(wanted))
@@ -67,7 +67,7 @@ def refuse_unfit_pins(config: Config) -> None:
             )
 
 
-def owner(port: str) -> str:
+def port_owner(port: str) -> str:
     """Return the service that listens on a port of this name."""
     with_more = (seaweedfs.NAME, gitserver.NAME)
     return next((name for name in with_more if port.startswith(name)), port)
@@ -75,7 +75,7 @@ def owner(port: str) -> str:
 
 def up(config: Config, report: Report = silent_phase) -> Lab:
     """Bring a whole lab up; leave alone what runs already, and add what is missing."""
-    steps = (start_stores, publish_pipelines, start_airflow, publish_dataset, await_airflow)
+    steps = (start_stores, publish_pipelines, start_airflow, publish_dataset, wait_for_airflow)
     return bring_up(config, report, check, temporary_folder, settle, steps)
 
 
@@ -126,10 +126,10 @@ def start_stores(site: Site) -> None:
 
 def start_servers(site: Site) -> None:
     """Start the S3 server and the git server, and wait until they answer."""
-    start(site, *site.stores)
+    start_services(site, *site.stores)
 
 
-def start(site: Site, *services: Service) -> None:
+def start_services(site: Site, *services: Service) -> None:
     """Start the services that do not run, and wait until each answers."""
     for service in services:
         processes.ensure_running(site.config, service)
@@ -143,7 +143,7 @@ def prepare_database(site: Site) -> None:
     A first migration that was cut off can't be continued; nothing is lost by starting it afresh.
     """
     airflow.prepare(site.config, site.secrets)
-    start(site, *site.database)
+    start_services(site, *site.database)
     if not airflow.is_migrated(site.config):
         airflow.migrate_database(site.config, site.airflow[0], lambda: clear_database(site))
 
@@ -170,12 +170,12 @@ def start_airflow(site: Site) -> None:
         processes.ensure_running(site.config, service)
 
 
-def await_airflow(site: Site) -> None:
+def wait_for_airflow(site: Site) -> None:
     """Wait until Airflow is healthy and knows the pipelines."""
     for service in site.airflow:
         processes.wait_until_ready(site.config, service, START_SECONDS)
     airflow.warm_up_api(site.ports[airflow.API_SERVER])
-    await_pipelines(site, START_SECONDS)
+    wait_for_pipelines(site, START_SECONDS)
     gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
 
 

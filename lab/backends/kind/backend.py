@@ -15,12 +15,12 @@ from lab.backends.kind.doctor import CHECKS
 from lab.backends.kind.services import START_SECONDS, wait_for_workload
 from lab.backends.kind.site import Site, find_site
 from lab.backends.phases import (
-    await_pipelines,
     bring_up,
     check_choices,
     first_state,
     publish_dataset,
     publish_pipelines,
+    wait_for_pipelines,
 )
 from lab.client import runs
 from lab.cluster import chart, images, manifests, workloads
@@ -65,7 +65,7 @@ def up(config: Config, report: Report = silent_phase) -> Lab:
         start_stores,
         publish_pipelines,
         install_airflow,
-        await_airflow,
+        wait_for_airflow,
     )
     return bring_up(config, report, check, processes.exclusive_command, settle, steps)
 
@@ -92,7 +92,7 @@ def create_cluster(site: Site) -> None:
     node.delete_incomplete(site.config)
     jobs = [
         partial(node.ensure_running, site.config, site.images["node"]),
-        partial(load, site, images.STORES),
+        partial(load_images, site, images.STORES),
     ]
     if node.read_state(site.config) is None:  # a new lab: its dataset will be needed
         jobs.append(partial(first_version.prepare_dataset, site.config, site.state))
@@ -119,15 +119,17 @@ def check_node(site: Site) -> None:
             raise NotYet("the node is not ready")
 
 
-def load(site: Site, keys: tuple[str, ...]) -> None:
+def load_images(site: Site, keys: tuple[str, ...]) -> None:
     """Load these images into the node."""
-    node.await_containerd(site.config)
+    node.wait_for_containerd(site.config)
     node.load_images(site.config, [site.images[key] for key in keys])
 
 
 def start_stores(site: Site) -> None:
     """Start S3, git and the database; load Airflow's images."""
-    run_in_parallel(partial(stores.prepare_stores, site), partial(load, site, images.AIRFLOW))
+    run_in_parallel(
+        partial(stores.prepare_stores, site), partial(load_images, site, images.AIRFLOW)
+    )
 
 
 def install_airflow(site: Site) -> None:
@@ -147,10 +149,10 @@ def values_files(site: Site) -> list[Path]:
     return [*(tree / name for name in VALUES), own]
 
 
-def await_airflow(site: Site) -> None:
+def wait_for_airflow(site: Site) -> None:
     """Wait until Airflow is healthy and knows the pipelines."""
     run_in_parallel(*(partial(wait_for_workload, site, w) for w in workloads.AIRFLOW_COMPONENTS))
-    await_pipelines(site, START_SECONDS)
+    wait_for_pipelines(site, START_SECONDS)
 
 
 # --- A lab that is there ------------------------------------------------------------------------
@@ -162,10 +164,12 @@ def restore(config: Config) -> None:
     node.ensure_running(config, site.images["node"])
     wait_for_api(site)
     run_in_parallel(*(partial(wait_for_workload, site, w) for w in workloads.WORKLOADS))
-    wait_until(partial(log_in, site), what="Airflow's login", timeout=START_SECONDS, interval=1)
+    wait_until(
+        partial(check_login, site), what="Airflow's login", timeout=START_SECONDS, interval=1
+    )
 
 
-def log_in(site: Site) -> None:
+def check_login(site: Site) -> None:
     """Raise NotYet while Airflow refuses a login: its database may have been restarted."""
     try:
         runs.fetch_token(site.lab)

@@ -159,7 +159,7 @@ def run_inside(config: Config, *command: str, timeout: float = 60) -> str:
     return docker("exec", container_name(config), *command, timeout=timeout)
 
 
-def await_containerd(config: Config) -> None:
+def wait_for_containerd(config: Config) -> None:
     """Wait until images can be loaded into the node, long before its cluster is complete."""
 
     def check_containerd() -> None:

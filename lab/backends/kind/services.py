@@ -39,7 +39,7 @@ def is_running(site: Site, workload: Workload) -> bool:
 
 def wait_for_workload(site: Site, workload: Workload) -> None:
     """Wait until a pod of the workload is ready and, where it has a door, until it answers here."""
-    workloads.await_ready(site.cluster, workload, START_SECONDS)
+    workloads.wait_until_ready(site.cluster, workload, START_SECONDS)
     if workload.door:
         service = site.forward(workload)
         processes.ensure_running(site.config, service)

@@ -12,7 +12,7 @@ from lab.backends.kind.site import Site
 from lab.client import git
 from lab.cluster import manifests, workloads
 from lab.cluster.manifests import Setting
-from lab.cluster.secrets import METADATA, Value, Values, join, random_values
+from lab.cluster.secrets import METADATA, Value, Values, merge_values, random_values
 from lab.cluster.workloads import AIRFLOW, STORES
 from lab.config import Config
 from lab.delivery import pushes, ssh, ssh_door
@@ -61,7 +61,7 @@ def write_secrets(site: Site) -> None:
 
 def lab_secrets(site: Site) -> Values:
     """Return the Secrets of a lab on kind but for the git server's tokens, which it makes later."""
-    random = random_values(lambda value: stored_value(site.secrets, value), on_kind=True)
+    random = random_values(lambda value: read_stored_value(site.secrets, value), on_kind=True)
     host_key = ssh.ensure_private_key(ssh_door.host_key_file(site.config))
     named = {
         (STORES, "minio"): {"user": site.lab.s3_access_key},
@@ -71,10 +71,10 @@ def lab_secrets(site: Site) -> Values:
         (AIRFLOW, "airflow-login"): {"user": site.lab.airflow_user},
         (AIRFLOW, "s3-credentials"): {"AWS_ACCESS_KEY_ID": STEPS},
     }
-    return join(random, named)
+    return merge_values(random, named)
 
 
-def stored_value(secrets: Secrets, value: Value) -> str:
+def read_stored_value(secrets: Secrets, value: Value) -> str:
     """Return a random value of the lab's own, as a Secret holds it."""
     return value.encode(secrets.get(str(value.stored), value.length))
 
@@ -95,12 +95,12 @@ def prepare_git(site: Site) -> None:
     """Make Gitea's accounts and repositories, and write their tokens to the cluster."""
     wait_for_workload(site, workloads.GITEA)
     kept = {
-        STEPS: token(site, "git-credentials"),
-        READER: token(site, "pipelines-credentials"),
+        STEPS: read_git_token(site, "git-credentials"),
+        READER: read_git_token(site, "pipelines-credentials"),
     }
     tokens = gitea.prepare(
         site.url(workloads.GITEA),
-        partial(gitea_command, site),
+        partial(run_gitea, site),
         site.password,
         {account: value for account, value in kept.items() if value},
         gitea.Listener(RECEIVER, pushes.push_secret(site.secrets)),
@@ -118,12 +118,12 @@ def prepare_git(site: Site) -> None:
     )
 
 
-def token(site: Site, secret: str) -> str | None:
+def read_git_token(site: Site, secret: str) -> str | None:
     """Return the git token that a Secret of the cluster holds, or None."""
     return (site.cluster.read_secret(AIRFLOW, secret) or {}).get("GIT_SYNC_PASSWORD")
 
 
-def gitea_command(site: Site, arguments: list[str]) -> str:
+def run_gitea(site: Site, arguments: list[str]) -> str:
     """Run Gitea's own command line in its pod; return what it printed."""
     command = ["gitea", "--config", "/etc/gitea/app.ini", *arguments]
     return site.cluster.execute(STORES, "gitea-0", command)

@@ -44,11 +44,11 @@ PLACES = (
 PRIVATE = re.compile(r"(?<![\w.}])/(root|(home|Users)/(?!you/)[a-z]\w*)/")
 
 
-def modules(*folders: str) -> list[Path]:
+def list_modules(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (TREE / folder).rglob("*.py"))
 
 
-def parsed(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
@@ -56,27 +56,27 @@ def name_of(path: Path) -> str:
     return path.relative_to(TREE).as_posix()
 
 
-def functions() -> Iterator[tuple[str, int]]:
-    """Each function of the code, and how many lines its body has without the docstring."""
-    for path in modules(*CODE):
-        for node in ast.walk(parsed(path)):
+def measure_functions() -> Iterator[tuple[str, int]]:
+    """Yield each function of the code, and the lines of its body without the docstring."""
+    for path in list_modules(*CODE):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield f"{name_of(path)}:{node.lineno} {node.name}", lines_of(node)
+                yield f"{name_of(path)}:{node.lineno} {node.name}", count_lines(node)
 
 
-def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+def count_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def strings(path: Path) -> set[str]:
-    """Every string of a module, those inside of f-strings too."""
-    nodes = ast.walk(parsed(path))
+def find_strings(path: Path) -> set[str]:
+    """Return every string of a module, those inside of f-strings too."""
+    nodes = ast.walk(parse(path))
     return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
-def tracked() -> list[Path]:
-    """The files that git tracks."""
+def list_tracked_files() -> list[Path]:
+    """Return the files that git tracks."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=TREE, capture_output=True, text=True, check=False
     )
@@ -90,7 +90,7 @@ def tracked() -> list[Path]:
 
 
 def test_functions_are_small() -> None:
-    sizes = dict(functions())
+    sizes = dict(measure_functions())
     assert len(sizes) > 200
     assert median(sizes.values()) <= MEDIAN_LINES
     assert not {name: size for name, size in sizes.items() if size > MOST_LINES}
@@ -109,16 +109,16 @@ def test_the_measure_leaves_out_the_docstring_and_nothing_else() -> None:
     """
     (function,) = ast.parse(source).body
     assert isinstance(function, ast.FunctionDef)
-    assert lines_of(function) == 4
+    assert count_lines(function) == 4
 
 
 def test_modules_are_called_after_what_they_do() -> None:
-    names = {part for path in modules(*CODE, "tests") for part in path.relative_to(TREE).parts}
+    names = {part for path in list_modules(*CODE, "tests") for part in path.relative_to(TREE).parts}
     assert not NAMELESS & {name.removesuffix(".py") for name in names}
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [name_of(p) for p in modules(*CODE, "tests") if not ast.get_docstring(parsed(p))]
+    silent = [name_of(p) for p in list_modules(*CODE, "tests") if not ast.get_docstring(parse(p))]
     assert not [name for name in silent if (TREE / name).read_text("utf-8").strip()]
 
 
@@ -127,28 +127,29 @@ VERBS = set(
     re.findall(
         r"\w+",
         """
-    Accept Add Advance Answer Append Apply Ask Assume Await Bind Block Bring Build Call Check
-    Choose Clone Close Commit Compare Compute Configure Copy Count Create Cut Decode Delete
-    Describe Do Download Draw Drop Empty Encode End Export Extract Fetch Find Forget Fork Format
-    Forward Freeze Generate Get Give Have Hide Hold Import Install Keep Kill Leave Let Limit List
-    Load Log Look Make Mark Match Measure Merge Migrate Move Name Notify Open Parse Pause Play
-    Post Press Print Promote Protect Prove Provide Publish Pull Push Put Raise Read Record Refuse
-    Register Relay Remember Remove Render Replace Replay Request Require Reset Resolve Restore
-    Return Run Save Say Select Send Serve Set Show Sign Skip Sleep Split Start Stop Store Stream
-    Strip Tell Terminate Thaw Train Translate Try Turn Undo Update Upgrade Upload Use Validate
-    Wait Wipe Write Yield
-    """,
+        Accept Add Advance Agree Allow Answer Append Apply Ask Assume Await Bind Block Bring Build
+        Call Cancel Check Choose Clone Close Collect Commit Compare Compute Configure Confirm Copy
+        Count Create Cut Decode Delete Describe Direct Do Download Draw Drop Empty Encode End Exit
+        Export Extract Fail Fetch Find Forget Fork Format Forward Freeze Generate Get Give Hash
+        Have Hide Hold Import Install Keep Kill Leave Let Limit List Listen Load Log Look Make
+        Mark Match Measure Merge Migrate Move Name Notify Open Parse Pass Pause Play Post Prepare
+        Press Print Promote Protect Prove Provide Publish Pull Push Put Raise Read Record Refuse
+        Register Relay Remember Remove Render Replace Replay Request Require Reset Resolve Restore
+        Return Run Save Say Select Send Serve Set Shorten Show Sign Skip Sleep Split Start Stop
+        Store Stream Strip Sum Take Tell Terminate Thaw Train Translate Try Turn Undo Update
+        Upgrade Upload Use Validate Wait Wipe Wrap Write Yield
+        """,
     )
 )
 
 
-def described_functions() -> Iterator[tuple[str, str]]:
+def find_first_words() -> Iterator[tuple[str, str]]:
     """Yield each function that has a docstring, and its first word.
 
     Properties are named like what they hold, and tests state what is true.
     """
-    for path in modules(*CODE, "manifests/base/plugins", "tests"):
-        for node in ast.walk(parsed(path)):
+    for path in list_modules(*CODE, "manifests/base/plugins", "tests"):
+        for node in ast.walk(parse(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             decorators = " ".join(map(ast.unparse, node.decorator_list))
@@ -158,14 +159,15 @@ def described_functions() -> Iterator[tuple[str, str]]:
 
 
 def test_a_docstring_begins_with_a_verb() -> None:
-    found = dict(described_functions())
+    found = {name: word.rstrip(",:;") for name, word in find_first_words()}
     assert len(found) > 1000
-    assert not {name: word for name, word in found.items() if word.rstrip(",:;") not in VERBS}
+    strange = {name: word for name, word in found.items() if word not in VERBS}
+    assert not strange, "begin with a verb; if it is one, add it to VERBS"
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The names of the modules that a module imports, and of what it takes from them."""
-    for node in ast.walk(parsed(path)):
+def find_imports(path: Path) -> Iterator[str]:
+    """Yield the names of the modules that a module imports, and of what it takes from them."""
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -177,8 +179,8 @@ def test_what_tests_share_is_in_support() -> None:
     shared = ("tests.support.", "tests.bench.")
     assert not [
         f"{name_of(path)} imports {name}"
-        for path in modules("tests")
-        for name in imported(path)
+        for path in list_modules("tests")
+        for name in find_imports(path)
         if name.startswith("tests.") and not name.startswith(shared)
     ]
 
@@ -191,8 +193,8 @@ def test_end_to_end_tests_touch_only_lab() -> None:
     """They can't know the backend. `Config` says where the lab's home is, for the command line."""
     assert not [
         f"{name_of(path)} imports {name}"
-        for path in modules("tests/e2e", "tests/faults")
-        for name in imported(path)
+        for path in list_modules("tests/e2e", "tests/faults")
+        for name in find_imports(path)
         if name.split(".")[0] in {"lab", "eks"} and name.rpartition(".")[0] not in LAB
     ]
 
@@ -201,13 +203,13 @@ def test_end_to_end_tests_touch_only_lab() -> None:
 
 
 PACKAGES = sorted(
-    name_of(path.parent) for path in modules("lab", "eks") if path.name == "__init__.py"
+    name_of(path.parent) for path in list_modules("lab", "eks") if path.name == "__init__.py"
 )
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_a_package_names_all_its_parts(folder: str) -> None:
-    told = re.findall(r"\w+", ast.get_docstring(parsed(TREE / folder / "__init__.py")) or "")
+    told = re.findall(r"\w+", ast.get_docstring(parse(TREE / folder / "__init__.py")) or "")
     modules_here = {path.stem for path in (TREE / folder).glob("*.py")} - {"__init__", "__main__"}
     packages = {path.parent.name for path in (TREE / folder).glob("*/__init__.py")}
     assert sorted((modules_here | packages) - set(told)) == []
@@ -216,22 +218,22 @@ def test_a_package_names_all_its_parts(folder: str) -> None:
 def test_one_module_reads_choices() -> None:
     readers = {
         name_of(path): found
-        for path in modules(*CODE)
-        if (found := sorted(s for s in strings(path) if CHOICE.fullmatch(s)))
+        for path in list_modules(*CODE)
+        if (found := sorted(s for s in find_strings(path) if CHOICE.fullmatch(s)))
     }
     assert set(readers) == {"lab/config.py"}, readers
 
 
 def test_the_sessions_read_no_other_choices() -> None:
-    found = {text for text in strings(TREE / "noxfile.py") if CHOICE.fullmatch(text)}
+    found = {text for text in find_strings(TREE / "noxfile.py") if CHOICE.fullmatch(text)}
     assert found <= SESSIONS_READ
 
 
 ENDS = {"sys.exit", "os._exit", "os.abort", "os.exit"}
 
 
-def exits(tree: ast.Module) -> Iterator[str]:
-    """What ends the whole process in a module."""
+def find_exits(tree: ast.Module) -> Iterator[str]:
+    """Yield what ends the whole process in a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ENDS:
             yield ast.unparse(node)
@@ -240,7 +242,7 @@ def exits(tree: ast.Module) -> Iterator[str]:
 
 
 def test_one_module_exits() -> None:
-    found = {name_of(path): sorted(exits(parsed(path))) for path in modules("lab")}
+    found = {name_of(path): sorted(find_exits(parse(path))) for path in list_modules("lab")}
     assert set(found.pop("lab/console.py")) == {"sys.exit"}
     assert not {name: how for name, how in found.items() if how}
 
@@ -286,7 +288,7 @@ def test_the_locks_agree_on_each_version() -> None:
 def test_no_tracked_file_names_a_registry() -> None:
     assert not [
         (name_of(path), host)
-        for path in tracked()
+        for path in list_tracked_files()
         for host in HOSTS
         if host.encode() in path.read_bytes()
     ]
@@ -294,7 +296,7 @@ def test_no_tracked_file_names_a_registry() -> None:
 
 def test_no_tracked_file_names_a_place_of_one_machine() -> None:
     found = []
-    for path in tracked():
+    for path in list_tracked_files():
         text = path.read_text("utf-8", "replace")
         found += [(name_of(path), place) for place in PLACES if place in text]
         found += [(name_of(path), hit.group()) for hit in PRIVATE.finditer(text)]
@@ -312,4 +314,4 @@ def test_a_place_of_one_machine_is_recognised() -> None:
 def test_no_tracked_file_is_left_over() -> None:
     """Byte code, logs, labs and environments are made on each machine."""
     left = re.compile(r"(^|/)(__pycache__|\.lab|\.nox|\.venv)(/|$)|\.(pyc|log|pid|orig|rej|swp)$")
-    assert not [name_of(path) for path in tracked() if left.search(name_of(path))]
+    assert not [name_of(path) for path in list_tracked_files() if left.search(name_of(path))]

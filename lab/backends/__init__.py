@@ -91,7 +91,7 @@ def choose_backend(config: Config) -> tuple[Backend, str]:
         return find_backend(config.backend), "asked for"
     if known := state.read_state(config):
         return find_backend(known.backend), "this lab was made so"
-    embedded, kind = map(find_backend, NAMES)
+    embedded, kind = find_backend("embedded"), find_backend("kind")
     if config.database == "sqlite":
         return embedded, "--database sqlite"
     try:

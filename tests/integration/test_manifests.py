@@ -17,7 +17,7 @@ from packaging.version import Version
 from lab.backends.kind import stores
 from lab.backends.kind.doctor import MEMORY
 from lab.client import git
-from lab.cluster import images
+from lab.cluster import images, workloads
 from tests.support.pods import (
     AIRFLOW,
     COMPONENTS,
@@ -543,3 +543,16 @@ def test_the_model_s_templates_are_the_step_s_but_for_image_and_memory() -> None
         assert (container["resources"] == base["resources"]) == (name == "model")
         container |= {"image": base["image"], "resources": base["resources"]}
         assert template == step["template"]
+
+
+# --- Services -----------------------------------------------------------------------------------
+
+
+def test_every_workload_that_is_applied_is_a_service_of_the_lab() -> None:
+    """`lab status` shows it, and `lab up` waits until it serves."""
+    applied = {
+        (namespace_of(entry), entry["metadata"]["name"])
+        for kind in ("Deployment", "StatefulSet")
+        for entry in objects_of_kind(kind, "overlay", "chart")
+    }
+    assert applied == {(workload.namespace, workload.name) for workload in workloads.WORKLOADS}

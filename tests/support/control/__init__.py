@@ -53,4 +53,5 @@ def make_control(config: Config) -> Control:
     from tests.support.control.pods import Pods
     from tests.support.control.processes import Processes
 
-    return Pods(config) if config.backend == "kind" else Processes(config)
+    controls: dict[str, type[Processes] | type[Pods]] = {"embedded": Processes, "kind": Pods}
+    return controls[config.backend](config)

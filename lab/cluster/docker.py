@@ -38,7 +38,8 @@ def inspect_engine() -> Engine:
     try:
         return parse_engine(docker("info", "--format", "{{json .}}"))
     except LabError as error:
-        raise MachineError(f"Docker does not answer: {error.what}", START) from error
+        why = error.what.splitlines()[-1].strip()  # the lines before are JSON of no engine
+        raise MachineError(f"Docker does not answer: {why}", START) from error
     except (ValueError, KeyError, TypeError) as error:
         raise MachineError("what answers as docker is no Docker", START) from error
 

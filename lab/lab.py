@@ -66,7 +66,7 @@ class Lab(Access):
 
     def asset_events(self, asset: str) -> list[Any]:
         """List Airflow's own records of an asset's events, the oldest first."""
-        return [e for e in runs.list_events_by_prefix(self, asset) if e.name == asset]
+        return runs.list_asset_events(self, asset)
 
     def dags(self) -> dict[str, list[str]]:
         """List the ids of the DAGs that can be run, by bundle."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 
+ENDED = {"success", "failed"}  # the states of a run or a task that nothing changes any more
+
 
 @dataclass(frozen=True)
 class Port:
@@ -84,7 +86,7 @@ class Run:
     @property
     def has_ended(self) -> bool:
         """Whether the run has ended, in success or in failure."""
-        return self.state in {"success", "failed"}
+        return self.state in ENDED
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
-from lab.model import Access, BrokenFile, Outcome, Run
+from lab.model import ENDED, Access, BrokenFile, Outcome, Run
 from lab.wait import NotYet, wait_until
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient, DAGResponse, TaskInstanceResponse
 
-ENDED = {"success", "failed"}
 POLL = 0.3  # seconds between two polls of a run
 CALL_SECONDS = 30
 LOG_LINES = 60
@@ -262,17 +261,18 @@ def run_from_response(response: Any) -> Run:
 
 def list_events(lab: Access, asset: str) -> list[dict[str, Any]]:
     """List the `extra` of each event of the asset, the oldest first."""
-    return [dict(e.extra or {}) for e in list_events_by_prefix(lab, asset) if e.name == asset]
+    return [dict(event.extra or {}) for event in list_asset_events(lab, asset)]
 
 
-def list_events_by_prefix(lab: Access, asset: str) -> list[Any]:
-    """List the events of all assets whose names begin with `asset`, the oldest first.
+def list_asset_events(lab: Access, asset: str) -> list[Any]:
+    """List Airflow's own records of the asset's events, the oldest first.
 
     A failure is retried for CALL_SECONDS: Airflow 3.3 answers 500 as long as a run that one of the
     events started is queued.
     """
     listed = partial(call_or_not_yet, request_events, lab, asset)
-    return wait_until(listed, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
+    found = wait_until(listed, what=f"the list of events of {asset}", timeout=CALL_SECONDS)
+    return [event for event in found if event.name == asset]  # Airflow was asked for a prefix
 
 
 def request_events(lab: Access, asset: str) -> list[Any]:
@@ -319,7 +319,7 @@ def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] 
 
     def poll() -> Run:
         now = poll_run(lab, run, seen, show)
-        if now.state not in ENDED:
+        if not now.has_ended:
             raise NotYet(f"{run.id} is {now.state}")
         return now
 

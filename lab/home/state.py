@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 
 from lab.config import Config
@@ -170,6 +170,11 @@ def exclusive_lock(config: Config) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()).encode())
         yield
+
+
+def lock_if_made(config: Config) -> AbstractContextManager[None]:
+    """Hold the lock as `exclusive_lock` does, where there is one: a removal makes no home."""
+    return exclusive_lock(config) if (config.home / "lock").exists() else nullcontext()
 
 
 def with_ports(state: State, ports: Mapping[str, int]) -> State:

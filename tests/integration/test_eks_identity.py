@@ -183,14 +183,8 @@ def test_a_plan_names_each_role_and_whose_it_is(cloud: Cloud, site: Site) -> Non
     assert identity.plan(with_logs)[-1].what == "Pod Identity of airflow-api-server"
 
 
-def test_the_pages_had_airflows_role_once(
-    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As an earlier version of the kit made it; EKS sees the new role only a while later."""
-    chosen = cloud.site(options=REMOTE_LOGS)
-    identity.make(site)
-    identity.associate_account(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
-    assert read_associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
+def see_roles_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have EKS refuse a new role twice before it sees it."""
     looks = iter(range(100))
     original = EKSResponse.refuse_unknown_role
 
@@ -200,6 +194,17 @@ def test_the_pages_had_airflows_role_once(
     monkeypatch.setattr(EKSResponse, "refuse_unknown_role", refuse_at_first)
     fast = functools.partial(wait_until_settled, interval=0.01)
     monkeypatch.setattr(identity, "wait_until_settled", fast)
+
+
+def test_the_pages_had_airflows_role_once(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier version of the kit made it; EKS sees the new role only a while later."""
+    chosen = cloud.site(options=REMOTE_LOGS)
+    identity.make(site)
+    identity.associate_account(chosen, identity.roles(chosen.environment)[1], "airflow-api-server")
+    assert read_associations(cloud)["airflow/airflow-api-server"] == AIRFLOW
+    see_roles_late(monkeypatch)
     identity.make(chosen)
     assert read_associations(cloud)["airflow/airflow-api-server"] == PAGES
 
@@ -253,15 +258,8 @@ def test_a_role_that_eks_does_not_see_yet(
     cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other services see a new role of IAM only a while later."""
-    looks = iter(range(100))
     original = EKSResponse.refuse_unknown_role
-
-    def refuse_at_first(answers: Any, role: str) -> None:
-        original(answers, role if next(looks) > 1 else "arn:aws:iam::1:role/not-seen-yet")
-
-    monkeypatch.setattr(EKSResponse, "refuse_unknown_role", refuse_at_first)
-    fast = functools.partial(wait_until_settled, interval=0.01)
-    monkeypatch.setattr(identity, "wait_until_settled", fast)
+    see_roles_late(monkeypatch)
     identity.make(site)
     assert len(read_associations(cloud)) == 5
     monkeypatch.setattr(EKSResponse, "refuse_unknown_role", lambda s, _: original(s, "x"))

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +56,6 @@ class Training:
     @property
     def env(self) -> dict[str, str]:
         return {**CONF, "DAG_ID": DAG, **self.conf}
-
-    def with_conf(self, **conf: str) -> Training:
-        return replace(self, conf=conf)
 
     def run_step(self, name: str) -> Done:
         return self.run.finish(self.run.start("model-steps", name, **self.env))

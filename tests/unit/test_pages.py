@@ -14,6 +14,7 @@ import typer
 from eks.__main__ import app as eks_app
 from lab.__main__ import app as lab_app
 from lab.console import COMMANDS, INTERRUPTED, USAGE
+from lab.delivery.publish import find_dag_files
 from lab.errors import LabError, PromotionError
 from lab.layout import REPOSITORIES
 
@@ -38,7 +39,6 @@ FILE = re.compile(rf"(?:{'|'.join(map(re.escape, FOLDERS))})/\S*")
 PLACEHOLDER = re.compile(r"[<>*]")
 CHOICE = re.compile(r"LAB_[A-Z_]*")
 CODE = re.compile(r"^\| (\d+) \|", re.MULTILINE)
-DECLARED = re.compile(r"\bDAG\(|@dag\b")  # in a file that declares a DAG
 
 
 def page_name(page: Path) -> str:
@@ -253,7 +253,7 @@ def test_a_file_that_is_not_there_is_found() -> None:
 
 def list_dag_ids() -> set[str]:
     """Return the ids of the checkout's DAGs, after which their files are called."""
-    return {path.stem for path in (TREE / "dags").glob("*.py") if DECLARED.search(read(path))}
+    return {Path(name).stem for name in find_dag_files(TREE / "dags")}
 
 
 def test_every_dag_has_a_row_in_the_readme() -> None:

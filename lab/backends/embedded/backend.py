@@ -231,8 +231,7 @@ def down(config: Config, *, purge: bool = False) -> int:
     Works on whatever an interrupted command left.
     """
     known = state.try_read_state(config)
-    made = (config.home / "lock").exists()
-    with state.exclusive_lock(config) if made else contextlib.nullcontext():
+    with state.lock_if_made(config):
         ended = processes.terminate_all(config)
         if known:
             seaweedfs.remove_sockets(dict(known.ports))

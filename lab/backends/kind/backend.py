@@ -224,8 +224,7 @@ def down(config: Config, *, purge: bool = False) -> int:
 
     Return how many processes and nodes ended. Works on whatever an interrupted command left.
     """
-    made = (config.home / "lock").exists()
-    with state.exclusive_lock(config) if made else contextlib.nullcontext():
+    with state.lock_if_made(config):
         ended = processes.terminate_all(config)
         if purge:
             ended += node.read_state(config) is not None

@@ -1,15 +1,18 @@
 """Pull the dataset, append a record, publish the new version: one commit per run.
 
 It runs each night, when somebody pushes to the datasets, and when triggered by hand. Its own pushes
-start no run.
+start no run. The log of `modify_data` says which column was counted on, and why.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, AssetOrTimeSchedule
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from assets import PUSHED_DATASETS
 from steps import DEFAULTS, clock, named, step
+
+# Both steps may append: `push` does it again when another run came first.
+KEY = {"KEY_COLUMN": "{{ params.key or '' }}"}
 
 with DAG(
     named("dataset_pipeline"),
@@ -17,7 +20,18 @@ with DAG(
     schedule=AssetOrTimeSchedule(timetable=clock("0 2 * * *"), assets=[PUSHED_DATASETS]),
     catchup=False,
     default_args=DEFAULTS,
+    params={
+        "key": Param(
+            None,
+            type=["null", "string"],
+            description="The column that is counted on; without a name it is guessed",
+        )
+    },
     tags=["data", "dvc"],
     doc_md=__doc__,
 ):
-    step("pull_data", "pull") >> step("modify_data", "modify") >> step("push_data", "push")
+    (
+        step("pull_data", "pull")
+        >> step("modify_data", "modify", variables=KEY)
+        >> step("push_data", "push", variables=KEY)
+    )

@@ -1,15 +1,16 @@
-"""Statistics of a CSV file: each column's numbers or values, over all records and per group.
+"""Statistics of a table: each column's numbers or values, over all records and per group.
 
 Memory does not grow with the file: the values of a column that has many are not counted one by one.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, TypedDict
+
+from dataset_steps.table import Table
 
 MANY = 50  # distinct values of a column above which they are not counted one by one
 
@@ -91,16 +92,15 @@ def parse_number(text: str) -> int | float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
-def compute_statistics(lines: Iterable[str], group_by: str) -> Statistics:
+def compute_statistics(table: Table, group_by: str) -> Statistics:
     """Return the number of records and each column's summary, overall and per value of `group_by`.
 
-    Raise ValueError when the lines are not a table with that column.
+    Raise TableError when it is no table with one such column, ValueError when that has too many
+    values.
     """
-    rows = read_records(lines)
-    header = next(rows, [])
-    if group_by not in header:
-        raise ValueError(f"there is no column {group_by!r}, only {', '.join(header) or 'none'}")
-    groups = collect_groups(rows, header, header.index(group_by))
+    header = list(table.columns)
+    (place,) = table.find_columns([group_by])
+    groups = collect_groups(table.rows(), header, place)
     whole = [Column() for _ in header]
     for columns in groups.values():
         for mine, theirs in zip(whole, columns, strict=True):
@@ -113,22 +113,12 @@ def compute_statistics(lines: Iterable[str], group_by: str) -> Statistics:
     }
 
 
-def read_records(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the fields of each line. Raise ValueError for lines that are not CSV."""
-    try:
-        yield from csv.reader(lines, strict=True)
-    except csv.Error as error:
-        raise ValueError(f"not CSV: {error}") from error
-
-
 def collect_groups(
     rows: Iterable[list[str]], header: list[str], place: int
 ) -> dict[str, list[Column]]:
-    """Return the columns of each group. Raise ValueError for a row with more or fewer fields."""
+    """Return the columns of each group. Raise ValueError for more than MANY groups."""
     groups: dict[str, list[Column]] = {}
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise ValueError(f"record {number} has {len(row)} fields, not {len(header)}")
+    for row in rows:
         columns = groups.get(row[place])
         if columns is None:
             columns = groups[row[place]] = [Column() for _ in header]

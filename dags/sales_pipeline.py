@@ -20,7 +20,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypedDict
@@ -30,6 +30,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 import lab_bucket
 from assets import LANDED_SALES, SALES_FILES, SALES_LANDING, SALES_WAREHOUSE
+from dataset_steps.table import Table, TableError
 from lab_notifications import tell
 from steps import IN_A_POD, clock, named
 
@@ -83,20 +84,21 @@ def sample_file() -> File:
 def parse_rows(key: str, content: bytes) -> list[Row]:
     """Parse a CSV file into rows. Raise AirflowFailException if it is none, or lacks a column."""
     try:
-        lines = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
-        found = [pick_columns(line) for line in lines]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise AirflowFailException(f"{key} is not CSV in UTF-8: {error}") from error
-    if missing:
-        raise AirflowFailException(f"{key} has no column {' and no column '.join(missing)}")
-    return found
+        table = Table([content], key)
+        places = table.find_columns(COLUMNS)
+        width = len(table.columns)
+        return [
+            pick_columns(row, places, width) for block in table.blocks() for row in block.rows()
+        ]
+    except TableError as error:
+        raise AirflowFailException(str(error)) from error
 
 
-def pick_columns(line: Mapping[Any, Any]) -> Row:
-    """Return the cells of COLUMNS; all are None when the row has more cells than the header."""
-    fits = None not in line
-    return {name: line.get(name) if fits else None for name in COLUMNS}
+def pick_columns(row: Sequence[str], places: Sequence[int], width: int) -> Row:
+    """Return the cells of COLUMNS; all are None unless the row has `width` cells."""
+    fits = len(row) == width
+    pairs = zip(COLUMNS, places, strict=True)
+    return {name: row[place] if fits else None for name, place in pairs}
 
 
 # --- Records --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import dataset_versions
 import lab_bucket
 from assets import EMPLOYEE_SUMMARY
 from dataset_statistics import Statistics, compute_statistics
+from dataset_steps.table import Table, TableError
 from dataset_versions import Version
 from steps import IN_A_POD, named
 
@@ -75,13 +76,13 @@ with DAG(
     def transform(version: Version, params: Mapping[str, Any]) -> Statistics:
         """Return the version's statistics. Raise AirflowFailException if it is no such table."""
         blocks = dataset_versions.read_blocks(version)
+        where = f"{version['path']} at {version['commit']}"
         try:
-            found = compute_statistics(dataset_versions.decode_lines(blocks), params["group_by"])
-        except ValueError as error:
+            found = compute_statistics(Table(blocks, where), params["group_by"])
+        except (TableError, ValueError) as error:
             for _ in blocks:
                 pass  # to the end, where bytes that are not the pointer's raise their own error
-            where = f"{version['path']} at {version['commit']}"
-            raise AirflowFailException(f"{where}: {error}") from error
+            raise AirflowFailException(str(error)) from error
         print(f"{found['records']} records in {len(found['groups'])} groups")
         return found
 

@@ -1,7 +1,8 @@
 """The failures that the kit knows, each kind with an exit code of its own.
 
 `lab` prints such an error without a traceback: what happened, what to do, where the log is.
-The codes are part of the command line's contract; docs/reference.md lists them.
+The codes are part of the command line's contract; docs/reference.md lists them. A code whose kind
+is gone is never used again: 34 to 36 and 39 were of CSV files that are taken today.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ class LabError(Exception):
     """A failure that the kit has no narrower class for."""
 
     exit_code = 1
+    program = ""  # the name of one that the kit ran, if that has failed
+    output = ""  # all that it printed
 
     def __init__(self, what: str, fix: str, log: Path | None = None) -> None:
         super().__init__(what)
@@ -106,7 +109,7 @@ class AccessError(LabError):
 
 
 class DatasetError(LabError):
-    """The CSV given can't be versioned record by record. The subclasses say why."""
+    """The CSV given is no table that a run can append to. The subclasses say why."""
 
     exit_code = 30
 
@@ -129,26 +132,8 @@ class DatasetWithoutHeader(DatasetError):
     exit_code = 33
 
 
-class DatasetWithoutFinalNewline(DatasetError):
-    """The last record has no newline, so a line can't be appended without changing it."""
-
-    exit_code = 34
-
-
-class DatasetWithCarriageReturns(DatasetError):
-    """Lines end in CRLF or CR."""
-
-    exit_code = 35
-
-
-class DatasetWithQuotedNewlines(DatasetError):
-    """A quoted field contains a newline."""
-
-    exit_code = 36
-
-
 class DatasetRagged(DatasetError):
-    """Records differ in their number of fields."""
+    """A record has another number of fields than the header, or never ends."""
 
     exit_code = 37
 
@@ -157,12 +142,6 @@ class DatasetNotUtf8(DatasetError):
     """The bytes are not UTF-8."""
 
     exit_code = 38
-
-
-class DatasetOneColumn(DatasetError):
-    """There is only one column (or the separator is not a comma)."""
-
-    exit_code = 39
 
 
 class PromotionError(LabError):

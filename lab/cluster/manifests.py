@@ -18,6 +18,8 @@ from lab.config import PLUGINS
 from lab.files import write_private_file
 from lab.shell import run
 
+READER = Path("images", "worker", "dataset_steps")
+READER_FILES = ("errors.py", "table.py")  # of the ConfigMap that images/worker makes
 RENDER_SECONDS = 60
 Objects = list[dict[str, Any]]
 
@@ -107,12 +109,14 @@ def write_values(tree: Path, known: Mapping[str, Image], file: Path) -> Path:
 def chart_values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
     """Return the chart's values that depend on the lock of images and on the plugins.
 
-    A pod reads the plugins when it starts, so an annotation replaces the pods when they change.
+    A pod reads the plugins, and the reader of CSV beside them, when it starts: an annotation
+    replaces the pods when they change.
     """
     airflow = known["airflow"]
+    reader = {name: images.content_hash(tree / READER / name) for name in READER_FILES}
     return {
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,
         "defaultAirflowTag": airflow.tag,
-        "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(tree / PLUGINS, {})},
+        "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(tree / PLUGINS, reader)},
     }

@@ -65,7 +65,7 @@ def publish_dataset(config: Config, known: State, environment: Mapping[str, str]
     file = source_file(config, known)
     inspection.inspect(file)
     run(
-        [sys.executable, "-m", "dataset_steps", "import", file.absolute()],
+        [sys.executable, "-P", "-m", "dataset_steps", "import", file.absolute()],
         timeout=SECONDS,
         fix="lab status, lab logs; then lab up again",
         env={

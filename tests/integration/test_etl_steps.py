@@ -243,9 +243,9 @@ WRONG = {
     "columns": (
         "Employee ID,Job Role\n1,Media\n",
         "extract",
-        "employees.csv lacks the column Monthly Income and the column Attrition: a summary",
+        "employees.csv: has no column Monthly Income and no column Attrition",
     ),
-    "fields": (HEADER + "1,a,Media,1,no,Left\n2,b,Media\n", "extract", "line 3 of employees.csv"),
+    "fields": (HEADER + "1,a,Media,1,no,Left\n2,b,Media\n", "extract", "employees.csv: line 3 has"),
     "values": (HEADER + "1,a,Media,much,no,Left\n", "transform", "'much' as Monthly Income"),
 }
 

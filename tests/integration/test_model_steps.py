@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tests.support.stores import Project
 
 RESULT = f"results/{DAG}/model.json"
+VALUES = ("md5:", "size:", "run_id:", "data_commit:")  # what a run changes in a model's pointer
 
 
 @pytest.fixture(scope="module")
@@ -425,6 +426,48 @@ def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
         assert yaml.safe_load(now) == {"metrics": ["other.json", METRICS], "plots": []}
 
 
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("# theirs\n\n# alone\n", f"# theirs\n\n# alone\n\nmetrics:\n- {METRICS}\n"),
+        ("stages: {} # none\n", f"stages: {{}} # none\nmetrics:\n- {METRICS}\n"),
+        (f"metrics:   [ {METRICS} ]  # theirs\n", None),
+        (f"metrics:\n  - {METRICS}:\n      cache: false\n", None),
+    ],
+)
+def test_dvc_yaml_is_edited_where_it_has_to_be(
+    tmp_path: Path, text: str, after: str | None
+) -> None:
+    path = tmp_path / "dvc.yaml"
+    write_text(path, text)
+    for _ in range(2):
+        publish.register_metrics(path)
+        assert path.read_text() == (after or text)
+
+
+def test_what_somebody_has_noted_of_a_model_stays(modelled: Project) -> None:
+    """A new model's run changes what it knows of; the model goes where the pointer says."""
+    archive = f"['remote \"archive\"']\nurl = s3://{layout.BUCKET}/archive\n"
+
+    def note(clone: Path) -> None:
+        config, path = clone / ".dvc" / "config", clone / f"{MODEL}.dvc"
+        write_text(config, config.read_text() + archive)
+        pointer = path.read_text().replace("meta:\n", "meta:\n  owner: me # not you\n")
+        write_text(path, f"# theirs\n{pointer}".replace("  hash:", "  remote: archive\n  hash:"))
+
+    modelled.push_change(note)
+    before = modelled.git("show", f"main:{MODEL}.dvc")
+    run = new_training(modelled, SEED="5")
+    run.run_steps(*STEPS)
+    after = modelled.git("show", f"main:{MODEL}.dvc")
+    kept = [line for line in before.splitlines() if not line.strip("- ").startswith(VALUES)]
+    assert [line for line in after.splitlines() if not line.strip("- ").startswith(VALUES)] == kept
+    (out,), meta = yaml.safe_load(after)["outs"], yaml.safe_load(after)["meta"]
+    content = modelled.stores.read_object(out["md5"], prefix="archive/files/md5")
+    assert (md5_of(content), len(content)) == (out["md5"], out["size"])
+    assert (meta["run_id"], meta["owner"]) == (run.id, "me")
+
+
 @pytest.mark.parametrize("text", ["metrics: {}\n", "- a\n", "metrics: [\n", "text\n"])
 def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
@@ -539,20 +582,20 @@ BROKEN = [
     (HEADER.replace("Attrition", "Left"), make_rows(), "no column Attrition, which"),
     (HEADER.replace("Attrition,dataset_type", "a,b"), make_rows(), "no column dataset_type"),
     (HEADER.replace("Age", "Employee ID"), make_rows(), "names a column twice"),
-    (HEADER, make_rows((9, "1,20,Left\n")), "line 9 of the dataset has 3 fields, its header 4"),
-    (HEADER, make_rows((9, "\n")), "line 9 of the dataset has 0 fields"),
+    (HEADER, make_rows((9, "1,20,Left\n")), "line 9 has 3 fields, the header 4"),
+    (HEADER, make_rows((9, '1,"20,Left,train\n')), "the record of line 9 is never closed"),
     (
         HEADER,
         make_rows((9, "1,20,Left,spare\n")),
-        "line 9 of the dataset has 'spare' in the column",
+        "record 8 of the dataset has 'spare' in the column",
     ),
-    (HEADER, make_rows((9, "1,20,Maybe,train\n")), "line 9 of the dataset has 'Maybe'"),
-    (HEADER, make_rows((9, "1,20,,train\n")), "line 9 of the dataset has ''"),
+    (HEADER, make_rows((9, "1,20,Maybe,train\n")), "record 8 of the dataset has 'Maybe'"),
+    (HEADER, make_rows((9, "1,20,,train\n")), "record 8 of the dataset has ''"),
     (HEADER, make_rows((2, "1,20,Left,train\n")), "49 of the part 'train' have 'Stayed'"),
     (HEADER, make_rows((201, "1,20,Left,train\n")), "49 of the part 'test' have 'Left'"),
     (HEADER, "1,20,Left,train\n" * 99, "holds Left only"),
     (HEADER, "", "holds nothing only"),
-    ("", "", "no column Attrition"),
+    ("", "", "is empty"),
 ]
 
 

@@ -54,6 +54,7 @@ VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag"
 # Facts of a process and its image: a step's PATH differs from machine to machine.
 PROCESS = {"PATH", "HOME", "TMPDIR"}
 PLUGINS = "airflow-plugins"
+READER, ERRORS = (f"images/worker/dataset_steps/{name}.py" for name in ("table", "errors"))
 
 
 def read_values(name: str) -> Object:
@@ -301,11 +302,24 @@ def test_every_plugin_reaches_the_cluster() -> None:
     assert set(find_object("ConfigMap", PLUGINS, "base")["data"]) == files
 
 
-def test_other_plugins_make_other_pods(tmp_path: Path) -> None:
-    folder = tmp_path / PLUGINS_FOLDER
-    folder.mkdir(parents=True)
-    (folder / "lab_bucket.py").write_text("one = 1\n")
+@pytest.mark.parametrize("changed", ["manifests/base/plugins/lab_bucket.py", READER])
+def test_other_plugins_make_other_pods(tmp_path: Path, changed: str) -> None:
+    for name in ("manifests/base/plugins/lab_bucket.py", READER, ERRORS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one = 1\n")
     before = manifests.chart_values(tmp_path, images.read_lock())
     assert manifests.chart_values(tmp_path, images.read_lock()) == before
-    (folder / "lab_bucket.py").write_text("one = 2\n")
+    (tmp_path / changed).write_text("one = 2\n")
     assert manifests.chart_values(tmp_path, images.read_lock()) != before
+
+
+def test_airflow_s_pods_have_the_whole_reader_of_csv() -> None:
+    """The volume of the plugins has each file of the ConfigMap that the image's folder makes."""
+    made = yaml.safe_load((TREE / "images/worker/kustomization.yaml").read_text())
+    files = [str(name) for entry in made["configMapGenerator"] for name in entry["files"]]
+    for values in ("airflow/values.yaml", "options/rds/values.yaml"):
+        known = yaml.safe_load((TREE / "manifests" / values).read_text())
+        (volume,) = (v for v in known["volumes"] if v["name"] == "plugins")
+        mounted = [source["configMap"] for source in volume["projected"]["sources"]]
+        assert [one["name"] for one in mounted] == [PLUGINS, "dataset-steps"]
+        assert [item["path"] for item in mounted[1]["items"]] == files

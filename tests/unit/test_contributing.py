@@ -26,7 +26,7 @@ WORKER, TRAINER = (
     TREE / "images" / "worker" / "dataset_steps",
     TREE / "images" / "trainer" / "model_steps",
 )
-ONCE = {"import"}  # a step that no forked process runs
+ONCE = {"import", "inspect"}  # a step that no forked process runs
 EDITABLE = {"dataset-steps", "model-steps"}  # this checkout's own packages, in no lock
 
 

@@ -19,7 +19,7 @@ from lab.backends.embedded.services import postgresql, seaweedfs
 from lab.config import Config
 from lab.errors import (
     DatasetMissing,
-    DatasetWithCarriageReturns,
+    DatasetRagged,
     DiskError,
     HomeError,
     LabError,
@@ -279,7 +279,7 @@ def test_a_dataset_that_can_be_versioned_is_described(config: Config, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [(None, DatasetMissing), ("a,b\r\n1,2\r\n", DatasetWithCarriageReturns)]
+    ("text", "error"), [(None, DatasetMissing), ("a,b\r\n1\r\n", DatasetRagged)]
 )
 def test_a_dataset_that_can_not_be_versioned_is_refused(
     text: str | None, error: type[LabError], config: Config, tmp_path: Path

@@ -28,9 +28,9 @@ def test_exit_codes_are_unique_and_free() -> None:
 
 
 def test_what_is_wrong_with_a_dataset_has_the_thirties() -> None:
-    assert {kind.exit_code for kind in KINDS if issubclass(kind, DatasetError)} == set(
-        range(30, 40)
-    )
+    retired = {34, 35, 36, 39}
+    thirties = set(range(30, 40)) - retired
+    assert {kind.exit_code for kind in KINDS if issubclass(kind, DatasetError)} == thirties
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

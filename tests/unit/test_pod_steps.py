@@ -807,7 +807,8 @@ def test_a_dag_has_the_same_steps_wherever_they_run(
     }
     for task in dag.tasks:
         variables = task.env_vars if runtime == "pod" else task.variables
-        assert variables == RUN
+        key = {} if task.task_id == "pull_data" else {"KEY_COLUMN": "{{ params.key or '' }}"}
+        assert variables == {**RUN, **key}
         assert ("env_vars" if runtime == "pod" else "variables") in task.template_fields
         assert (task.retries, task.retry_delay.total_seconds()) == (10, 3)
         assert task.execution_timeout.total_seconds() == 3600

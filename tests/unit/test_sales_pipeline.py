@@ -47,6 +47,7 @@ def file(key: str, *records: dict[str, Any]) -> Any:
         "id,amount,city\r\n1,10,Rome",
         "\ufeffid,amount,city\n1,10,Rome\n\n",
         'city,note,id,amount\nRome,"a, b\nc",1,10\n',
+        "id;amount;city\r\n1;10;Rome\r\n",
     ],
 )
 def test_columns_are_found_by_name(sales: ModuleType, text: str) -> None:
@@ -60,15 +61,17 @@ def test_a_file_with_a_header_only_has_no_records(sales: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"id,amount,city\n1,10,\xff\n", "is not CSV in UTF-8"),
-        (b'id,amount,city\n1,10,"Rome', "is not CSV in UTF-8"),
-        (b"PK\x03\x04\x00\x00", "has no column id and no column amount and no column city"),
+        (b"id,amount,city\n1,10,\xff\n", "byte 0xFF at offset 20, in line 2, is not UTF-8"),
+        (b'id,amount,city\n1,10,"Rome', "a quote in the record of line 2 is never closed"),
+        (b"PK\x03\x04\x00\x00", "has a NUL byte at offset 4"),
+        (b"id,name\n1,x\n", "has no column amount and no column city"),
+        (b"id,amount,amount,city\n1,250,999,NYC\n", "has more than one column amount"),
         (b"id,sum,city\n1,10,Rome\n", "has no column amount"),
-        (b"", "has no column id and no column amount and no column city"),
+        (b"", "is empty"),
     ],
 )
 def test_an_unreadable_file_is_named(sales: ModuleType, content: bytes, why: str) -> None:
-    with pytest.raises(sales.AirflowFailException, match=f"a.csv {why}"):
+    with pytest.raises(sales.AirflowFailException, match=f"a.csv: {why}"):
         sales.parse_rows("a.csv", content)
 
 

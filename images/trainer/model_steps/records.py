@@ -1,4 +1,4 @@
-"""The dataset, read line by line: its split into two parts, and a part as a model's input."""
+"""The dataset, read record by record: its split into two parts, and a part as a model's input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import atomic_csv_writer
-from dataset_steps.record import parse_rows, read_line_blocks
+from dataset_steps.files import atomic_csv_writer, read_blocks
+from dataset_steps.table import Table
 from model_steps import schema
 from model_steps.schema import HELD_OUT, PART, TARGET, TRAINING, Schema
 
@@ -36,28 +36,24 @@ class Split:
         self.kinds = [None] * len(self.header)
         self.target, self.part = self.header.index(TARGET), self.header.index(PART)
 
-    def add(self, row: list[str], line: int) -> str:
+    def add(self, row: list[str], number: int) -> str:
         """Count a record and return the part that it belongs to. Raise StepError."""
-        if len(row) != len(self.header):
-            raise StepError(
-                f"line {line} of the dataset has {len(row)} fields, its header {len(self.header)}"
-            )
         part, answer = row[self.part], row[self.target]
         if part not in (TRAINING, HELD_OUT):
             raise StepError(
-                f"line {line} of the dataset has {part!r} in the column {PART}; "
+                f"record {number} of the dataset has {part!r} in the column {PART}; "
                 f"it must be {TRAINING} or {HELD_OUT}"
             )
         self.kinds = [schema.widen(*pair) for pair in zip(self.kinds, row, strict=True)]
-        self.count(part, answer, line)
+        self.count(part, answer, number)
         return part
 
-    def count(self, part: str, answer: str, line: int) -> None:
+    def count(self, part: str, answer: str, number: int) -> None:
         self.counts[part, answer] += 1
         answers = sorted({answer for _, answer in self.counts})
         if not answer or len(answers) > ANSWERS:
             raise StepError(
-                f"line {line} of the dataset has {answer!r} in the column {TARGET}: "
+                f"record {number} of the dataset has {answer!r} in the column {TARGET}: "
                 f"the model tells {ANSWERS} answers apart, {' and '.join(answers[:ANSWERS])}"
             )
 
@@ -93,17 +89,16 @@ def split(dataset: Path, training: Path, held_out: Path) -> Split:
     """
     with ExitStack() as stack:
         file = stack.enter_context(dataset.open("rb"))
-        size = dataset.stat().st_size
-        lines = (row for block in read_line_blocks(file, size) for row in parse_rows(block))
-        found = Split(schema.check_header(next(lines, [])))
+        table = Table(read_blocks(file), dataset.name)
+        found = Split(schema.check_header(list(table.columns)))
         columns = [*Schema(dict.fromkeys(found.header, "")).features, TARGET]
         places = [found.header.index(name) for name in columns]
         writers = {
             part: stack.enter_context(atomic_csv_writer(path))
             for part, path in ((TRAINING, training), (HELD_OUT, held_out))
         }
-        for line, row in enumerate(lines, start=2):
-            writers[found.add(row, line)].writerow([row[place] for place in places])
+        for number, row in enumerate(table.rows(), start=1):
+            writers[found.add(row, number)].writerow([row[place] for place in places])
     found.refuse_too_few()
     return found
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_steps.errors import StepError
-from dataset_steps.record import KEY_NAME
+from dataset_steps.key import KEY_NAME
 
 TARGET = "Attrition"  # what the model predicts: one of two values
 PART = "dataset_type"  # the dataset's own split

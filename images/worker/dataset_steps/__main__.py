@@ -1,9 +1,13 @@
-"""`dataset-steps pull | modify | push | import FILE | extract | transform | load`: one step."""
+"""`dataset-steps pull | modify | push | import FILE | extract | transform | load`: one step.
+
+`dataset-steps inspect FILE` is no step: it needs no run and no server.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +19,13 @@ from dataset_steps.workspace import Workspace
 def main(argv: list[str] | None = None) -> None:
     """Run one step. Exit with 0 when it is done, 65 when no retry can help, 75 when one may."""
     arguments = make_parser().parse_args(argv)
-    run_step(partial(run, arguments))
+    match arguments.step:
+        case "inspect":
+            from dataset_steps.inspect import inspect
+
+            sys.exit(inspect(arguments.file))
+        case _:
+            run_step(partial(run, arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,6 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
     steps.add_parser("load", help="put the summary into the bucket")
     first = steps.add_parser("import", help="store FILE as the first version of the dataset")
     first.add_argument("file", type=Path, metavar="FILE")
+    inspect = steps.add_parser(
+        "inspect", help="print as JSON what the table FILE holds, or its fault"
+    )
+    inspect.add_argument("file", type=Path, metavar="FILE")
     return parser
 
 
@@ -44,7 +58,7 @@ def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace)
         case "modify":
             from dataset_steps.modify import modify
 
-            modify(workspace)
+            modify(settings, workspace)
         case "push":
             from dataset_steps.push import push
 

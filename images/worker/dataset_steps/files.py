@@ -40,7 +40,8 @@ def atomic_csv_writer(path: Path) -> Iterator[Writer]:
     with atomic_write(path) as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
         try:
-            yield csv.writer(text, lineterminator="\n")
+            # Python 3.11 quotes a field with \r only if \r is a part of the line end.
+            yield csv.writer(text, lineterminator="\r\n")
         finally:
             text.detach()  # `atomic_write` closes the file
 

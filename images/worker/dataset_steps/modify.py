@@ -7,10 +7,11 @@ import os
 from dataset_steps import record
 from dataset_steps.errors import StepError
 from dataset_steps.files import sync_to_disk
+from dataset_steps.settings import Settings
 from dataset_steps.workspace import Base, Change, Workspace
 
 
-def modify(workspace: Workspace) -> None:
+def modify(settings: Settings, workspace: Workspace) -> None:
     """Append one record to the pulled dataset; every other byte stays as it was.
 
     The record depends on the run and on the version only. An attempt first truncates what an
@@ -19,10 +20,11 @@ def modify(workspace: Workspace) -> None:
     base = workspace.read_base()
     if base is None:
         raise StepError("nothing was pulled into this run's workspace: run the pull step first")
-    line = record.draw_record(workspace.dataset, base.size, seed=f"{workspace.key}/{base.md5}")
-    append(workspace, base, line)
-    workspace.record_change(Change(base.md5, base.size + len(line)))
-    print(f"appended {line.decode().rstrip()}")
+    seed = f"{workspace.key}/{base.md5}"
+    drawn = record.draw_record(workspace.dataset, base.size, seed, settings.key_column)
+    append(workspace, base, drawn.content)
+    workspace.record_change(Change(base.md5, base.size + len(drawn.content)))
+    print(f"appended {drawn.text}\n{drawn.keys}")
 
 
 def append(workspace: Workspace, base: Base, line: bytes) -> None:

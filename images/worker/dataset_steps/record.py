@@ -2,132 +2,115 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from dataset_steps.errors import StepError
+from dataset_steps.files import read_blocks
+from dataset_steps.key import KeyColumn, Keys
+from dataset_steps.table import Block, NoRecord, Table, find_line_end
 
-KEY_NAME = re.compile(r"(?i:(.*[ _-])?(id|key|index|no|number))|.*[a-z](Id|ID)")
-INTEGER = re.compile(rb"[ \t]*-?\d{1,18}[ \t]*")
-INTEGERS = re.compile(rb"(?:%b\n)*%b" % (INTEGER.pattern, INTEGER.pattern))
-BLOCK = 4 << 20  # bytes read at a time; memory stays the same for every dataset size
+LONGEST_SHOWN = 2000  # characters
+LINE_END = re.compile(rb"[\r\n]")
+LAST_DIGITS = re.compile(rb"[0-9]+(?=[^0-9]*$)")
 
 
-def draw_record(path: Path, size: int, seed: str) -> bytes:
-    """Return a line to append to the first `size` bytes of the CSV `path`, newline included.
+@dataclass(frozen=True)
+class Drawn:
+    """The bytes to append, and which column was counted on, and why."""
 
-    Each column's value is drawn from the file's values of that column, by a generator seeded with
-    `seed`; the integer key column, if there is one, gets its highest value plus one.
-    The key column of the whole file is read but not kept. Raise StepError when the file has no
-    header or no record, or when a record drawn from has another number of fields.
+    content: bytes
+    keys: str
+
+    @property
+    def text(self) -> str:
+        """The record without line ends around it; its beginning when it is long."""
+        text = self.content.decode().strip("\r\n")
+        return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def draw_record(path: Path, size: int, seed: str, key: str = "") -> Drawn:
+    """Return what to append to the first `size` bytes of the CSV `path`: a record in its dialect.
+
+    Each field is one of its column, as the file has it, drawn by a generator seeded with `seed`;
+    the column `key` gets its highest value plus one (without `key`, see `Keys`). The whole file is
+    read, and memory stays the same for every size. Raise TableError when it is no table, NoRecord
+    when it has no record, and StepError when `key` can't be counted on.
     """
-    chance = random.Random(seed)
     with path.open("rb") as file:
-        header = read_header(file, size)
-        columns = parse_line(header)
-        values = [
-            sample_record(file, len(header), size, chance, columns)[column]
-            for column in range(len(columns))
+        table = Table(read_blocks(file, size), path.name)
+        keys = Keys(table, key, path.parent)
+        fields = Fields(table, size, seed)
+        for block in table.regular_blocks():
+            for column in keys.columns:
+                column.add(block.read_column(column.place))
+            fields.take(block)
+        raw = fields.finish()
+        for column in keys.find_counted():
+            raw[column.place] = count_on(raw[column.place], column)
+        file.seek(max(size - 2, 0))
+        end = find_line_end(file.read(min(size, 2)))
+    line = table.separator.encode().join(raw)
+    content = line + end.encode() if end else table.line_end.encode() + line
+    return Drawn(content, keys.explain())
+
+
+class Fields:
+    """A field of each column, from the record at a random byte of the table."""
+
+    def __init__(self, table: Table, size: int, seed: str) -> None:
+        """Draw a byte of the table's `size` for each column, by a generator seeded with `seed`."""
+        chance = random.Random(seed)
+        self.name, self.separator = table.name, table.separator.encode()
+        span = size - table.body
+        places = [
+            (table.body + int(chance.random() * span), column)
+            for column in range(len(table.columns))
         ]
-        key = find_key_column(columns, values)
-        if key is not None and (last := find_highest(file, len(header), size, key)) is not None:
-            values[key] = str(last + 1)
-    return format_line(values)
+        self.places = sorted(places, reverse=True)  # the next one last
+        self.drawn = [b""] * len(places)
+        self.newest: Block | None = None
+
+    def take(self, block: Block) -> None:
+        """Take the fields whose bytes are in the block or before it."""
+        self.newest = block
+        self.take_until(block, block.offset + len(block.data))
+
+    def finish(self) -> list[bytes]:
+        """Return the fields, as the file has them. Raise NoRecord."""
+        if self.newest is None:
+            raise NoRecord(f"{self.name}: has no record", "append one: a run draws from it")
+        # Only blank lines are after the last block: they belong to its last record.
+        self.take_until(self.newest, self.places[0][0] + 1 if self.places else 0)
+        return self.drawn
+
+    def take_until(self, block: Block, end: int) -> None:
+        """Take the fields whose bytes are before `end`; a record is split once for all of them."""
+        start, stop, fields = -1, -1, []
+        while self.places and self.places[-1][0] < end:
+            offset, column = self.places.pop()
+            if not start <= offset < stop:
+                start, stop = block.find_record(offset)
+                record = block.data[start - block.offset : stop - block.offset]
+                fields = split_fields(record, self.separator)
+            self.drawn[column] = fields[column]
 
 
-def read_header(file: BinaryIO, size: int) -> bytes:
-    """Return the header, newline included. Raise StepError unless complete lines of LF follow."""
-    header = file.readline()
-    if not header.endswith(b"\n") or len(header) >= size:
-        raise StepError("the dataset has no record to draw from")
-    if header == b"\n":
-        raise StepError("the dataset's first line is empty: it must name the columns")
-    if header.endswith(b"\r\n"):
-        raise StepError("the dataset's lines end in CRLF: convert them to LF first")
-    file.seek(size - 1)
-    if file.read(1) != b"\n":
-        raise StepError("the dataset's last line has no newline: a record can't be appended to it")
-    return header
+def split_fields(record: bytes, separator: bytes) -> list[bytes]:
+    """Return the fields of a record as they are written, quotes included."""
+    if b'"' not in record:
+        return LINE_END.split(record, maxsplit=1)[0].split(separator)
+    other = rb"[^%b\r\n]*+" % re.escape(separator)
+    # A quote inside of a field that does not begin with one is text.
+    pattern = re.compile(rb'("(?:[^"]|"")*+"%b|%b)(%b?)' % (other, other, re.escape(separator)))
+    fields, at, goes_on = [], 0, True
+    while goes_on and (found := pattern.match(record, at)):
+        fields.append(found[1])
+        at, goes_on = found.end(), bool(found[2])
+    return fields
 
 
-def sample_record(
-    file: BinaryIO, start: int, size: int, chance: random.Random, columns: list[str]
-) -> list[str]:
-    """Return the fields of the record after a random byte (after the last record, the first)."""
-    offset = start + int(chance.random() * (size - start))
-    file.seek(offset - 1)
-    file.readline()
-    if file.tell() >= size:
-        file.seek(start)
-    at = file.tell()
-    values = parse_line(file.readline())
-    if len(values) != len(columns):
-        raise StepError(
-            f"the record at byte {at} has {len(values)} fields, the header {len(columns)}"
-        )
-    return values
-
-
-def parse_line(line: bytes) -> list[str]:
-    """Return the fields of one line of CSV. Raise StepError unless it is CSV in UTF-8."""
-    return next(parse_rows(line), [])
-
-
-def parse_rows(block: bytes) -> Iterator[list[str]]:
-    """Yield the records of whole lines of CSV. Raise StepError unless they are CSV in UTF-8."""
-    try:
-        yield from csv.reader(block.decode("utf-8").removesuffix("\n").split("\n"))
-    except UnicodeDecodeError as error:
-        raise StepError(f"the dataset is not UTF-8: {error}") from error
-    except csv.Error as error:
-        raise StepError(f"the dataset has a line that is not CSV: {error}") from error
-
-
-def find_key_column(columns: list[str], values: list[str]) -> int | None:
-    """Return the first column that is named like a key and holds an integer, or None."""
-    for index, (name, value) in enumerate(zip(columns, values, strict=True)):
-        if KEY_NAME.fullmatch(name.strip()) and INTEGER.fullmatch(value.encode()):
-            return index
-    return None
-
-
-def find_highest(file: BinaryIO, start: int, size: int, column: int) -> int | None:
-    """Return an integer column's highest value, or None if one of its values is no integer."""
-    top: int | None = None
-    file.seek(start)
-    for block in read_line_blocks(file, size - start):
-        cells = column_cells(block, column)
-        if not INTEGERS.fullmatch(b"\n".join(cells)):  # no cell holds a newline
-            return None
-        highest_here = max(int(cell) for cell in cells)
-        top = highest_here if top is None else max(top, highest_here)
-    return top
-
-
-def read_line_blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield the next `size` bytes in blocks that end where a line ends."""
-    while size > 0 and (block := file.read(min(BLOCK, size))):
-        if not block.endswith(b"\n"):
-            block += file.readline()
-        size -= len(block)
-        yield block
-
-
-def column_cells(block: bytes, column: int) -> list[bytes]:
-    """Return one column's cells; the block is parsed as CSV only if it has quotes."""
-    if b'"' not in block:
-        # Each match takes the rest of its line, too: searching for the next line's start is slow.
-        return re.findall(rb"(?:[^,\n]*,){%d}([^,\n]*)[^\n]*\n" % column, block)
-    return [row[column].encode() if column < len(row) else b"" for row in parse_rows(block)]
-
-
-def format_line(values: list[str]) -> bytes:
-    """Return the fields as one line of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue().encode()
+def count_on(field: bytes, column: KeyColumn) -> bytes:
+    """Return the field, written as before, with the digits that come next."""
+    return LAST_DIGITS.sub(column.next_digits().encode(), field, count=1)

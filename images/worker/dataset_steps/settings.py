@@ -25,6 +25,7 @@ class Settings:
     dag_id: str
     run_id: str
     dag_version: str
+    key_column: str = ""  # the column that a new record counts on; empty: it is guessed
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
@@ -37,7 +38,9 @@ class Settings:
             require_one_line(n, env[n]) for n in names
         )
         version = require_one_line("DAG_VERSION", env.get("DAG_VERSION") or "unversioned")
-        return cls(git_url, bucket, require_inside(dataset), Path(shared), dag_id, run_id, version)
+        path = require_inside(dataset)
+        key = env.get("KEY_COLUMN", "")
+        return cls(git_url, bucket, path, Path(shared), dag_id, run_id, version, key)
 
 
 def require_one_line(name: str, value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset_steps.errors import StepError
-from dataset_steps.files import write_atomically
+from dataset_steps.files import read_blocks, write_atomically
+from dataset_steps.table import Table
 from dataset_steps.workspace import Workspace
 
 DEPARTMENT, INCOME, ATTRITION = COLUMNS = ("Job Role", "Monthly Income", "Attrition")
@@ -64,10 +64,8 @@ def parse_copies(env: Mapping[str, str]) -> int:
 def read_extract(path: Path) -> list[list[str]]:
     """Return the records of the extract. Raise StepError when there is no extract."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
-            next(rows)
-            return list(rows)
+        with path.open("rb") as file:
+            return list(Table(read_blocks(file), path.name).rows())
     except FileNotFoundError:
         raise StepError(
             "nothing was extracted into this run's workspace: run the extract step first"

@@ -1,21 +1,21 @@
 """Read versions of the dataset in a task of Airflow's own: git, the pointer, the object in S3.
 
 The steps do this with DVC, in the worker image. Airflow's image has git and boto3, and a pointer
-names an object by its MD5: that is enough to read the object and to verify it.
+names an object by its MD5: that is enough to read the object and to verify it, in the layout of
+DVC 3 and in that of DVC 2.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from configparser import ConfigParser
-from configparser import Error as NotAConfig
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -25,7 +25,9 @@ import lab_bucket
 GIT_CONNECTION = "lab_git"
 BRANCH = "main"
 GIT_SECONDS = 120
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 20  # bytes read at a time; DVC 2's hash depends on it
+HEAD = 512  # bytes of a block by which DVC 2 tells text
+TEXT = bytes(range(32, 127)) + b"\n\r\t\f\b"
 REFUSED = ("Authentication failed", "could not read Username", "error: 403", "Repository not found")
 # git runs this shell and reads what it prints. No secret is in an argument.
 HELPER = (
@@ -33,6 +35,11 @@ HELPER = (
     'printf "username=%s\\npassword=%s\\n" "$READER" "$READERS_PASSWORD"; }; f'
 )
 CONFIG = {"credential.helper": HELPER, "http.lowSpeedLimit": "1", "http.lowSpeedTime": "30"}
+# DVC's configuration as the INI dialect of ConfigObj, which writes it.
+SECTION = re.compile(r"""\[\s*(['"]?)(?P<name>.*?)\1\s*\](?:\s*#.*)?""")
+OPTION = re.compile(
+    r"""(?P<name>[^=]+?)\s*=\s*(?:"(?P<double>.*?)"|'(?P<single>.*?)'|(?P<bare>[^#]*?))\s*(?:#.*)?"""
+)
 
 
 class Version(TypedDict):
@@ -44,6 +51,25 @@ class Version(TypedDict):
     size: int  # bytes
     bucket: str
     key: str
+    endpoint: str | None  # where it is not the lab's server
+    legacy: bool  # the MD5 is DVC 2's
+
+
+class Pointer(NamedTuple):
+    """What a `.dvc` file says of its only file."""
+
+    md5: str
+    size: int  # bytes
+    legacy: bool
+    remote: str | None  # None: the default one
+
+
+class Remote(NamedTuple):
+    """A DVC remote on S3."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None
 
 
 def find_newest_version() -> Version:
@@ -57,12 +83,26 @@ def find_newest_version() -> Version:
         options = ("--quiet", "--depth=1", "--no-checkout", f"--branch={BRANCH}")
         git("clone", *options, known["GIT_URL"], folder, cwd=Path(folder))
         commit = git("rev-parse", "HEAD", cwd=Path(folder)).strip()
-        pointer = read_file(commit, f"{path}.dvc", Path(folder))
+        text = read_file(commit, f"{path}.dvc", Path(folder))
         config = read_file(commit, ".dvc/config", Path(folder))
-    md5, size = parse_pointer(pointer, f"{path}.dvc at {commit}")
-    bucket, prefix = parse_remote(config, f".dvc/config at {commit}")
-    key = "/".join(filter(None, (prefix, "files/md5", md5[:2], md5[2:])))
-    return {"commit": commit, "path": path, "md5": md5, "size": size, "bucket": bucket, "key": key}
+    pointer = parse_pointer(text, f"{path}.dvc at {commit}")
+    remote = parse_remote(config, f".dvc/config at {commit}", pointer.remote)
+    return {
+        "commit": commit,
+        "path": path,
+        "md5": pointer.md5,
+        "size": pointer.size,
+        "bucket": remote.bucket,
+        "key": object_key(remote.prefix, pointer),
+        "endpoint": remote.endpoint,
+        "legacy": pointer.legacy,
+    }
+
+
+def object_key(prefix: str, pointer: Pointer) -> str:
+    """Return the key of the bytes, in the layout of the DVC that wrote the pointer."""
+    layout = "" if pointer.legacy else "files/md5"
+    return posixpath.join(prefix, layout, pointer.md5[:2], pointer.md5[2:])
 
 
 def git(*arguments: str, cwd: Path) -> str:
@@ -116,32 +156,63 @@ def read_file(commit: str, path: str, repository: Path) -> str:
     return git("show", f"{commit}:{path}", cwd=repository)
 
 
-def parse_pointer(text: str, where: str) -> tuple[str, int]:
-    """Return a pointer's MD5 and size. Raise AirflowFailException unless it names one file."""
+def parse_pointer(text: str, where: str) -> Pointer:
+    """Parse a pointer. Raise AirflowFailException unless it names one file."""
     import yaml
 
     try:
-        (out,) = yaml.safe_load(text)["outs"]
-        md5, size = str(out["md5"]), int(out["size"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        first, *others = yaml.safe_load(text)["outs"]
+        md5, size = str(first["md5"]), int(first["size"])
+        legacy, remote = "hash" not in first, first.get("remote")
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise AirflowFailException(f"{where} is not a pointer to one file: {error}") from error
+    if others:
+        raise AirflowFailException(f"{where} names {1 + len(others)} files, and not one")
     if not re.fullmatch("[0-9a-f]{32}", md5):
         raise AirflowFailException(f"{where} names {md5!r}, which is not the MD5 of a file")
-    return md5, size
+    return Pointer(md5, size, legacy, remote)
 
 
-def parse_remote(text: str, where: str) -> tuple[str, str]:
-    """Return the default remote's bucket and prefix. Raise AirflowFailException unless it is S3."""
-    parser = ConfigParser(interpolation=None)
-    try:
-        parser.read_string(text)
-        url = parser.get(f"'remote \"{parser.get('core', 'remote')}\"'", "url")
-    except NotAConfig as error:
-        raise AirflowFailException(f"{where} names no default remote: {error}") from error
-    if not url.startswith("s3://"):
+def parse_remote(text: str, where: str, name: str | None = None) -> Remote:
+    """Return the remote of this name, or the default one.
+
+    Raise AirflowFailException unless it is on S3.
+    """
+    sections = parse_sections(text)
+    options = find_options(sections, name or sections.get("core", {}).get("remote", ""))
+    if "url" not in options:
+        what = f"remote {name!r}" if name else "default remote"
+        raise AirflowFailException(f"{where} names no {what}")
+    url = options["url"]
+    if not url.lower().startswith("s3://"):
         raise AirflowFailException(f"{where}: the remote {url!r} is not on S3")
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    return bucket, prefix.rstrip("/")
+    bucket, _, prefix = url[len("s3://") :].partition("/")
+    return Remote(bucket, prefix, options.get("endpointurl"))
+
+
+def find_options(sections: dict[str, dict[str, str]], name: str) -> dict[str, str]:
+    """Return a remote's options, with those of the remote of which it is a folder."""
+    others = dict(sections)
+    options = others.pop(f'remote "{name.lower()}"', {})
+    if not options.get("url", "").startswith("remote://"):
+        return options
+    base, _, folder = options["url"].removeprefix("remote://").partition("/")
+    outer = find_options(others, base)
+    place = {"url": posixpath.join(outer["url"], folder)} if "url" in outer else {}
+    return {**outer, **options, **place}
+
+
+def parse_sections(text: str) -> dict[str, dict[str, str]]:
+    """Return the options of each section of DVC's configuration; names are in small letters."""
+    found: dict[str, dict[str, str]] = {}
+    options: dict[str, str] = {}
+    for line in map(str.strip, text.splitlines()):
+        if section := SECTION.fullmatch(line):
+            options = found.setdefault(section["name"].lower(), {})
+        elif option := OPTION.fullmatch(line):
+            value = option["double"] or option["single"] or option["bare"] or ""
+            options[option["name"].lower()] = value
+    return found
 
 
 def read_blocks(version: Version) -> Iterator[bytes]:
@@ -150,7 +221,7 @@ def read_blocks(version: Version) -> Iterator[bytes]:
     Raise AirflowFailException there when they are not what the pointer names, and at once when
     the object does not exist.
     """
-    s3 = lab_bucket.client()
+    s3 = lab_bucket.client(version["endpoint"])
     where = f"s3://{version['bucket']}/{version['key']}"
     try:
         body = s3.get_object(Bucket=version["bucket"], Key=version["key"])["Body"]
@@ -159,8 +230,8 @@ def read_blocks(version: Version) -> Iterator[bytes]:
             f"there is no object {where}: was it deleted, or does the pointer name a wrong hash?"
         ) from None
     digest = hashlib.md5(usedforsecurity=False)
-    for block in body.iter_chunks(BLOCK):
-        digest.update(block)
+    for block in cut_blocks(body.iter_chunks(BLOCK)):
+        digest.update(hashed_bytes(block) if version["legacy"] else block)
         yield block
     if digest.hexdigest() != version["md5"]:
         raise AirflowFailException(
@@ -169,11 +240,20 @@ def read_blocks(version: Version) -> Iterator[bytes]:
         )
 
 
-def decode_lines(blocks: Iterator[bytes]) -> Iterator[str]:
-    """Yield the lines of the blocks, without newlines. Raise ValueError when they are not UTF-8."""
+def cut_blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the chunks' bytes in blocks of BLOCK bytes; the last one may be shorter."""
     rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (line.decode() for line in whole)
+    for chunk in chunks:
+        rest += chunk
+        while len(rest) >= BLOCK:
+            yield rest[:BLOCK]
+            rest = rest[BLOCK:]
     if rest:
-        yield rest.decode()
+        yield rest
+
+
+def hashed_bytes(block: bytes) -> bytes:
+    """Return what DVC 2 hashes of a block: LF for CRLF where it looks like text."""
+    head = block[:HEAD]
+    is_text = b"\0" not in head and len(head.translate(None, TEXT)) / len(head) <= 0.30
+    return block.replace(b"\r\n", b"\n") if is_text else block

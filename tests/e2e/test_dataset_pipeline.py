@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
+from airflow_client.client.exceptions import ApiException
 
 from lab.errors import CommitError, DagError, RunError
 from lab.lab import Lab
-from lab.model import Version
+from lab.model import Run, Version
 from tests.support.control import Control
 from tests.support.dag_runs import requested_run_ids
 
@@ -48,6 +50,44 @@ def test_the_appended_record_looks_like_the_others(lab: Lab) -> None:
     assert int(record[0]) == max(int(row[0]) for row in rows) + 1
     for column in range(1, len(header)):
         assert record[column] in {row[column] for row in rows}
+
+
+@pytest.mark.variation
+def test_the_column_that_is_told_is_counted_on(lab: Lab) -> None:
+    before = lab.dataset()
+    run = lab.run(DAG, {"key": "Employee ID"})
+    old, new = read_dataset(lab, before), read_dataset(lab, lab.dataset())
+    rows = csv.DictReader(old.decode().splitlines())
+    highest = max(int(row["Employee ID"]) for row in rows)
+    assert new[len(old) :].startswith(f"{highest + 1},".encode())
+    assert "counted on the column 'Employee ID', as the param `key` says" in lab.log(
+        run, "modify_data"
+    )
+
+
+@pytest.mark.variation
+def test_the_longest_id_and_one_of_a_run_that_was_deleted(lab: Lab) -> None:
+    """Airflow refuses an id whose run could have no log; a known one makes no second commit."""
+    with pytest.raises(ApiException, match=r"does not match regex pattern '.*\{1,200\}") as refusal:
+        trigger(lab, "x" * 201)
+    assert refusal.value.status == 400
+    run = lab.follow(trigger(lab, "x" * 200))
+    published = lab.dataset()
+    assert published.trailers["Run-Id"] == run.id
+    assert f"published commit {published.commit}" in lab.log(run, "push_data")
+    with lab.airflow() as client:
+        DagRunApi(client).delete_dag_run(DAG, run.id)
+    again = lab.log(lab.follow(trigger(lab, run.id)), "push_data")
+    assert f"commit {published.commit} of this run was published before" in again
+    assert lab.dataset() == published
+
+
+def trigger(lab: Lab, run_id: str) -> Run:
+    """Start a run of this id, as Airflow's page does."""
+    with lab.airflow() as client:
+        body = TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None)
+        DagRunApi(client).trigger_dag_run(DAG, body)
+    return next(run for run in lab.runs_of(DAG) if run.id == run_id)
 
 
 def test_the_proof_holds_for_the_newest_and_for_an_earlier_commit(lab: Lab) -> None:

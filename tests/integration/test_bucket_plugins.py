@@ -93,6 +93,19 @@ def test_a_bucket_that_refuses_is_an_error(
         importlib.import_module("lab_notifications").tell("told_none", RUN, ["owner"], "s", "t")
 
 
+# --- Names of runs --------------------------------------------------------------------------------
+
+
+def test_what_a_run_of_the_longest_name_writes_can_be_read() -> None:
+    """An S3 server that keeps objects as files has no longer name for one than 255 bytes."""
+    bucket = importlib.import_module("lab_bucket")
+    for run_id in ("x" * 250, "x" * 249 + "y"):
+        bucket.write(f"results/a_dag/{bucket.name_of_run(run_id)}.json", run_id.encode())
+    for run_id in ("x" * 250, "x" * 249 + "y"):
+        key = f"results/a_dag/{bucket.name_of_run(run_id)}.json"
+        assert bucket.read(key) == run_id.encode()
+
+
 # --- Versions of the dataset ----------------------------------------------------------------------
 
 
@@ -127,16 +140,38 @@ def test_the_newest_version_is_read_and_proved(versions: ModuleType, project: Pr
         "size": len(content),
         "bucket": layout.BUCKET,
         "key": key,
+        "endpoint": None,
+        "legacy": False,
     }
     assert b"".join(versions.read_blocks(version)) == content
-    assert (
-        list(versions.decode_lines(versions.read_blocks(version))) == content.decode().splitlines()
-    )
 
 
-def test_lines_need_no_final_end(versions: ModuleType) -> None:
-    blocks = iter(["a\nü".encode()[:3], "a\nü".encode()[3:]])
-    assert list(versions.decode_lines(blocks)) == ["a", "ü"]
+def test_a_version_of_dvc_2_is_read_and_proved(versions: ModuleType, project: Project) -> None:
+    content = employees(40, project.name).replace(b"\n", b"\r\n")
+    key = project.adopt_dvc_2(content)
+    version = versions.find_newest_version()
+    assert (version["key"], version["legacy"]) == (key, True)
+    assert b"".join(versions.read_blocks(version)) == content
+    place = {"Bucket": layout.BUCKET, "Key": key}
+    project.stores.client.put_object(**place, Body=content.replace(b"note 3", b"note 4"))
+    with pytest.raises(AirflowFailException, match="is not what the pointer at"):
+        list(versions.read_blocks(version))
+
+
+def test_a_version_in_a_remote_of_its_own(
+    versions: ModuleType, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pointer names the remote, and that its server."""
+    content, url = employees(9, project.name), project.lab.s3_endpoint
+    project.stores.put_object(content, prefix="archive/files/md5")
+    section = f"['remote \"archive\"']\nurl = s3://{layout.BUCKET}/archive\nendpointurl = {url}\n"
+    project.push_change(lambda clone: write_text(clone / ".dvc" / "config", section))
+    out = {"md5": md5_of(content), "size": len(content), "hash": "md5", "remote": "archive"}
+    project.replace_pointer(json.dumps({"outs": [{**out, "path": Path(PATH).name}]}))
+    version = versions.find_newest_version()
+    known = {**project.stores.site.step_environment, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
+    set_contract(monkeypatch, tmp_path, known)
+    assert b"".join(versions.read_blocks(version)) == content
 
 
 def test_nothing_secret_is_in_an_argument(

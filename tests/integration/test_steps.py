@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from dvc.fs.dvc import DVCFileSystem
+from dvc_s3 import S3FileSystem
 
 from dataset_steps import remote
 from dataset_steps.errors import TemporaryError
@@ -29,7 +29,7 @@ from dataset_steps.workspace import try_lock
 from lab import layout
 from lab.backends.embedded.services import gitserver, seaweedfs
 from tests.support.serving import Silent, serving
-from tests.support.steps import HASTY, MEASURE, STEPS, reproduce_dataset, run_dvc
+from tests.support.steps import HASTY, MEASURE, STEPS, open_remote, reproduce_dataset, run_dvc
 from tests.support.stores import DAG_ID, DAG_VERSION, PATH, employees, md5_of
 
 if TYPE_CHECKING:
@@ -156,12 +156,15 @@ def test_every_step_can_be_repeated(project: Project) -> None:
 
 
 def test_a_run_that_starts_over_after_its_end_adds_nothing(project: Project) -> None:
-    """As when somebody clears a finished run: its commit is found again."""
+    """As when somebody clears a finished run, or deletes it and triggers its id again."""
     run = project.run()
-    run.run_steps(*STEPS)
+    first = run.run_steps(*STEPS)
     tip = project.tip()
-    run.run_steps(*STEPS)
+    again = run.run_steps(*STEPS)
     assert project.tip() == tip
+    assert first.endswith(f"published commit {tip}\n")
+    assert f"\ncommit {tip} of this run was published before" in again
+    assert "published commit" not in again
     assert not run.folder.exists()
 
 
@@ -280,24 +283,43 @@ PLACES = [
     ("modify", "after", "workspace:Workspace.record_change"),
     ("push", "before", "remote:Remote.send"),
     ("push", "after", "remote:Remote.store"),
+    ("push", "before", "files:sync_to_disk"),
     ("push", "after", "pointer:write"),
     ("push", "after", "repository:commit"),
+    ("push", "after", "workspace:Workspace.record_made"),
     ("push", "after", "repository:push"),
     ("push", "before", "workspace:Workspace.remove"),
     ("push", "after", "workspace:Workspace.clear"),
 ]
 
 
-def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project) -> None:
+@pytest.mark.parametrize("adopted", [False, True], ids=["", "a pointer of DVC 2"])
+def test_a_run_whose_steps_are_killed_between_all_that_they_do(
+    project: Project, *, adopted: bool
+) -> None:
+    """The pointer is as the import wrote it, or as somebody else did with DVC 2, for CRLF."""
+    if adopted:
+        content = employees(40, project.name).replace(b"\n", b"\r\n")
+        project.adopt_dvc_2(content, "# theirs\n")
+    before = len(project.list_commits())
     run = project.run()
     for step in STEPS:
         for _, when, place in (p for p in PLACES if p[0] == step):
             run.kill_step(step, when, place)
-            assert len(project.prove_commits()) <= 2
+            assert len(project.prove_commits()) <= before + 1
         run.run_steps(step)
     assert project.list_run_ids() == [run.id]
     project.prove_commits()
+    assert project.git("show", f"main:{PATH}.dvc").startswith("# theirs\n") is adopted
     assert not run.folder.exists()
+
+
+def test_a_run_whose_push_was_killed_says_that_it_has_published(project: Project) -> None:
+    """Its commit was made in its own workspace, and not by another run of the same id."""
+    run = project.run()
+    run.run_steps("pull", "modify")
+    run.kill_step("push", "after", "repository:push")
+    assert run.run_steps("push") == f"published commit {project.tip()}\n"
 
 
 def test_a_push_killed_while_it_follows_a_dataset_that_moved(project: Project) -> None:
@@ -732,12 +754,7 @@ def workspace_remote(project: Project, monkeypatch: pytest.MonkeyPatch) -> Remot
     """Return the remote as a run's step has it, in this process."""
     run = project.run()
     run.run_steps("pull")
-    for name, value in project.environment(run.id).items():
-        if name.startswith("AWS_"):
-            monkeypatch.setenv(name, value)
-    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        monkeypatch.setenv(name, str(project.shared / name))
-    return Remote(run.folder / "repository")
+    return open_remote(run, monkeypatch)
 
 
 def make_pointer(content: bytes) -> Pointer:
@@ -746,7 +763,7 @@ def make_pointer(content: bytes) -> Pointer:
 
 def test_dvc_does_not_wait_for_a_server_that_nobody_answers_for(workspace_remote: Remote) -> None:
     """A killed pod's address swallows what is sent there: botocore alone would wait 60 s."""
-    limits = workspace_remote.objects.fs.fs_args["config_kwargs"]
+    limits = workspace_remote.objects(make_pointer(b"")).fs.fs_args["config_kwargs"]
     assert (limits["connect_timeout"], limits["read_timeout"]) == (5, 60)
 
 
@@ -796,7 +813,7 @@ def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
     stores.put_object(content)
     part = content[:-9]
     monkeypatch.setattr(
-        DVCFileSystem, "get_file", lambda _, __, to, **___: write_bytes(Path(to), part)
+        S3FileSystem, "get_file", lambda _, __, to, **___: write_bytes(Path(to), part)
     )
     with pytest.raises(TemporaryError, match=f"arrived as {len(part)} bytes"):
         workspace_remote.download(make_pointer(content), PATH, tmp_path / "file")
@@ -812,7 +829,7 @@ def test_an_object_of_several_parts_is_proved_by_reading_it_back(
     named, path = make_pointer(content), tmp_path / "large"
     path.write_bytes(content)
     workspace_remote.store(named, path)
-    tag = workspace_remote.s3.head_object(**workspace_remote.location(named))["ETag"]
+    tag = workspace_remote.s3(named).head_object(**workspace_remote.location(named))["ETag"]
     assert named.md5 not in tag
     assert stores.read_object(named.md5) == content
     path.write_bytes(content[::-1])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataset_steps.remote import Remote
 from tests.support.stores import PATH
 
 if TYPE_CHECKING:
-    from tests.support.stores import Project
+    import pytest
+
+    from tests.support.stores import Project, Run
 
 STEPS = ("pull", "modify", "push")
 
@@ -39,6 +43,18 @@ def reproduce_dataset(project: Project, commit: str, folder: Path) -> bytes:
     project.git("checkout", "--quiet", commit, cwd=folder)
     run_dvc(folder, project, "pull")
     return (folder / PATH).read_bytes()
+
+
+def open_remote(run: Run, patch: pytest.MonkeyPatch) -> Remote:
+    """Return the remote as a step of the run has it, in this process; its clone must exist."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        patch.delenv(name)
+    for name, value in run.project.environment(run.id).items():
+        if name.startswith("AWS_"):
+            patch.setenv(name, value)
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        patch.setenv(name, str(run.project.shared / name))
+    return Remote(run.folder / "repository")
 
 
 # The step without retries: a test does not wait for them.

@@ -41,7 +41,8 @@ Process = subprocess.Popen[str] | forks.Fork
 DAG_ID = "dataset_pipeline"
 DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
 PATH = "datasets/employees.csv"
-PREFIX = "store/files/md5"
+FOLDER = "store"  # of the DVC remote
+PREFIX = f"{FOLDER}/files/md5"
 DEADLINE = 120  # seconds for one step
 USERS = (layout.STEPS, layout.OWNER)
 CREDENTIALS = ("GIT_SYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
@@ -76,6 +77,11 @@ main(argv)
 
 def md5_of(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def dvc_2_md5_of(content: bytes) -> str:
+    """Return the MD5 by which DVC 2 names a text of less than a block: of LF for CRLF."""
+    return md5_of(content.replace(b"\r\n", b"\n"))
 
 
 def employees(count: int, mark: str = "first") -> bytes:
@@ -134,16 +140,16 @@ class Stores:
         """Return the folder in which the git server keeps the repository."""
         return self.config.data / gitserver.NAME / f"{repository}.git"
 
-    def put_object(self, content: bytes) -> str:
+    def put_object(self, content: bytes, *, prefix: str = PREFIX, name: str = "") -> str:
         """Store an object in the DVC remote, as somebody else than a step; return its key."""
-        name = md5_of(content)
-        key = f"{PREFIX}/{name[:2]}/{name[2:]}"
+        name = name or md5_of(content)
+        key = f"{prefix}/{name[:2]}/{name[2:]}"
         self.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content)
         return key
 
-    def read_object(self, name: str) -> bytes:
+    def read_object(self, name: str, *, prefix: str = PREFIX) -> bytes:
         """Return the bytes of the object that the DVC remote keeps under this MD5."""
-        key = f"{PREFIX}/{name[:2]}/{name[2:]}"
+        key = f"{prefix}/{name[:2]}/{name[2:]}"
         body = self.client.get_object(Bucket=layout.BUCKET, Key=key)["Body"]
         content: bytes = body.read()
         return content
@@ -166,6 +172,7 @@ class Commit:
     trailers: dict[str, str]
     md5: str
     size: int  # bytes
+    legacy: bool = False  # as DVC 2 wrote it: another hash, another layout of the remote
 
 
 @dataclass(frozen=True)
@@ -210,7 +217,15 @@ class Project:
         (out,) = yaml.safe_load(self.git("show", f"{name}:{PATH}.dvc"))["outs"]
         pairs = (line.partition(": ") for line in trailers.strip().split("\x1e") if line)
         said = {key: value for key, _, value in pairs}
-        return Commit(name, tuple(parents.split()), message, said, out["md5"], out["size"])
+        version = (out["md5"], out["size"], "hash" not in out)
+        return Commit(name, tuple(parents.split()), message, said, *version)
+
+    def read_version(self, commit: Commit) -> bytes:
+        """Return the commit's dataset, which is the one that its pointer names."""
+        prefix, hashed = (FOLDER, dvc_2_md5_of) if commit.legacy else (PREFIX, md5_of)
+        content = self.stores.read_object(commit.md5, prefix=prefix)
+        assert (hashed(content), len(content)) == (commit.md5, commit.size)
+        return content
 
     def list_run_ids(self) -> list[str]:
         """List the run id of each commit that a run made, oldest first."""
@@ -222,9 +237,7 @@ class Project:
         Raises AssertionError otherwise, or where a run made more than one.
         """
         commits = self.list_commits()
-        contents = [self.stores.read_object(commit.md5) for commit in commits]
-        for commit, content in zip(commits, contents, strict=True):
-            assert (md5_of(content), len(content)) == (commit.md5, commit.size)
+        contents = [self.read_version(commit) for commit in commits]
         for (before, old), (after, new) in itertools.pairwise(zip(commits, contents, strict=True)):
             assert after.parents == (before.hash,)
             if "Run-Id" in after.trailers:
@@ -262,6 +275,14 @@ class Project:
         out = {"md5": md5_of(content), "size": len(content), "hash": "md5", "path": Path(PATH).name}
         key = self.stores.put_object(content)
         self.replace_pointer(yaml.safe_dump({"outs": [out]}))
+        return key
+
+    def adopt_dvc_2(self, content: bytes, notes: str = "") -> str:
+        """Push a version as DVC 2 did, as somebody else than a step; return its object's key."""
+        name = dvc_2_md5_of(content)
+        out = {"md5": name, "size": len(content), "path": Path(PATH).name}
+        key = self.stores.put_object(content, prefix=FOLDER, name=name)
+        self.replace_pointer(notes + yaml.safe_dump({"outs": [out]}, sort_keys=False))
         return key
 
     def run(self, name: str = "") -> Run:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dvc.utils.serialize import ParseError, modify_yaml, parse_yaml
+from dvc.utils.serialize import parse_yaml
 
-from dataset_steps import load, pointer, repository
+from dataset_steps import load, pointer, repository, yaml_files
 from dataset_steps.errors import StepError
 from dataset_steps.files import write_atomically
-from dataset_steps.push import publish_in_turn, run_trailers
+from dataset_steps.pointer import Pointer
+from dataset_steps.push import describe_outcome, publish_in_turn, push_commit, run_trailers
 from dataset_steps.remote import Remote
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace
@@ -33,7 +35,7 @@ def publish(settings: Settings, workspace: Workspace, request: Request) -> None:
         repository.clone(settings.git_url, clone)
     commit = publish_in_turn(workspace, lambda: publish_commit(settings, workspace, request))
     write_result(settings, clone, commit)
-    print(f"published commit {commit}")
+    print(describe_outcome(workspace, commit))
     workspace.remove()
 
 
@@ -46,11 +48,17 @@ def publish_commit(settings: Settings, workspace: Workspace, request: Request) -
     made, data = require_validated_model(workspace), model.read_prepared(workspace)
     repository.reset(clone)
     refuse_drift(workspace, request)
-    Remote(clone).store(made.pointer, model.model_file(workspace))
-    paths = write_files(settings, workspace, made, data)
+    remote, version = Remote(clone), find_place(clone / f"{MODEL}.dvc", made)
+    remote.store(version, model.model_file(workspace))
+    paths = write_files(settings, workspace, version, data)
+    remote.require_pullable(MODEL)
     repository.commit(clone, paths, commit_message(settings, made, data))
-    repository.push(clone)
-    return repository.head(clone)
+    return push_commit(workspace)
+
+
+def find_place(path: Path, made: Trained) -> Pointer:
+    """Return the new version, in the remote that the newest model's pointer names."""
+    return replace(made.pointer, remote=pointer.read(path).remote if path.exists() else None)
 
 
 def require_validated_model(workspace: Workspace) -> Trained:
@@ -70,13 +78,13 @@ def refuse_drift(workspace: Workspace, request: Request) -> None:
 
 
 def write_files(
-    settings: Settings, workspace: Workspace, made: Trained, data: Prepared
+    settings: Settings, workspace: Workspace, version: Pointer, data: Prepared
 ) -> list[Path]:
     """Write this model's files to the work tree. Return their paths."""
     clone = workspace.repository
     ignored = repository.ignore_file(clone / MODEL)
     meta = {"data_commit": data.data_commit, "dag_id": settings.dag_id, "run_id": settings.run_id}
-    pointer.write(clone / f"{MODEL}.dvc", made.pointer, meta)
+    pointer.write(clone / f"{MODEL}.dvc", version, meta)
     write_atomically(
         clone / METRICS, json.dumps(model.read_validated(workspace).metrics, indent=2) + "\n"
     )
@@ -87,13 +95,13 @@ def write_files(
 
 def register_metrics(path: Path) -> Path:
     """Add the metrics to `dvc.yaml`, for `dvc metrics show`; keep the rest. Return its path."""
-    try:
-        with modify_yaml(path) as content:
-            names = content.setdefault("metrics", [])
-            if METRICS not in names:
-                names.append(METRICS)
-    except (ParseError, AttributeError, TypeError) as error:
-        raise StepError(f"{path.name} in the repository is not DVC's: {error}") from error
+    content = yaml_files.read_for_update(path) if path.exists() else {}
+    names = content.setdefault("metrics", []) if isinstance(content, dict) else None
+    if not isinstance(names, list):
+        raise StepError(f"{path.name} in the repository is not DVC's: it has no list of metrics")
+    if not any(METRICS in name if isinstance(name, dict) else name == METRICS for name in names):
+        names.append(METRICS)
+        yaml_files.write(path, content)
     return path
 
 

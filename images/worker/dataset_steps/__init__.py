@@ -4,6 +4,8 @@
     workspace   the folder of one run: its lock, its clone, its copy of the dataset
     repository  git: clone, find a run's commit, commit, push
     pointer     the `.dvc` file
+    yaml_files  DVC's files, edited with all that a person has put into them
+    configuration   DVC's own view of a clone: its remotes, and what hides a file
     remote      the DVC remote: download, store, verify
     record      the record that a run appends
     process     one step as a process: its exit code says whether a retry may help

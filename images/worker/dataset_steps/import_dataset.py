@@ -47,8 +47,10 @@ def publish(settings: Settings, workspace: Workspace, source: Path, version: Poi
         print(f"{settings.dataset_path} is already versioned")
         return
     paths = [*configure_dvc(clone, settings.bucket), repository.ignore_file(workspace.dataset)]
-    Remote(clone).store(version, source)
+    remote = Remote(clone)
+    remote.store(version, source)
     pointer.write(workspace.pointer, version)
+    remote.require_pullable(settings.dataset_path)
     trailers = pointer.trailers(settings.dataset_path, version)
     message = repository.format_message(f"data: import {settings.dataset_path}", trailers)
     repository.commit(clone, [*paths, workspace.pointer], message)

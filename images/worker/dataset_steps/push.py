@@ -28,8 +28,18 @@ def push(settings: Settings, workspace: Workspace) -> None:
     if workspace.read_base() is None:  # an earlier attempt published and was killed during cleanup
         pull(settings, workspace)
     commit = publish_in_turn(workspace, lambda: publish(settings, workspace))
-    print(f"published commit {commit}")
+    print(describe_outcome(workspace, commit))
     workspace.remove()
+
+
+def describe_outcome(workspace: Workspace, commit: str) -> str:
+    """Return what to tell of the run's commit: whether it was made now, or found."""
+    if workspace.has_made(commit):
+        return f"published commit {commit}"
+    return (
+        f"commit {commit} of this run was published before, by an earlier attempt or by a deleted "
+        "run of the same id: nothing to do"
+    )
 
 
 def publish_in_turn(workspace: Workspace, publish: Callable[[], str]) -> str:
@@ -58,16 +68,24 @@ def publish(settings: Settings, workspace: Workspace) -> str:
     repository.fetch(clone)
     if done := repository.find_commit(clone, run_trailers(settings)):
         return done
-    base = rebase_workspace(workspace)
-    version = verify_version(workspace, base)
-    Remote(clone).store(version, workspace.dataset)
+    base = rebase_workspace(settings, workspace)
+    remote, version = Remote(clone), verify_version(workspace, base)
+    remote.store(version, workspace.dataset)
     pointer.write(workspace.pointer, version)
+    remote.require_pullable(workspace.dataset_path)
     repository.commit(clone, [workspace.pointer], commit_message(settings, base, version))
-    repository.push(clone)
-    return repository.head(clone)
+    return push_commit(workspace)
 
 
-def rebase_workspace(workspace: Workspace) -> Base:
+def push_commit(workspace: Workspace) -> str:
+    """Push the commit that is checked out, and return it. Raise PushRejected if outrun."""
+    commit = repository.head(workspace.repository)
+    workspace.record_made(commit)
+    repository.push(workspace.repository)
+    return commit
+
+
+def rebase_workspace(settings: Settings, workspace: Workspace) -> Base:
     """Reset the workspace to the server's newest commit, with the run's record appended.
 
     If only other files changed there, the run's dataset stays as it is; if the dataset changed,
@@ -75,21 +93,24 @@ def rebase_workspace(workspace: Workspace) -> Base:
     """
     repository.reset(workspace.repository)
     base = workspace.read_base()
-    if base is None or pointer.read(workspace.pointer) != Pointer(base.md5, base.size):
+    if base is None or not base.is_of(pointer.read(workspace.pointer)):
         base = fetch_dataset(workspace)
     change = workspace.read_change()
     if change is None or change.parent != base.md5:
-        modify(workspace)
+        modify(settings, workspace)
     return base
 
 
 def verify_version(workspace: Workspace, base: Base) -> Pointer:
-    """Return the new version. Raise StepError unless the file is the base plus the run's record."""
+    """Return the new version, in the remote that the old one's pointer names.
+
+    Raise StepError unless the file is the base plus the run's record.
+    """
     first, md5 = md5_of_prefix_and_all(workspace.dataset, base.size)
     change = Change(base.md5, workspace.dataset.stat().st_size)
-    if first != base.md5 or change != workspace.read_change():
+    if first != (base.bytes_md5 or base.md5) or change != workspace.read_change():
         raise StepError(f"the workspace's copy of version {base.md5} was changed by somebody else")
-    return Pointer(md5, change.size)
+    return Pointer(md5, change.size, remote=pointer.read(workspace.pointer).remote)
 
 
 def run_trailers(settings: Settings) -> dict[str, str]:

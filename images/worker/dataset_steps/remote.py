@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc_data.hashfile.hash import file_md5, fobj_md5
 
+from dataset_steps import configuration
+from dataset_steps.configuration import CONNECT, READ
 from dataset_steps.errors import StepError, TemporaryError
 from dataset_steps.files import BLOCK, md5_of, md5_of_blocks
 from dataset_steps.pointer import Pointer
@@ -29,8 +30,6 @@ UNUSABLE = {
     "KMS.DisabledException",
     "KMS.NotFoundException",
 }
-# Seconds. Nothing answers a connection to a server whose pod is gone; the default is 60.
-CONNECT, READ = 5, 60
 SERVER_FAILS = 500  # HTTP statuses from here on are failures of the server
 CLIENT = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
@@ -44,38 +43,62 @@ class Missing(StepError):
 
 
 class Remote:
-    """The default DVC remote of one clone; it must be an S3 one."""
+    """The DVC remotes of one clone: the one that a pointer names, or the default one."""
 
     def __init__(self, repository: Path) -> None:
-        """Read the clone's DVC configuration. Raise StepError when it names no S3 remote."""
-        try:
-            self.repo = with_timeouts(Repo(str(repository)))
-            self.objects = self.repo.cloud.get_remote_odb()
-        except DvcException as error:
-            raise StepError(f"the repository's DVC configuration is unusable: {error}") from error
-        if self.objects.fs.protocol != "s3":
-            raise StepError(f"the DVC remote is {self.objects.fs.protocol}; these steps need s3")
+        """Read the clone's DVC configuration. Raise StepError when it is none."""
+        self.repo = configuration.open_repository(repository)
+        self.remotes: dict[str | None, Any] = {}  # DVC's, by their names; None is the default one
+        self.clients: dict[str | None, Any] = {}
 
-    @cached_property
-    def s3(self) -> Any:
-        """boto3's client; endpoint, region and credentials come from the environment."""
-        return boto3.client("s3", config=CLIENT)
+    def objects(self, pointer: Pointer) -> Any:
+        """Return DVC's store of such objects. Raise StepError unless it is on S3."""
+        if (name := pointer.remote) not in self.remotes:
+            self.remotes[name] = configuration.find_remote(self.repo, name)
+        return self.remotes[name].legacy_odb if pointer.legacy else self.remotes[name].odb
 
-    def download(self, pointer: Pointer, dataset_path: str, into: Path) -> None:
+    def s3(self, pointer: Pointer) -> Any:
+        """Return boto3's client of the server that DVC asks for such objects.
+
+        What the remote's options leave open (endpoint, region, credentials) is in the environment.
+        """
+        if (name := pointer.remote) not in self.clients:
+            options = self.objects(pointer).fs.fs_args
+            given = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+            given |= {"aws_session_token": "token", "use_ssl": "use_ssl"}
+            self.clients[name] = boto3.client(
+                "s3",
+                config=CLIENT,
+                **{ours: options[theirs] for ours, theirs in given.items() if theirs in options},
+                **options.get("client_kwargs", {}),
+            )
+        return self.clients[name]
+
+    def require_pullable(self, path: str) -> None:
+        """Raise StepError unless DVC brings this file of the clone back by its pointer."""
+        configuration.require_pullable(self.repo, path)
+
+    def download(self, pointer: Pointer, dataset_path: str, into: Path) -> str:
         """Download exactly the bytes that `pointer` names to `into`, by DVC; or leave no file.
 
-        DVC's file system writes the file directly: no second copy in a cache. An older `into` is
-        deleted first, or DVC would take it for the dataset and copy it.
+        Return their MD5, which is not the pointer's where DVC 2 made that of a text with CRLF.
+        DVC's file system writes the file directly: no second copy in a cache.
         Raise StepError when the remote lacks the object or holds other bytes under its name.
         """
+        self.require_pullable(dataset_path)
         into.unlink(missing_ok=True)
         part = into.with_name(into.name + ".part")
+        objects = self.objects(pointer)
         with self.translating_dvc_errors(pointer):
             # One connection: s3fs would hold ten parts of 50 MB each in memory, and is no faster.
-            self.repo.dvcfs.get_file(f"/{dataset_path}", str(part), max_concurrency=1)
-        if (found := Pointer(md5_of(part), part.stat().st_size)) != pointer:
-            raise self.wrong_bytes_error(pointer, found)
+            place = objects.oid_to_path(pointer.md5)
+            objects.fs.get_file(place, str(part), max_concurrency=1)
+        md5, size = md5_of(part), part.stat().st_size
+        named = file_md5(str(part), name=objects.hash_name) if pointer.legacy else md5
+        if (named, size) != (pointer.md5, pointer.size):
+            raise self.wrong_bytes_error(pointer, f"{size} bytes with MD5 {named}")
         part.replace(into)
+        return md5
 
     @contextmanager
     def translating_dvc_errors(self, pointer: Pointer) -> Iterator[None]:
@@ -93,15 +116,14 @@ class Remote:
         except (OSError, DvcException, BotoCoreError) as error:
             raise TemporaryError(f"DVC could not read {where}: {error}") from error
 
-    def wrong_bytes_error(self, pointer: Pointer, found: Pointer) -> StepError:
+    def wrong_bytes_error(self, pointer: Pointer, found: str) -> StepError:
         """Return the error for other bytes: the server holds others, or did not send them all.
 
         DVC takes the end of a broken connection for the end of the file.
         """
-        what = f"{found.size} bytes with MD5 {found.md5}"
         if self.is_stored(pointer):
-            return TemporaryError(f"the object {self.url(pointer)} arrived as {what}")
-        return StepError(f"the object {self.url(pointer)} is not what its pointer names: {what}")
+            return TemporaryError(f"the object {self.url(pointer)} arrived as {found}")
+        return StepError(f"the object {self.url(pointer)} is not what its pointer names: {found}")
 
     def store(self, pointer: Pointer, path: Path) -> None:
         """Store these bytes in the remote and verify them; no commit may name them before.
@@ -115,27 +137,32 @@ class Remote:
             raise TemporaryError(f"the object {self.url(pointer)} is not what was sent")
 
     def send(self, pointer: Pointer, path: Path) -> None:
-        """Upload the bytes of `path`; the server refuses any whose MD5 is not the pointer's."""
-        place = self.location(pointer)
+        """Upload the bytes of `path`; the server refuses any whose MD5 is not the pointer's.
+
+        The remote's options may ask for encryption or for an ACL.
+        """
+        place, s3 = self.location(pointer), self.s3(pointer)
+        options = self.objects(pointer).fs.fs_args.get("s3_additional_kwargs", {})
         with s3_errors(self.url(pointer)), path.open("rb") as file:
             if pointer.size > SINGLE_PUT:
-                self.s3.upload_fileobj(file, place["Bucket"], place["Key"])
+                s3.upload_fileobj(file, place["Bucket"], place["Key"], ExtraArgs=options)
             else:
                 checksum = base64.b64encode(bytes.fromhex(pointer.md5)).decode()
-                self.s3.put_object(**place, Body=file, ContentMD5=checksum)
+                s3.put_object(**place, **options, Body=file, ContentMD5=checksum)
 
     def is_stored(self, pointer: Pointer) -> bool:
         """Return whether the server stores exactly these bytes, by its own account.
 
         The ETag of a single PUT is the MD5 that the server computed; of several parts or under KMS
-        it is not (S3 API reference, Object, ETag): then the bytes are read back.
+        it is not (S3 API reference, Object, ETag), and the one that DVC 2 made of a text with CRLF
+        is none of the bytes: then these are read back.
         """
         try:
             head = self.head(pointer)
         except Missing:
             return False
         tag = head["ETag"].strip('"')
-        if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head):
+        if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head or pointer.legacy):
             tag = self.hash_object(pointer)
         return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
 
@@ -148,7 +175,7 @@ class Remote:
         where = self.url(pointer)
         with s3_errors(where):
             try:
-                said = dict(self.s3.head_object(**self.location(pointer)))
+                said = dict(self.s3(pointer).head_object(**self.location(pointer)))
             except ClientError as error:
                 if http_status(error) >= SERVER_FAILS:
                     raise
@@ -160,31 +187,25 @@ class Remote:
     def get_headers(self, pointer: Pointer) -> dict[str, Any]:
         """Return the headers of a GET of the object; none of its bytes is read."""
         with s3_errors(self.url(pointer)):
-            said = dict(self.s3.get_object(**self.location(pointer)))
+            said = dict(self.s3(pointer).get_object(**self.location(pointer)))
             said.pop("Body").close()
             return said
 
     def hash_object(self, pointer: Pointer) -> str:
-        """Return the MD5 of the object's bytes, read from the server."""
+        """Return the MD5 of the object's bytes, read from the server, as the pointer's is made."""
         with s3_errors(self.url(pointer)):
-            body = self.s3.get_object(**self.location(pointer))["Body"]
+            body = self.s3(pointer).get_object(**self.location(pointer))["Body"]
+            if pointer.legacy:  # DVC reads blocks of its own size: they matter to that hash
+                return str(fobj_md5(body, name=self.objects(pointer).hash_name))
             return md5_of_blocks(body.iter_chunks(BLOCK))
 
     def location(self, pointer: Pointer) -> dict[str, str]:
         """Return the bucket and the key under which DVC stores these bytes."""
-        bucket, _, key = str(self.objects.oid_to_path(pointer.md5)).partition("/")
+        bucket, _, key = str(self.objects(pointer).oid_to_path(pointer.md5)).partition("/")
         return {"Bucket": bucket, "Key": key}
 
     def url(self, pointer: Pointer) -> str:
         return "s3://{Bucket}/{Key}".format(**self.location(pointer))
-
-
-def with_timeouts(repo: Repo) -> Repo:
-    """Return `repo` with timeouts for its default remote, without changing the clone's files."""
-    remote = repo.config["remote"].get(repo.config["core"].get("remote"))
-    if remote is not None:
-        remote |= {"connect_timeout": CONNECT, "read_timeout": READ}
-    return repo
 
 
 @contextmanager

@@ -170,13 +170,18 @@ def remove_stale_locks(repository: Path) -> None:
 
 
 def ignore_file(file: Path) -> Path:
-    """Have git ignore a file that DVC versions. Return the path of the `.gitignore`."""
+    """Have git ignore a file that DVC versions. Return the path of the `.gitignore`.
+
+    A line is appended to it, as its other lines end; what is there stays.
+    """
     path = file.with_name(".gitignore")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    line = f"/{file.name}"
-    if line not in lines:
-        path.write_text("\n".join([*lines, line]) + "\n", encoding="utf-8")
+    there = path.read_bytes() if path.exists() else b""
+    line, end = f"/{file.name}".encode(), b"\r\n" if b"\r\n" in there else b"\n"
+    if line not in there.splitlines():
+        gap = end if there and not there.endswith(b"\n") else b""
+        with path.open("ab") as rules:
+            rules.write(gap + line + end)
     return path
 
 

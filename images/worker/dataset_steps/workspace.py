@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from dataset_steps.errors import TemporaryError
 from dataset_steps.files import write_atomically
 from dataset_steps.settings import Settings
+
+if TYPE_CHECKING:
+    from dataset_steps.pointer import Pointer  # DVC's parser takes time that not every step needs
 
 LOCK_SECONDS = 300  # how long a retry waits for an orphan of a killed attempt to end
 KEEP_SECONDS = 7 * 24 * 3600  # how long the workspace of a failed run is kept for inspection
@@ -29,11 +32,17 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class Base:
-    """The version that a run started from: the commit and what its pointer said."""
+    """The version that a run started from: the commit, and what its pointer said."""
 
     commit: str
     md5: str
     size: int  # bytes
+    # The MD5 of its bytes where the pointer's is another one: DVC 2 hashed texts with LF for CRLF.
+    bytes_md5: str = ""
+
+    def is_of(self, pointer: Pointer) -> bool:
+        """Return whether the pointer names this version."""
+        return (pointer.md5, pointer.size) == (self.md5, self.size)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,13 @@ class Change:
 
     parent: str  # the base's MD5
     size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Made:
+    """The newest commit that was made in the workspace, whether or not its push arrived."""
+
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,14 @@ class Workspace:
     def record_change(self, change: Change) -> None:
         """Record that the modification is complete."""
         self.record("change", change)
+
+    def has_made(self, commit: str) -> bool:
+        """Return whether the commit was made here, in this attempt or in one that was cut off."""
+        return self.read_record("made", Made) == Made(commit)
+
+    def record_made(self, commit: str) -> None:
+        """Record the commit, before it is pushed."""
+        self.record("made", Made(commit))
 
     def read_record(self, name: str, kind: type[Record]) -> Record | None:
         """Return what a completed step recorded under this name, or None."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 CALL_SECONDS = 10  # for a connection, and for each read
+NAME_LENGTH = 150  # of a run's id, in a name that is made of it
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ def contract() -> Mapping[str, str]:
     return known
 
 
-def client() -> S3Client:
-    """Return an S3 client; where the contract has no keys, boto3 finds the pod's identity."""
+def client(endpoint: str | None = None) -> S3Client:
+    """Return a client of the lab's S3 server, or of another one at `endpoint`.
+
+    Where the contract has no keys, boto3 finds the pod's identity.
+    """
     import boto3
     from botocore.config import Config
 
@@ -56,7 +60,7 @@ def client() -> S3Client:
             options[name.lower()] = value
     return boto3.client(
         "s3",
-        endpoint_url=known.get("AWS_ENDPOINT_URL_S3"),
+        endpoint_url=endpoint or known.get("AWS_ENDPOINT_URL_S3"),
         region_name=known["AWS_REGION"],
         aws_access_key_id=known.get("AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=known.get("AWS_SECRET_ACCESS_KEY"),
@@ -69,8 +73,11 @@ def bucket() -> str:
 
 
 def name_of_run(run_id: str) -> str:
-    """Return a run's name for keys: readable, without characters that S3 servers disagree about."""
-    readable = re.sub(r"[^A-Za-z0-9._-]", "-", run_id)
+    """Return a run's name for keys: readable, without characters that S3 servers disagree about.
+
+    It is short: some servers keep each part of a key as a file, whose name has at most 255 bytes.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", run_id)[:NAME_LENGTH]
     return f"{readable}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
 

@@ -89,8 +89,7 @@ def read_newest_commit(access: Access, folder: Path) -> DatasetsState:
     asked = ("ls-tree", "-z", "--name-only", commit, "--", pointer, CONFIG)
     names = run_git(access, *asked, cwd=folder).split("\0")
     if pointer in names:
-        (text,) = versions.read_blobs(access, folder, [f"{commit}:{pointer}"])
-        versions.version_from_pointer(commit, text, "")  # raises ProofError unless it is a pointer
+        _ = versions.read_graph(access, folder, commit).version  # ProofError unless it is a pointer
     store = read_store(access, folder, commit) if CONFIG in names else None
     return DatasetsState(pointer in names, store)
 

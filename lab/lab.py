@@ -22,9 +22,14 @@ class Lab(Access):
 
     # --- Airflow: DAGs, runs, events ------------------------------------------------------------
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> Run:
-        """Start a run; return it once Airflow has accepted it. Raises DagError and ConfError."""
-        return runs.trigger(self, dag_id, conf or {})
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, *, unpause: bool = False
+    ) -> Run:
+        """Start a run; return it once Airflow has accepted it. Raises DagError and ConfError.
+
+        A paused DAG is refused, or unpaused with `unpause`.
+        """
+        return runs.trigger(self, dag_id, conf or {}, unpause=unpause)
 
     def follow(self, run: Run, timeout: float = 600) -> Run:
         """Wait until the run has succeeded, and return it.
@@ -92,10 +97,13 @@ class Lab(Access):
 
     def dataset(self, commit: str = "main") -> Version:
         """Return the version of the dataset at a commit. Raises CommitError."""
-        return self.history(commit)[0]
+        return versions.read_version(self, commit)
 
     def history(self, commit: str = "main") -> list[Version]:
-        """List all versions up to a commit, the newest first. Raises CommitError."""
+        """List the version at a commit, then all others up to it, the newest first.
+
+        Raises CommitError when there are none.
+        """
         return versions.read_history(self, commit)
 
     def model(self, commit: str = "main") -> Model:
@@ -128,7 +136,10 @@ class Lab(Access):
         return versions.temporary_clone(self, self.repository_url(repository))
 
     def object_key(self, md5: str) -> str:
-        """Return the key of the object in which DVC keeps the bytes of this MD5."""
+        """Return the key under which the lab's own remote keeps the bytes of this MD5.
+
+        DVC is not asked: a commit whose configuration names another remote has its data there.
+        """
         return versions.object_key(STORE, md5)
 
     def read_object(self, key: str) -> bytes:

@@ -43,7 +43,7 @@ class Version:
 
     commit: str
     md5: str
-    size: int  # bytes
+    size: int | None  # bytes; None where an old DVC wrote the pointer
     trailers: Mapping[str, str]
 
 
@@ -54,9 +54,18 @@ class Model:
     commit: str
     data_commit: str | None  # the commit of the dataset that it was trained on
     md5: str
-    size: int  # bytes
+    size: int | None  # bytes
     metrics: Mapping[str, float]
     trailers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A DAG that can be run, as Airflow knows it."""
+
+    id: str
+    bundle: str
+    paused: bool  # its runs wait
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class Proof:
     run_id: str | None
     dag_version: str | None
     parents_checked: int
+    made_by: str = "run"  # or "import", or "hand"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,13 @@
 """What can be done with a running lab.
 
-runs      DAG runs: starting and following them, and what Airflow reports of them
-versions  the versions of the dataset and of the model, in the datasets repository
-verify    the proof: commit, pointer, object, bytes
-git, s3   clients of the lab's servers
+runs           DAG runs: starting and following them, and what Airflow reports of them
+versions       the versions of the dataset and of the model, in the datasets repository
+history        the graph of commits in which a pointer changes
+verify         the proof: commit, pointer, object, bytes, run and lineage
+data           the data of a version: an object, or a folder's list and its files' objects
+objects        the bucket's objects: what they hold, and what they must
+hashes         the hashes by which DVC names them
+dvc_process    DVC as a process: where data is, and pulling it
+dvc_locations  the program that runs there for the former
+git, s3        clients of the lab's servers
 """

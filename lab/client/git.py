@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import AccessError, LabError
@@ -39,12 +41,29 @@ def run_git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> 
             stdin=stdin,
         )
     except LabError as error:
-        if "Authentication failed" in error.what or "error: 403" in error.what:
+        if "Authentication failed" in error.output or "error: 403" in error.output:
             raise AccessError(
                 f"the git server refused the account {lab.git_user!r}",
                 "its password is in `lab env`; `lab down --purge` and `lab up` make new ones",
             ) from error
         raise
+
+
+def read_objects(lab: Access, names: Sequence[str], cwd: Path) -> bytes:
+    """Return what `git cat-file --batch` says of these names, in bytes: a file may hold any."""
+    done = subprocess.run(
+        ["git", "cat-file", "--batch"],
+        cwd=cwd,
+        env=environment(lab),
+        input="".join(f"{name}\n" for name in names).encode(),
+        timeout=SECONDS,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise LabError(f"git cat-file can't read {cwd}: {said}", "try again: it is a fresh clone")
+    return done.stdout
 
 
 def airflow_connection(url: str, user: str, password: str) -> dict[str, object]:

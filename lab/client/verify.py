@@ -7,18 +7,17 @@ the `dvc` command line pull the dataset in a clone of its own.
 from __future__ import annotations
 
 import filecmp
-import hashlib
-from collections.abc import Callable
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from lab.client import runs, s3, versions
+from lab.client import data, dvc_process, runs, s3, versions
+from lab.client.data import Data
 from lab.client.git import run_git
+from lab.client.history import History
+from lab.client.objects import Bucket
 from lab.errors import ProofError
 from lab.model import Access, Proof, Version
-
-BLOCK = 1 << 20  # bytes
 
 
 def prove_commit(lab: Access, commit: str) -> Proof:
@@ -26,60 +25,52 @@ def prove_commit(lab: Access, commit: str) -> Proof:
 
     Raises CommitError and ProofError.
     """
-    with versions.temporary_clone(lab) as folder:
-        name = versions.resolve_commit(lab, folder, commit)
-        line = versions.list_versions(lab, folder, name)
-        bucket, prefix = versions.read_remote(lab, folder, name)
-        newest = line[0]
-        key = versions.object_key(prefix, newest.md5)
-        check_bytes(lab, folder, name, newest, bucket, key)
+    with versions.temporary_clone(lab) as clone:
+        history, bucket = versions.read_graph(lab, clone, commit), Bucket(lab)
+        newest, older = history.version, history.versions[1:]
+        run_git(lab, "checkout", "--quiet", history.head.name, cwd=clone)
+        with dvc_process.pulling(lab, clone, lab.dataset_path) as finish:
+            located = data.locate_versions(lab, clone, history)
+            found = data.open_data(bucket, newest, *located[newest.commit][0])
+            copies = data.fetch_data(lab, clone, bucket, found, clone.parent / "objects")
+            finish()
+        check_pulled(clone, history, copies)
         check_trailers(newest)
         check_run(lab, newest)
-        check_lineage(lab, line, bucket, prefix)
-        return Proof(
-            ok=True,
-            commit=newest.commit,
-            md5=newest.md5,
-            size=newest.size,
-            object=f"s3://{bucket}/{key}",
-            run_id=newest.trailers.get("Run-Id"),
-            dag_version=newest.trailers.get("Dag-Version"),
-            parents_checked=len(line) - 1,
-        )
+        check_lineage(history)
+        data.check_older(lab, clone, bucket, [(each, located[each.commit]) for each in older])
+        return build_proof(found, copies, older)
 
 
-def check_bytes(
-    lab: Access, folder: Path, commit: str, version: Version, bucket: str, key: str
-) -> None:
-    """Check that the object has the pointer's hash and size, and `dvc pull` brings its bytes."""
-    copy = folder.parent / "object"
-    md5 = download_object(lab, bucket, key, copy)
-    size = copy.stat().st_size
-    if (md5, size) != (version.md5, version.size):
-        raise ProofError(
-            f"s3://{bucket}/{key} holds {size} bytes with MD5 {md5}; "
-            f"the pointer at {version.commit} says {version.size} and {version.md5}",
-            s3.RESTORE,
-        )
-    run_git(lab, "checkout", "--quiet", commit, cwd=folder)
-    versions.dvc_pull(lab, folder)
-    if not filecmp.cmp(folder / lab.dataset_path, copy, shallow=False):
-        raise ProofError(f"dvc pull at {commit} brings other bytes than the object's", s3.RESTORE)
+def build_proof(found: Data, copies: Mapping[str, Path], older: list[Version]) -> Proof:
+    newest = found.version
+    return Proof(
+        ok=True,
+        commit=newest.commit,
+        md5=newest.md5,
+        size=sum(copy.stat().st_size for copy in copies.values()),
+        object=found.name_object().url,
+        run_id=newest.trailers.get("Run-Id"),
+        dag_version=newest.trailers.get("Dag-Version"),
+        parents_checked=len(older),
+        made_by=find_maker(newest),
+    )
 
 
-def download_object(lab: Access, bucket: str, key: str, into: Path) -> str:
-    """Download the object to `into` and return its MD5. Raises ProofError."""
-    with s3.translating_errors(f"object s3://{bucket}/{key}"), into.open("wb") as file:
-        return hash_object(s3.create_client(lab), bucket, key, file.write)
+def find_maker(version: Version) -> str:
+    """Return what made a version: the import writes trailers, but no run's."""
+    if "Run-Id" in version.trailers:
+        return "run"
+    return "import" if "Data-Md5" in version.trailers else "hand"
 
 
-def hash_object(client: Any, bucket: str, key: str, take: Callable[[bytes], object]) -> str:
-    """Return the MD5 of the bytes that the server sends; pass each block of them to `take`."""
-    digest = hashlib.md5(usedforsecurity=False)
-    for block in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
-        digest.update(block)
-        take(block)
-    return digest.hexdigest()
+def check_pulled(clone: Path, history: History, copies: Mapping[str, Path]) -> None:
+    """Check that `dvc pull` has brought the objects' bytes. Raises ProofError."""
+    for path, copy in copies.items():
+        pulled = clone / path
+        if not pulled.is_file() or not filecmp.cmp(pulled, copy, shallow=False):
+            what = f"dvc pull at {history.head.name} brings other bytes to {path} than the object's"
+            raise ProofError(what, s3.RESTORE)
 
 
 def check_trailers(version: Version) -> None:
@@ -110,32 +101,41 @@ def check_run(lab: Access, version: Version) -> None:
         )
 
 
-def check_lineage(lab: Access, line: list[Version], bucket: str, prefix: str) -> None:
-    """Check that each version names its parent and is its run's only one, and has its object."""
-    for child, parent in pairwise(line):
-        if child.trailers.get("Data-Parent", parent.md5) != parent.md5:
-            raise ProofError(
-                f"{child.commit} names parent {child.trailers['Data-Parent']}, "
-                f"the version before it is {parent.md5}",
-                "the history was edited: look at it with git log",
-            )
-    made_by = [
-        (v.trailers.get("Dag-Id"), v.trailers["Run-Id"]) for v in line if "Run-Id" in v.trailers
-    ]
-    if twice := {run for run in made_by if made_by.count(run) > 1}:
-        raise ProofError(f"more than one commit of run {min(twice)}", "report this: it is a bug")
-    client = s3.create_client(lab)
-    for version in line[1:]:
-        check_object(client, version, bucket, versions.object_key(prefix, version.md5))
+# --- Lineage --------------------------------------------------------------------------------------
 
 
-def check_object(client: Any, version: Version, bucket: str, key: str) -> None:
-    """Check that the server holds the bytes: by its ETag, or by a hash where that is no MD5."""
-    where = f"object s3://{bucket}/{key} of commit {version.commit}"
-    with s3.translating_errors(where):
-        head = client.head_object(Bucket=bucket, Key=key)
-        tag = head["ETag"].strip('"')
-        if "-" in tag:
-            tag = hash_object(client, bucket, key, take=len)
-    if (tag, head["ContentLength"]) != (version.md5, version.size):
-        raise ProofError(f"the {where} has MD5 {tag} and {head['ContentLength']} bytes", s3.RESTORE)
+def check_lineage(history: History) -> None:
+    """Check that each version names one that it was made from, and is its run's only one.
+
+    A commit that git has copied (by a cherry-pick, by a rebase) says of the data what its original
+    says: one of them has to be right, and together they are one commit of the run.
+    """
+    copies: dict[tuple[str | None, ...], list[Version]] = {}
+    for version in history.versions:
+        said = (version.trailers.get(key) for key in ("Dag-Id", "Run-Id", "Data-Parent"))
+        author = history.commits[version.commit].author
+        copies.setdefault((*said, author, version.md5), []).append(version)
+    for same in copies.values():
+        if not any(has_true_parent(history, version) for version in same):
+            raise parent_error(history, same[0])
+    made = Counter((dag, run) for dag, run, *_ in copies if run)
+    if twice := sorted(run for (_, run), count in made.items() if count > 1):
+        raise ProofError(f"more than one commit of run {twice[0]}", "report this: it is a bug")
+
+
+def has_true_parent(history: History, version: Version) -> bool:
+    """Return whether a version names one that it was made from, if it names any and there is any.
+
+    A history may begin with a version whose parent is in the history of another repository.
+    """
+    origins = history.origins[version.commit]
+    return not origins or version.trailers.get("Data-Parent") in {None, *origins}
+
+
+def parent_error(history: History, version: Version) -> ProofError:
+    before = " or ".join(sorted(history.origins[version.commit]))
+    return ProofError(
+        f"{version.commit} names parent {version.trailers['Data-Parent']}, "
+        f"the version before it is {before}",
+        "the history was edited: look at it with git log",
+    )

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab.client import versions
+from lab.client.history import Pointer
 from lab.errors import CommitError, LabError, ProofError
 from lab.lab import Lab
-from lab.model import Access, Version
+from lab.model import Version
+from tests.support.histories import POINTER, Repository, md5_of
 
 MD5 = "54e1eb987b2a9ffe06e8a530ca469b18"
-POINTER = """outs:
-- md5: {md5}
-  size: {size}
-  hash: md5
-  path: {name}
-"""
 CONFIG = """[core]
     remote = storage
     analytics = false
@@ -32,62 +25,25 @@ CONFIG = """[core]
 """
 
 
-class Repository:
-    """A git repository with a commit per version of one dataset."""
-
-    def __init__(self, folder: Path, dataset: str) -> None:
-        self.folder = folder
-        self.pointer = f"{dataset}.dvc"
-        self.lab = build_lab(folder, dataset)
-        self.git("init", "--quiet", "--initial-branch=main")
-
-    def git(self, *arguments: str) -> str:
-        env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-        command = ["git", *who, *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=env, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    def commit(self, message: str, files: dict[str, str]) -> str:
-        """Commit the files and return the new commit's hash."""
-        for name, text in files.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", message)
-        return self.git("rev-parse", "HEAD")
-
-    def commit_version(self, number: int, trailers: str = "") -> str:
-        name = Path(self.pointer).stem
-        text = POINTER.format(md5=f"{number:032x}", size=number, name=name)
-        return self.commit(f"version {number}\n\n{trailers}", {self.pointer: text})
-
-
-def build_lab(folder: Path, dataset: str) -> Lab:
-    given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
-    given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
-    return Lab(**given)
-
-
 @pytest.fixture(params=["datasets/a.csv", "datasets/größe in Zoll.csv"])
 def repository(tmp_path: Path, request: pytest.FixtureRequest) -> Repository:
-    (tmp_path / "datasets").mkdir()
     return Repository(tmp_path / "datasets", request.param)
 
 
 # --- One pointer --------------------------------------------------------------------------------
 
 
-def test_a_version_is_what_its_pointer_and_its_trailers_say() -> None:
-    trailers = "Run-Id: manual: 1\x1eData-Md5: abc\x1e"
-    version = versions.version_from_pointer(
-        "c0ffee", POINTER.format(md5=MD5, size=7, name="a"), trailers
-    )
-    said = {"Run-Id": "manual: 1", "Data-Md5": "abc"}
-    assert version == Version("c0ffee", MD5, 7, said)
+@pytest.mark.parametrize(
+    ("text", "md5", "size"),
+    [
+        (POINTER.format(md5=MD5, size=7, name="a"), MD5, 7),
+        (f"outs:\n- md5: {MD5}\n  size: 7\n  path: a.csv\n", MD5, 7),  # DVC 2
+        (f"md5: {MD5}\nouts:\n- md5: {MD5}\n  path: a.csv\n", MD5, None),  # DVC 1
+        (f"outs:\n- md5: {MD5}.dir\n  size: 7\n  nfiles: 2\n  path: a\n", f"{MD5}.dir", 7),
+    ],
+)
+def test_a_version_is_what_its_pointer_says(text: str, md5: str, size: int | None) -> None:
+    assert versions.parse_pointer("b10b", text) == Pointer("b10b", text, md5, size)
 
 
 @pytest.mark.parametrize(
@@ -98,18 +54,30 @@ def test_a_version_is_what_its_pointer_and_its_trailers_say() -> None:
         "outs:\n- path: a\n",
         "outs:\n- {md5: a, size: x}",
         "outs:\n- {md5: a, size: 1}\n- {md5: b, size: 1}",
+        "outs:\n- a",
         "- a",
         "[",
         "<<<<<<< HEAD",
         "outs: 3",
     ],
 )
-def test_a_pointer_that_is_none_is_no_proof(text: str) -> None:
-    with pytest.raises(ProofError, match="the pointer at c0ffee is not one"):
-        versions.version_from_pointer("c0ffee", text, "")
+def test_a_text_that_is_no_pointer_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        versions.parse_pointer("b10b", text)
 
 
-def test_an_object_is_where_dvc_keeps_it() -> None:
+@pytest.mark.parametrize("read", [versions.read_history, versions.read_version])
+def test_a_pointer_that_is_none_is_no_proof(
+    read: Callable[[Lab, str], object], repository: Repository
+) -> None:
+    repository.commit_version(1)
+    repository.commit("a conflict", {repository.pointer: "<<<<<<< HEAD\nouts:\n- md5: a\n"})
+    commit = repository.commit("something else", {"README": "hello"})
+    with pytest.raises(ProofError, match=f"the pointer at {commit} is not one: mapping values"):
+        read(repository.lab, "main")
+
+
+def test_an_object_of_the_labs_own_remote_is_where_dvc_3_keeps_it() -> None:
     version = Version("c0ffee", MD5, 7, {})
     assert versions.object_key("", version.md5) == f"files/md5/{MD5[:2]}/{MD5[2:]}"
     assert versions.object_key("a/b", version.md5) == f"a/b/files/md5/{MD5[:2]}/{MD5[2:]}"
@@ -129,10 +97,21 @@ def test_a_history_has_each_version_the_newest_first(repository: Repository) -> 
     assert versions.read_history(repository.lab, second[:10])[0].commit == second
 
 
-def test_a_history_without_the_dataset_is_refused(repository: Repository) -> None:
+@pytest.mark.parametrize("read", [versions.read_history, versions.read_version])
+def test_a_history_without_the_dataset_is_refused(
+    read: Callable[[Lab, str], object], repository: Repository
+) -> None:
     repository.commit("something else", {"README": "hello"})
-    with pytest.raises(CommitError, match=r"has no datasets/.*\.csv\.dvc"):
-        versions.read_history(repository.lab, "main")
+    why = r"^main has no datasets/.*\.csv\.dvc: this commit has no dataset$"
+    with pytest.raises(CommitError, match=why):
+        read(repository.lab, "main")
+
+
+def test_a_trailer_is_what_stands_behind_its_first_colon(repository: Repository) -> None:
+    repository.commit_version(1, "Run-Id: manual: 1\nData-Md5: abc")
+    version = versions.read_version(repository.lab, "main")
+    assert version.trailers == {"Run-Id": "manual: 1", "Data-Md5": "abc"}
+    assert (version.md5, version.size) == (md5_of(1), 1)
 
 
 @pytest.mark.parametrize("name", ["0123456", "no-such-branch", "--all", "-1", "HEAD:README", ""])
@@ -142,12 +121,42 @@ def test_a_commit_that_there_is_not_is_refused(name: str, repository: Repository
         versions.read_history(repository.lab, name)
 
 
+@pytest.mark.parametrize(
+    "name", ["feature/x", "origin/feature/x", "refs/heads/feature/x", "v1", "feature/x~0"]
+)
+def test_a_commit_is_found_by_a_branch_or_a_tag_of_the_server(
+    name: str, repository: Repository
+) -> None:
+    repository.commit_version(1)
+    repository.git("checkout", "--quiet", "-b", "feature/x")
+    second = repository.commit_version(2)
+    repository.git("tag", "v1")
+    repository.git("checkout", "--quiet", "main")
+    repository.commit_version(3)
+    assert versions.read_version(repository.lab, name).commit == second
+
+
+def test_main_is_that_of_the_server_whatever_its_head_is(repository: Repository) -> None:
+    first = repository.commit_version(1)
+    repository.git("checkout", "--quiet", "-b", "other")
+    repository.commit_version(2)
+    assert versions.read_version(repository.lab, "main").commit == first
+
+
 def test_files_are_read_whole_whatever_letters_they_have(repository: Repository) -> None:
     files = {"empty": "", "one": "größer\n\n", "two": "王小明", "three": "no newline\nat the end"}
     commit = repository.commit("files", files)
     names = [f"{commit}:{name}" for name in files]
     found = versions.read_blobs(repository.lab, repository.folder, names)
     assert found == list(files.values())
+
+
+def test_a_file_that_is_not_utf_8_is_in_nobodys_way(repository: Repository) -> None:
+    (repository.folder / "one").write_bytes("größer\n".encode("latin-1"))
+    commit = repository.commit("files", {"two": "größer"})
+    names = [f"{commit}:one", f"{commit}:two"]
+    found = versions.read_blobs(repository.lab, repository.folder, names)
+    assert found == ["gr\ufffd\ufffder\n", "größer"]
 
 
 @pytest.mark.parametrize("name", ["missing", "folder"])

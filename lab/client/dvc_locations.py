@@ -1,0 +1,116 @@
+"""The program by which DVC says where the data of pointers is: `lab.client.dvc_process` runs it.
+
+Its input is a list of that module's `Question` as JSON; its output a list of answers: the fields of
+a `Place`, or a text that says why there is none. It runs in a clone, with whose commits it answers.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import sys
+from pathlib import Path
+from typing import Any
+
+from dvc.cachemgr import LEGACY_HASH_NAMES
+from dvc.config import NoRemoteError
+from dvc.dvcfile import load_file
+from dvc.fs import GitFileSystem, get_fs_config
+from dvc.repo import Repo
+from dvc.scm import SCM
+from dvc.utils.serialize import parse_yaml
+from dvc.utils.strictyaml import YAMLValidationError
+
+
+class NotKept(Exception):
+    """The data is in no S3 remote of this repository, or not under its hash."""
+
+
+class Project:
+    """A DVC project as of one commit: the one that a pointer belongs to."""
+
+    def __init__(self, commit: str, pointer: str) -> None:
+        scm = SCM(".")
+        self.pointer = f"/{pointer}"
+        folder = posixpath.dirname(self.pointer)
+        own = {"cache": {"dir": str(Path.home() / "cache")}}  # whatever the commit names
+        self.repo = Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=own)
+        self.repo.dvcignore = None  # what one commit ignores is no matter of where data is
+        self.remotes: dict[str | None, Any] = {}
+
+    def load_output(self, text: str) -> Any:
+        """Return what a pointer with this text names, as DVC has read it."""
+        file = load_file(self.repo, self.pointer)
+        content = file.validate(parse_yaml(text, file.path), file.path)
+        (output,) = file.LOADER.load_stage(file, content, text).outs
+        return output
+
+    def find_remote(self, name: str | None) -> Any:
+        """Return the remote of this name, or the default one. Raise NotKept unless it is on S3."""
+        if name not in self.remotes:
+            self.remotes[name] = self.repo.cloud.get_remote(name)
+        remote = self.remotes[name]
+        if remote.fs.protocol != "s3":
+            raise NotKept(f"its remote {remote.name!r} is {remote.fs.protocol}, and not S3")
+        if remote.fs.version_aware or remote.worktree:
+            raise NotKept(f"its remote {remote.name!r} is version_aware: no key is by hash")
+        return remote
+
+
+def answer(question: dict[str, Any], projects: dict[tuple[str, ...], Project]) -> object:
+    """Return a place, or why DVC names none. Projects are kept for the next question."""
+    try:
+        config = tuple(question["config"])
+        if config not in projects:
+            projects[config] = Project(question["commit"], question["path"])
+        return find_place(projects[config], question["text"], question["oids"])
+    except NoRemoteError:
+        return ".dvc/config names no default remote"
+    except Exception as error:  # whatever DVC raises is its answer
+        return describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """Return in one line what DVC says; of a pointer that its schema refuses, with the cause."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    cause = error.__cause__ if isinstance(error, YAMLValidationError) else None
+    return f"{said.rstrip('.')}: {describe(cause)}" if cause else said
+
+
+def find_place(project: Project, text: str, oids: list[str]) -> dict[str, object]:
+    """Return where DVC keeps the data of a pointer with this text. Raise what DVC raises."""
+    output = project.load_output(text)
+    refuse_foreign_data(output)
+    remote = project.find_remote(output.remote)
+    objects = remote.legacy_odb if output.hash_name in LEGACY_HASH_NAMES else remote.odb
+    settings = get_fs_config(project.repo.config, name=remote.name)
+    bucket, _, key = objects.oid_to_path(output.hash_info.value).partition("/")
+    return {
+        "endpoint": settings.get("endpointurl"),
+        "bucket": bucket,
+        "key": key,
+        "keys": [objects.oid_to_path(oid).partition("/")[2] for oid in oids],
+        "hash": output.hash_name,
+        "store": f"{settings.get('endpointurl')} {objects.path} {output.hash_name}",
+        "output": output.fs_path.lstrip("/"),
+    }
+
+
+def refuse_foreign_data(output: Any) -> None:
+    """Raise NotKept when DVC does not keep the data in a remote of this repository."""
+    if not output.use_cache:
+        raise NotKept("it says `cache: false`: git has the data")
+    if output.stage.is_repo_import:
+        raise NotKept("it was imported from another repository, which has the data")
+    if not output.hash_info:
+        raise NotKept("it names no hash")
+
+
+def main() -> None:
+    projects: dict[tuple[str, ...], Project] = {}
+    questions = json.load(sys.stdin)
+    json.dump([answer(question, projects) for question in questions], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lab import isolated  # noqa: F401  # isort: skip  before a module of PYTHONPATH is imported
+
 import json
 import sys
 from collections.abc import Iterator
@@ -36,7 +38,8 @@ STAGING = "staging"
 
 def main() -> None:
     """Run one command of the promotion."""
-    run_command(app, "nox -s eks --", "interrupted: the same command goes on where it stopped")
+    interrupted = "interrupted: the same command goes on where it stopped"
+    run_command(app, "nox -s eks --", interrupted, uses_aws=True)
 
 
 def load_site(context: typer.Context, name: str | None) -> site.Site:

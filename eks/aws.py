@@ -328,14 +328,18 @@ def http_status(error: ClientError) -> int:
 
 
 def error_from_text(
-    what: str, said: str, log: Path | None = None, fix: str = "correct that"
+    what: str, said: str, log: Path | None = None, fix: str = "correct that", context: str = ""
 ) -> LabError:
-    """Return the lab's error for a text that quotes AWS: eksctl's, CloudFormation's."""
-    if named := SAYS_ACTION.search(said):
+    """Return the lab's error for a text that quotes AWS: eksctl's, CloudFormation's.
+
+    `context` is read for its kind, too, and not quoted.
+    """
+    whole = f"{said}\n{context}"
+    if named := SAYS_ACTION.search(whole):
         allow = f"have the account's administrator allow {named['action']} to you"
         return MissingPermission(f"{what}: {named['action']} is not allowed", allow, log)
     for form, kind, known in QUOTED:
-        if form.search(said):
+        if form.search(whole):
             return kind(f"{what}\n{said}", known, log)
     return PromotionError(f"{what}\n{said}", fix, log)
 

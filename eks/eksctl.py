@@ -28,12 +28,14 @@ from eks.site import Site
 from eks.stacks import list_stack_failures
 from lab.errors import BusyError, LabError, MachineError
 from lab.files import write_private_file
+from lab.reasons import find_reason
 from lab.shell import run, tail
 
 FILE = Path("eks", "cluster.yaml")
 ACCEPTS = SpecifierSet(">=0.217,<1")  # that know `upgradePolicy`, and ask EKS for its versions
 INSTALL = f"install eksctl {ACCEPTS}: https://eksctl.io/installation/"
 EKSCTL_SECONDS = 5400
+LAST_LINES = 5  # of its output, which tell what kind of failure it was
 
 
 def read_cluster_config(environment: Environment, tree: Path) -> dict[str, Any]:
@@ -116,5 +118,7 @@ def refuse_running_eksctl(site: Site) -> None:
 
 def eksctl_error(site: Site, what: str, said: str, log: Path) -> LabError:
     """Return why eksctl failed, with what CloudFormation says of the stacks that failed."""
-    reasons = [*list_stack_failures(site), tail(said, 5)]
-    return error_from_text(f"eksctl {what} failed", "\n".join(reasons), log)
+    reasons = [*list_stack_failures(site), find_reason(said)]
+    return error_from_text(
+        f"eksctl {what} failed", "\n".join(reasons), log, context=tail(said, LAST_LINES)
+    )

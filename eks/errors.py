@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from eks import aws
 from eks.site import Site
+from lab.console import keep_output
 from lab.errors import AccessError, AccountError, LabError, ServiceError
 
 OF_A_LAB = re.compile(r"\blab (up|down|doctor|logs|env|status)\b")
@@ -20,6 +21,7 @@ def translating_errors(site: Site) -> Iterator[None]:
     try:
         yield
     except LabError as error:
+        keep_output(error, site.folder)
         translated = translate_error(error, site)
         raise translated from (error.__cause__ if translated is error else error)
 

@@ -136,7 +136,7 @@ def read_variable_names(api: Cluster, pod: Any, container: str) -> set[str]:
     try:
         said = api.kubectl("exec", *where, "--", "sh", "-c", NAMES, timeout=CALL_SECONDS)
     except LabError as error:
-        if BLIND.search(error.what):
+        if BLIND.search(error.output):
             return set()
         raise
     return set(said.split())

@@ -25,7 +25,7 @@ from lab.cluster.workloads import AIRFLOW, STORES
 from lab.delivery import ssh
 from lab.errors import AccountError, LabError, NameTaken, PromotionError
 from lab.layout import OWNER
-from lab.shell import tail
+from lab.reasons import find_reason
 from lab.wait import NotYet, run_in_parallel
 
 KIND = "namespaces"
@@ -102,9 +102,10 @@ def connect_api(site: Site) -> Cluster:
     try:
         api.kubectl("get", "namespace", "default", "--output", "name")
     except LabError as error:
-        if re.search("Unauthorized|Forbidden|must be logged in|exec: .*failed", error.what):
+        if re.search("Unauthorized|Forbidden|must be logged in|exec: .*failed", error.output):
+            why = find_reason(error.output)
             raise AccountError(
-                f"cluster {site.environment.cluster} does not let you in: {tail(error.what, 1)}",
+                f"cluster {site.environment.cluster} does not let you in: {why}",
                 "sign in again (aws sso login), or have its maker give you an EKS access entry",
             ) from error
         raise

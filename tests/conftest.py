@@ -16,6 +16,7 @@ import pytest
 from lab.backends import NAMES, find_backend
 from lab.config import Config
 from lab.errors import LabError
+from lab.foreign import leave_foreign_settings
 from lab.lab import Lab
 from tests.support import attest, durations, failures, needs, workers
 from tests.support.control import Control, make_control
@@ -31,8 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugins; let SIGINT interrupt commands though pytest's parent may ignore it."""
+    """Register the plugins; let SIGINT interrupt commands though pytest's parent may ignore it.
+
+    AWS is what a test says it is, and nothing of the person's.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    leave_foreign_settings()
     config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
     config.pluginmanager.register(failures.Failures(), failures.NAME)
     config.pluginmanager.register(durations.Durations(), durations.NAME)

@@ -94,8 +94,10 @@ def choose_backend(config: Config) -> tuple[Backend, str]:
     embedded, kind = find_backend("embedded"), find_backend("kind")
     if config.database == "sqlite":
         return embedded, "--database sqlite"
+    from lab.cluster.docker import EMBEDDED
+
     try:
         kind.check(config)
     except LabError as error:
-        return embedded, f"no kind: {error.what}"
+        return embedded, f"no kind: {error.what}; for kind: {error.fix.removesuffix(EMBEDDED)}"
     return kind, "Docker answers, and there is room"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from lab.errors import AccessError, ProofError, ServiceError
 from lab.model import Access
 
+if TYPE_CHECKING:
+    import boto3
+
+HERE = ("127.0.0.1", "localhost")
 REGION = "us-east-1"
 RESTORE = "bring the object back from a backup of the bucket, or check an earlier version out"
 
 
 def create_client(lab: Access) -> Any:
-    """Create boto3's client for the lab's S3 server; nothing of the caller's AWS set-up is read."""
+    """Create boto3's client for the lab's S3 server, with the lab's keys.
+
+    Nothing of the caller's AWS set-up is read, unless the server is AWS itself.
+    """
     import boto3
     from botocore.config import Config
 
@@ -25,7 +34,9 @@ def create_client(lab: Access) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.client(
+    here = urlsplit(lab.s3_endpoint).hostname in HERE
+    make: Callable[..., Any] = isolated_session().client if here else boto3.client
+    return make(
         "s3",
         endpoint_url=lab.s3_endpoint,
         aws_access_key_id=lab.s3_access_key,
@@ -34,6 +45,27 @@ def create_client(lab: Access) -> Any:
         region_name=lab.s3_region,
         config=config,
     )
+
+
+@functools.cache
+def isolated_session() -> boto3.Session:
+    """Return a session that reads neither AWS's variables nor anything in `~/.aws`.
+
+    Each setting has what it has without them; the service's description is the package's own.
+    """
+    import boto3
+    from botocore.loaders import Loader
+    from botocore.session import Session
+
+    # By name: where a file has it, the variable that has it, the value without both, its type.
+    known = Session.SESSION_VARIABLES.items()
+    settings = {name: (None, None, default, kind) for name, (_, _, default, kind) in known}
+    unset = ("config_file", "credentials_file", "s3", "proxies_config")
+    nothing = dict.fromkeys(unset, (None, None, None, None))
+    session = Session(session_vars={**settings, **nothing})
+    own = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    session.register_component("data_loader", own)
+    return boto3.Session(botocore_session=session)
 
 
 def ensure_bucket(lab: Access) -> None:

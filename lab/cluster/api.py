@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.cluster import tools
 from lab.errors import LabError, ServiceError
+from lab.reasons import shorten
 from lab.shell import run
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiException
 
 CALL_SECONDS = 30
 APPLY_SECONDS = 120
@@ -121,14 +126,22 @@ def translating_errors() -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        detail = " ".join(str(error.body or error.reason).split())[:400]
         raise ServiceError(
-            f"the Kubernetes API answered {error.status}: {detail}", "lab doctor"
+            f"the Kubernetes API answered {error.status}: {refusal_message(error)}", "lab doctor"
         ) from error
     except HTTPError as error:
         raise ServiceError(
             f"the Kubernetes API does not answer: {error}", "lab up starts the node again"
         ) from error
+
+
+def refusal_message(error: ApiException) -> str:
+    """Return the message of the API's answer, else the HTTP reason."""
+    try:
+        said = str(json.loads(error.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        said = str(error.reason)
+    return shorten(" ".join(said.split()))
 
 
 @contextmanager

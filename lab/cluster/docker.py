@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import os
+import pwd
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +14,24 @@ from pathlib import Path
 
 from lab.cluster import cache
 from lab.errors import LabError, MachineError
+from lab.reasons import find_reason
 from lab.shell import run
 
 ASK_SECONDS = 30
 PULL_SECONDS = 1800
 BUILD_SECONDS = 1800  # the MinIO server takes four minutes on two cores
 SAVE_SECONDS = 600
-START = "start Docker, or use the lab without it: --backend embedded"
+EMBEDDED = ", or use the lab without it: --backend embedded"
+START = f"start Docker{EMBEDDED}"
+GROUP = "docker"  # whose members may open the engine's socket
+# What the command line says of an engine that it can't reach.
+DENIED = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
+SILENT = re.compile(
+    r"(?:cannot connect to the docker daemon|failed to connect to the docker api)"
+    r"(?: at (?P<place>[^\s;]+?)(?:;|\.?\s|\.?$))?",
+    re.IGNORECASE,
+)
+CONTEXT = re.compile(r'context "?(?P<name>[^"\s]+?)"?(?:: context not found| is not found)')
 
 
 @dataclass(frozen=True)
@@ -32,31 +47,71 @@ class Engine:
 def inspect_engine() -> Engine:
     """Return the running engine. Raises MachineError if none runs or this user may not use it."""
     if not shutil.which("docker"):
-        raise MachineError(
-            "there is no docker", "install Docker, or use the lab without it: --backend embedded"
-        )
+        raise MachineError("there is no docker", f"install Docker{EMBEDDED}")
     try:
         return parse_engine(docker("info", "--format", "{{json .}}"))
+    except MachineError:
+        raise
     except LabError as error:
-        why = error.what.splitlines()[-1].strip()  # the lines before are JSON of no engine
+        why = find_reason(error.output) or error.what
         raise MachineError(f"Docker does not answer: {why}", START) from error
     except (ValueError, KeyError, TypeError) as error:
         raise MachineError("what answers as docker is no Docker", START) from error
 
 
 def parse_engine(text: str) -> Engine:
-    """Parse `docker info`. Raises LabError, ValueError, KeyError and TypeError."""
+    """Parse `docker info`. Raises MachineError, ValueError, KeyError and TypeError."""
     said = json.loads(text)
     if problems := said.get("ServerErrors"):
-        raise LabError("; ".join(problems), START)
+        found = "; ".join(problems)
+        error = find_unreachable(found) or MachineError(f"Docker does not answer: {found}", START)
+        error.program, error.output = "docker", "\n".join(problems)
+        raise error
+    if "ServerVersion" not in said and "host" in said:
+        raise MachineError("docker is Podman here, which has no kind", f"install Docker{EMBEDDED}")
     return Engine(
         said["ServerVersion"], said["MemTotal"], said["NCPU"], str(said.get("CgroupVersion", "?"))
     )
 
 
 def docker(*arguments: str | Path, timeout: float = ASK_SECONDS, fix: str = START) -> str:
-    """Run docker and return what it printed. Raises LabError."""
-    return run(["docker", *arguments], timeout=timeout, fix=fix)
+    """Run docker and return what it printed.
+
+    Raises MachineError when it can't reach its engine, else LabError.
+    """
+    try:
+        return run(["docker", *arguments], timeout=timeout, fix=fix)
+    except LabError as error:
+        if unreachable := find_unreachable(error.what):
+            raise unreachable from error
+        raise
+
+
+def find_unreachable(said: str) -> MachineError | None:
+    """Return why the command line can't reach its engine, and what to do; None if it can."""
+    host, context = os.environ.get("DOCKER_HOST"), os.environ.get("DOCKER_CONTEXT")
+    if DENIED.search(said):
+        return MachineError("this user may not use Docker", f"{describe_way_in()}{EMBEDDED}")
+    if found := SILENT.search(said):
+        where = f" at {found['place']}" if found["place"] else ""
+        named = f"start it, or unset DOCKER_HOST, which names it{EMBEDDED}" if host else START
+        return MachineError(f"no Docker answers{where}", named)
+    if found := CONTEXT.search(said):
+        other = "unset DOCKER_CONTEXT" if context else "docker context use default"
+        return MachineError(f"docker has no context {found['name']!r}", f"{other}{EMBEDDED}")
+    return None
+
+
+def describe_way_in() -> str:
+    """Return how this user comes to use Docker: a session knows the groups of its beginning."""
+    try:
+        group = grp.getgrnam(GROUP)
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # no such group, or a user without a name
+        return f"sudo usermod -aG {GROUP} $USER, then log in again"
+    if user in group.gr_mem and group.gr_gid not in os.getgroups():
+        return f"log in again: this session began before {user} was in the group {GROUP}"
+    return f"sudo usermod -aG {GROUP} $USER, then log in again"
 
 
 def image_id(name: str) -> str | None:
@@ -64,7 +119,7 @@ def image_id(name: str) -> str | None:
     try:
         return docker("image", "inspect", "--format", "{{.Id}}", name).strip()
     except LabError as error:
-        if "No such image" in error.what or "not found" in error.what:
+        if "No such image" in error.output or "not found" in error.output:
             return None
         raise
 
@@ -89,7 +144,7 @@ def pull(name: str, digest: str | None) -> None:
 def build(folder: Path, name: str, arguments: Mapping[str, str]) -> None:
     """Build the image `name` from the folder's Dockerfile. Raises LabError."""
     given = [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
-    fix = f"read the output above; it was made by: docker build {folder}"
+    fix = f"its log has all that it printed; it was made by: docker build {folder}"
     docker("build", "--tag", name, *given, folder, timeout=BUILD_SECONDS, fix=fix)
 
 

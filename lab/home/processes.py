@@ -15,6 +15,7 @@ import psutil
 from lab.config import Config
 from lab.errors import NotRunningError, ServiceError
 from lab.files import write_private_file
+from lab.foreign import NO_AWS
 from lab.model import Service
 from lab.wait import NotYet, wait_until
 
@@ -25,7 +26,7 @@ NAME = "MLOPS_LAB_SERVICE"
 COMMAND = "command"  # the NAME of a tool that a lab command itself runs
 STOP_SECONDS = 5
 MARK_SECONDS = 30
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
+INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
 
 
 def start_service(config: Config, service: Service) -> None:
@@ -65,9 +66,14 @@ def wait_for_mark(config: Config, service: Service, process: subprocess.Popen[by
 
 
 def environment(config: Config, service: Service) -> dict[str, str]:
-    """Return the service's environment: of the caller's, only what every program needs."""
+    """Return the service's environment: of the caller's, only what every program needs.
+
+    Its home folder is the lab's: what is in the person's (`.aws`, `.seaweedfs`, `.netrc`) is not
+    meant for it.
+    """
     passed = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**passed, **service.environment, MARK: str(config.home), NAME: service.name}
+    marks = {MARK: str(config.home), NAME: service.name}
+    return {**passed, "HOME": str(config.run), **NO_AWS, **service.environment, **marks}
 
 
 def pid_file(config: Config, name: str) -> Path:

@@ -740,11 +740,15 @@ def test_a_failing_command_line_tells_no_password(running: Server) -> None:
     def run_admin(arguments: list[str]) -> str:
         if arguments[2] == "list":
             return "ID Username\n"
-        raise LabError("it failed\n    generated random password is 'hunter22'\n    why", "try")
+        error = LabError("it failed: generated random password is 'hunter22'\n  why", "try")
+        error.output = f"a token: {'0123456789abcdef' * 2}01234567\n{error.what}"
+        raise error
 
     with pytest.raises(LabError, match="why") as caught:
         gitea.create_owner(run_admin)
-    assert "hunter22" not in caught.value.what
+    told = caught.value.what + caught.value.output
+    assert "hunter22" not in told
+    assert "0123456789abcdef" not in told
     assert caught.value.__suppress_context__
 
 

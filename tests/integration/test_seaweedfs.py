@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -331,6 +335,47 @@ def test_its_secrets_are_in_no_argument_variable_or_log(stores: Stores) -> None:
     assert not stores.find_leaks("\0".join(process.cmdline()))
     assert not stores.find_leaks("\0".join(process.environ().values()))
     assert not stores.find_leaks((stores.config.logs / f"{NAME}.log").read_text("utf-8"))
+
+
+# --- Who asks
+
+
+CONFIG = """[default]
+region = nowhere
+retry_mode = nonsense
+max_attempts = many
+ca_bundle = /missing
+defaults_mode = nonsense
+services = missing
+s3 =
+  addressing_style = virtual
+  us_east_1_regional_endpoint = nonsense
+"""
+LIST = "import json, sys; from lab.client import s3; from lab.model import Access\n"
+LIST += "print(len(s3.list_objects(Access(**json.load(sys.stdin)), 'asked/')))"
+
+
+def test_a_persons_aws_settings_mean_nothing_to_the_kit(stores: Stores, tmp_path: Path) -> None:
+    """Neither variables nor what is in `~/.aws`; in a new process, since botocore keeps some."""
+    stores.client.put_object(Bucket=BUCKET, Key="asked/for", Body=b"x")
+    models = tmp_path / ".aws" / "models" / "s3" / "2006-03-01"
+    models.mkdir(parents=True)
+    (models / "service-2.json").write_text("{}")
+    (tmp_path / ".aws" / "config").write_text(CONFIG)
+    names = ("PROFILE", "DEFAULTS_MODE", "MAX_ATTEMPTS", "RETRY_MODE", "CA_BUNDLE", "DATA_PATH")
+    more = ("REGION", "S3_US_EAST_1_REGIONAL_ENDPOINT", "S3_USE_ARN_REGION", "SESSION_TOKEN")
+    odd = {f"AWS_{name}": "nonsense" for name in (*names, *more)}
+    urls = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), "http://127.0.0.1:1")
+    fips = dict.fromkeys(("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"), "true")
+    done = subprocess.run(
+        [sys.executable, "-c", LIST],
+        env={"PATH": os.defpath, "HOME": str(tmp_path), **odd, **urls, **fips},
+        input=json.dumps(stores.lab.env()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 # --- What a crash leaves

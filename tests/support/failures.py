@@ -101,5 +101,5 @@ def tail_logs(pods: Pods, namespace: str, name: str) -> list[str]:
         words = ("logs", "--namespace", namespace, name, "--all-containers", f"--tail={LINES}")
         logged = pods.cluster.kubectl(*words, timeout=30).splitlines()
     except LabError as error:
-        logged = error.what.splitlines()
+        logged = (error.output or error.what).splitlines()
     return [f"  {line}" for line in logged[-2 * LINES :]]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import os
+import pwd
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from lab.backends.kind import backend as kind
 from lab.backends.kind import doctor as cluster_doctor
 from lab.backends.kind import node
 from lab.cluster import cache, chart, images, tools
+from lab.cluster.docker import EMBEDDED
 from lab.config import Config
 from lab.errors import BackendError, DiskError, LabError, MachineError
 from lab.home import state
@@ -41,12 +45,13 @@ SAID = {
 class Docker:
     """A `docker` on PATH whose answers are files.
 
-    They are `info`, `root`, `images` and `containers`; a file `down` makes every call fail.
+    They are `info`, `root`, `images` and `containers`; a file `down` makes every call fail, with
+    what is in `printed` and in it.
     """
 
     SCRIPT = """#!/bin/sh
 cd {folder}
-[ -e down ] && {{ cat down >&2; exit 1; }}
+[ -e down ] && {{ cat printed; cat down >&2; exit 1; }}
 case "$*" in
     "info --format {{{{json .}}}}") cat info ;;
     "info --format {{{{.DockerRootDir}}}}") cat root ;;
@@ -81,7 +86,9 @@ esac
     def set_container(self, container: str) -> None:
         (self.folder / "containers").write_text(f"{container}\n")
 
-    def fail_with(self, text: str) -> None:
+    def fail_with(self, printed: str, text: str) -> None:
+        """Make every call print this to stdout, and the text to stderr, and fail."""
+        (self.folder / "printed").write_text(printed)
         (self.folder / "down").write_text(text)
 
 
@@ -99,6 +106,8 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     (found.folder / "git").symlink_to(git)
     monkeypatch.setenv("PATH", f"{found.folder}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tools, "find_local", lambda _: None)
     monkeypatch.setattr(requests, "head", lambda *_, **__: None)
     set_free_disk(monkeypatch, 2**40)
@@ -175,34 +184,106 @@ def test_a_machine_without_docker(
         doctor.refuse_unfit_machine(config, cluster_doctor.CHECKS)
 
 
+USERMOD = "sudo usermod -aG docker $USER, then log in again"
+SOCKET = "unix:///var/run/docker.sock"
+DENIED = f"permission denied while trying to connect to the Docker daemon socket at {SOCKET}: Get "
+DENIED += '"http://%2Fvar%2Frun%2Fdocker.sock/v1.50/info": dial unix: connect: permission denied'
+NO_CONTEXT = 'Failed to initialize: unable to resolve docker endpoint: context "blue": context not'
+NO_CONTEXT += " found: open /x/.docker/contexts/meta/2c26b/meta.json: no such file or directory"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "what", "fix"),
     [
-        "ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
-        "permission denied while trying to connect to the Docker daemon socket",
+        (DENIED, "this user may not use Docker", USERMOD),
+        (f"Got {DENIED}", "this user may not use Docker", USERMOD),
+        (
+            f"permission denied while trying to connect to the docker API at {SOCKET}",
+            "this user may not use Docker",
+            USERMOD,
+        ),
+        (
+            f"ERROR: Cannot connect to the Docker daemon at {SOCKET}. Is the daemon running?",
+            f"no Docker answers at {SOCKET}",
+            "start Docker",
+        ),
+        (
+            f"failed to connect to the docker API at {SOCKET}; check if the daemon is running: x",
+            f"no Docker answers at {SOCKET}",
+            "start Docker",
+        ),
+        ("Cannot connect to the Docker daemon.", "no Docker answers", "start Docker"),
+        (NO_CONTEXT, "docker has no context 'blue'", "docker context use default"),
+        (
+            'current context "blue" is not found on the file system, please check your config file',
+            "docker has no context 'blue'",
+            "docker context use default",
+        ),
+        (
+            "error during connect: lookup nowhere: no such host",
+            "Docker does not answer: error during connect: lookup nowhere: no such host",
+            "start Docker",
+        ),
     ],
 )
-def test_a_docker_that_does_not_answer(config: Config, docker: Docker, text: str) -> None:
-    docker.fail_with(text)
+def test_a_docker_that_does_not_answer(
+    config: Config, docker: Docker, text: str, what: str, fix: str
+) -> None:
+    """One sentence and what to do, whatever else the command line prints."""
+    docker.fail_with(f"{json.dumps(SAID)}\n", text)
     found = {f.name: f.error for f in kind.diagnose(config) if f.error}
     assert list(found) == DOCKER_ONLY
     assert all(error.fix for error in found.values())
     error = catch_error(cluster_doctor.check_engine, config)
-    assert error.what.startswith("Docker does not answer: ")
-    assert text in error.what
-    assert error.fix == "start Docker, or use the lab without it: --backend embedded"
+    assert (error.what, error.fix) == (what, f"{fix}{EMBEDDED}")
+    assert choose_backend_name(config) == ("embedded", f"no kind: {what}; for kind: {fix}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "fix"),
+    [
+        ("DOCKER_HOST", "Cannot connect to the Docker daemon at tcp://a:1.", "unset DOCKER_HOST"),
+        ("DOCKER_CONTEXT", NO_CONTEXT, "unset DOCKER_CONTEXT"),
+    ],
+)
+def test_a_variable_that_names_no_docker_is_named(
+    config: Config,
+    docker: Docker,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    text: str,
+    fix: str,
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    docker.fail_with("", text)
+    assert fix in catch_error(cluster_doctor.check_engine, config).fix
+
+
+def test_a_session_that_is_older_than_its_users_group(
+    config: Config, docker: Docker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`usermod` was called, and nobody logged in again: the commonest second mistake."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    group = SimpleNamespace(gr_mem=[user], gr_gid=max(os.getgroups(), default=0) + 1)
+    monkeypatch.setattr(grp, "getgrnam", {"docker": group}.__getitem__)
+    docker.fail_with("", DENIED)
+    fix = catch_error(cluster_doctor.check_engine, config).fix
+    assert fix.startswith(f"log in again: this session began before {user} was in the group docker")
 
 
 def test_a_docker_that_says_so_in_its_answer(config: Config, docker: Docker) -> None:
     """`docker info --format` of some versions succeeds without an engine."""
-    docker.set_info(ServerErrors=["Cannot connect to the Docker daemon", "and more"])
+    docker.set_info(ServerErrors=[DENIED])
     error = catch_error(cluster_doctor.check_engine, config)
-    assert error.what == ("Docker does not answer: Cannot connect to the Docker daemon; and more")
+    assert error.what == "this user may not use Docker"
+    docker.set_info(ServerErrors=["something else", "and more"])
+    error = catch_error(cluster_doctor.check_engine, config)
+    assert error.what == "Docker does not answer: something else; and more"
 
 
 def test_a_podman_that_is_called_docker_is_refused(config: Config, docker: Docker) -> None:
     (docker.folder / "info").write_text(json.dumps({"host": {}, "version": {"Version": "5.4.0"}}))
-    catch_error(cluster_doctor.check_engine, config, LabError)
+    assert "Podman" in catch_error(cluster_doctor.check_engine, config).what
 
 
 def test_a_docker_that_says_something_else_is_refused(config: Config, docker: Docker) -> None:
@@ -461,18 +542,17 @@ def test_kind_where_nothing_is_lacking(config: Config) -> None:
 
 
 def test_without_docker_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
-    docker.fail_with("it is down")
-    backend, why = choose_backend_name(config)
-    assert backend == "embedded"
-    assert why.startswith("no kind: Docker does not answer: ")
+    docker.fail_with("", "it is down")
+    assert choose_backend_name(config) == (
+        "embedded",
+        "no kind: Docker does not answer: it is down; for kind: start Docker",
+    )
 
 
 def test_with_too_little_room_the_embedded_backend_says_why(config: Config, docker: Docker) -> None:
     docker.set_info(MemTotal=2 * GIB)
-    assert choose_backend_name(config) == (
-        "embedded",
-        "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB",
-    )
+    why = "no kind: Docker has 2.0 GiB of memory; a lab on kind needs 6.0 GiB"
+    assert choose_backend_name(config) == ("embedded", f"{why}; for kind: give Docker more")
 
 
 @pytest.mark.parametrize("backend", [embedded, kind])
@@ -491,7 +571,7 @@ def test_sqlite_means_the_embedded_backend(config: Config, fit: None) -> None:
 
 @pytest.mark.parametrize("backend", [embedded, kind])
 def test_what_is_asked_for_is_taken(config: Config, docker: Docker, backend: Any) -> None:
-    docker.fail_with("it is down")
+    docker.fail_with("", "it is down")
     write_lab_state(config, embedded.NAME)
     assert choose_backend_name(replace(config, backend=backend.NAME)) == (backend.NAME, "asked for")
 

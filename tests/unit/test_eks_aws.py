@@ -296,4 +296,6 @@ def test_a_text_that_quotes_aws(tmp_path: Path) -> None:
     expired = aws.error_from_text("x", "api error ExpiredToken: The security token")
     assert type(expired) is AccountError
     assert type(aws.error_from_text("x", "Rate exceeded")) is CloudBusy
+    busy = aws.error_from_text("x", "it failed", context="and before: Rate exceeded")
+    assert (type(busy), busy.what) == (CloudBusy, "x\nit failed")
     assert aws.error_from_text("x", "whatever", fix="do that").fix == "do that"

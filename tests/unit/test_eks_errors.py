@@ -22,6 +22,7 @@ from lab.errors import (
     ProofError,
     ServiceError,
 )
+from lab.shell import run
 
 
 @pytest.fixture
@@ -108,3 +109,11 @@ def test_each_command_tells_it_so(
     with pytest.raises(ServiceError) as told:
         command_line.app([command], standalone_mode=False)
     assert f"--kubeconfig {tmp_path}/staging/kubeconfig" in told.value.fix
+
+
+def test_what_a_program_printed_is_kept_with_the_environment(staging: site.Site) -> None:
+    with pytest.raises(LabError, match="no room") as caught, errors.translating_errors(staging):
+        run(["sh", "-c", "echo 'error: no room' >&2; exit 1"], timeout=30)
+    assert caught.value.what == "sh failed: no room"
+    assert caught.value.log == staging.folder / "sh.log"
+    assert "error: no room" in caught.value.log.read_text()

@@ -18,6 +18,7 @@ import pytest
 
 from lab.config import TREE, Config
 from lab.errors import ServiceError
+from lab.foreign import NO_AWS
 from lab.home import processes, state
 from lab.model import Service
 from lab.wait import NotYet, wait_until
@@ -153,13 +154,16 @@ def test_a_service_sees_nothing_of_the_callers_environment(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine")
     monkeypatch.setenv("LAB_HOME", "/elsewhere")
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("HOME", "/mine")
     processes.ensure_running(config, service(config, IDLE))
     env = require_process(config).environ()
     assert env["COLOUR"] == "red"
     assert env["TZ"] == "UTC"
     assert (env[processes.MARK], env[processes.NAME]) == (str(config.home), "thing")
-    assert set(env) <= {"COLOUR", processes.MARK, processes.NAME, *processes.INHERITED} - {"HOME"}
+    assert env.items() >= NO_AWS.items()
+    assert env["HOME"] == str(config.run)
+    ours = {"COLOUR", "HOME", processes.MARK, processes.NAME, *NO_AWS}
+    assert set(env) <= {*ours, *processes.INHERITED}
 
 
 def test_a_service_writes_its_log_and_private_files_into_its_folder(config: Config) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.shell import TAIL_LINES, run, tail
+from lab.shell import TAIL_LINES, name_command, run, tail
 
 PYTHON = sys.executable
 
@@ -43,31 +43,66 @@ def test_it_runs_in_a_folder_with_an_environment(tmp_path: Path) -> None:
     )
 
 
-def test_a_failure_holds_code_output_and_advice() -> None:
-    code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(7)"
+def test_a_failure_says_why_in_one_line_and_holds_all_output() -> None:
+    code = """import sys
+print('{"data": 1}')
+print("one", "fatal: two", sep="\\n", file=sys.stderr)
+sys.exit(7)"""
     with pytest.raises(LabError) as caught:
         run(python_command(code), timeout=30, fix="try harder")
-    assert "exited with code 7\n    one\n    two" in caught.value.what
-    assert caught.value.fix == "try harder"
+    error = caught.value
+    assert error.what == f"{Path(PYTHON).name} failed: two"
+    assert error.fix == "try harder"
+    assert error.program == Path(PYTHON).name
+    assert error.output.startswith(f"+ {PYTHON} -c ")
+    assert error.output.splitlines()[-3:] == ['{"data": 1}', "one", "fatal: two"]
 
 
-def test_a_failure_holds_the_last_lines_only() -> None:
+def test_what_went_to_stdout_says_why_if_nothing_else_does() -> None:
+    with pytest.raises(LabError, match=r"^python\S* failed: no room"):
+        run(python_command("print('no room'); exit(1)"), timeout=30)
+
+
+def test_a_silent_failure_has_its_code() -> None:
+    with pytest.raises(LabError, match=r"^python\S* exited with code 7, saying nothing"):
+        run(python_command("exit(7)"), timeout=30)
+
+
+def test_a_traceback_shows_the_last_lines() -> None:
     with pytest.raises(LabError) as caught:
         run(python_command("print(*range(100), sep='\\n'); exit(1)"), timeout=30)
-    lines = caught.value.what.splitlines()[1:]
-    assert lines == [f"    {number}" for number in range(100 - TAIL_LINES, 100)]
+    (note,) = caught.value.__notes__
+    assert note.splitlines() == [f"    {number}" for number in range(100 - TAIL_LINES, 100)]
 
 
 def test_a_killed_command_is_a_failure() -> None:
-    with pytest.raises(LabError, match="exited with code -9"):
+    with pytest.raises(LabError, match=r"^python\S* was ended by signal 9 \(Killed"):
         run(python_command("import os; os.kill(os.getpid(), 9)"), timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("/usr/bin/docker image inspect --format {{.Id}} x", "docker image inspect"),
+        ("git clone --quiet http://127.0.0.1/x", "git clone"),
+        ("kubectl --kubeconfig /x get pods", "kubectl"),
+        ("/x/bin/python3.13 -P -m dataset_steps import /x.csv", "dataset_steps import"),
+        ("/x/bin/python /x/bin/airflow db migrate", "airflow db migrate"),
+        ("/x/bin/python -I -c pass", "python"),
+        ("/x/initdb -D /x", "initdb"),
+        ("python", "python"),
+    ],
+)
+def test_a_command_is_called_by_its_name(command: str, name: str) -> None:
+    assert name_command(command.split()) == name
 
 
 def test_a_command_that_takes_too_long_is_ended() -> None:
     began = time.monotonic()
-    with pytest.raises(LabError, match="sleep 60 took more than 1 s"):
-        run(["sleep", "60"], timeout=0.6)
+    with pytest.raises(LabError, match="sh took more than 1 s") as caught:
+        run(["sh", "-c", "echo begun; exec sleep 60"], timeout=0.6)
     assert time.monotonic() - began < 10
+    assert caught.value.output.endswith("\nbegun")
 
 
 def test_a_missing_command_is_named() -> None:

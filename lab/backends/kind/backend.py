@@ -111,7 +111,7 @@ def check_node(site: Site) -> None:
     try:
         shown = site.cluster.kubectl("get", "nodes", "--output", "json", timeout=10)
     except LabError as error:
-        raise NotYet(error.what.splitlines()[-1].strip()) from error
+        raise NotYet(error.what) from error
     for found in json.loads(shown)["items"]:
         if not any(
             c["type"] == "Ready" and c["status"] == "True" for c in found["status"]["conditions"]

@@ -12,6 +12,7 @@ from lab.backends import doctor
 from lab.backends.doctor import Checks, to_gigabytes
 from lab.backends.kind import node
 from lab.cluster import chart, docker, images, tools
+from lab.cluster.docker import EMBEDDED
 from lab.cluster.images import Image
 from lab.config import Config
 from lab.errors import DiskError, MachineError
@@ -22,7 +23,6 @@ DISK = 2 * 2**30  # bytes, once the node exists
 OLDEST_DOCKER = 20
 INOTIFY = {"max_user_instances": 128, "max_user_watches": 8192}
 REGISTRY_SECONDS = 3
-EMBEDDED = "or use the lab without it: --backend embedded"
 
 
 def check_engine(config: Config) -> str:
@@ -44,7 +44,7 @@ def check_memory(config: Config) -> str:
         raise MachineError(
             f"Docker has {to_gigabytes(found)} of memory; "
             f"a lab on kind needs {to_gigabytes(MEMORY)}",
-            f"give Docker more, {EMBEDDED}",
+            f"give Docker more{EMBEDDED}",
         )
     return to_gigabytes(found)
 
@@ -58,7 +58,7 @@ def check_disk(config: Config) -> str:
     if free < needed:
         raise DiskError(
             f"{to_gigabytes(free)} free at {shown}; a lab on kind needs {to_gigabytes(needed)}",
-            f"make room (docker system df shows what Docker keeps), {EMBEDDED}",
+            f"make room (docker system df shows what Docker keeps){EMBEDDED}",
         )
     return f"{to_gigabytes(free)} free"
 
@@ -84,7 +84,7 @@ def check_tools(config: Config) -> str:
     for name in tools.list_missing():
         refuse_unreachable(
             tools.pinned_release(tools.read_pin(name)).url,
-            f"put {name} {tools.read_pin(name).accepts} on PATH, {EMBEDDED}",
+            f"put {name} {tools.read_pin(name).accepts} on PATH{EMBEDDED}",
         )
     return ", ".join(tools.describe(name) for name in tools.VERSION_ARGUMENTS)
 
@@ -105,7 +105,7 @@ def check_images(config: Config) -> str:
         names = ", ".join(image.name for image in unreachable)
         raise MachineError(
             f"no registry answers for images that Docker does not hold: {names}",
-            "; ".join(f"docker pull {image.name}" for image in unreachable) + f", {EMBEDDED}",
+            "; ".join(f"docker pull {image.name}" for image in unreachable) + f"{EMBEDDED}",
         )
     groups = {
         "to be pulled": lacking,
@@ -129,7 +129,7 @@ def is_reachable(image: Image) -> bool:
 def check_chart(config: Config) -> str:
     """Return where Airflow's chart is or comes from. Raises MachineError if it can't be had."""
     if not chart.find_local(config):
-        fix = f"LAB_AIRFLOW_CHART=/path/to/the.tgz, {EMBEDDED}"
+        fix = f"LAB_AIRFLOW_CHART=/path/to/the.tgz{EMBEDDED}"
         refuse_unreachable(chart.read_pin()["url"], fix)
     return chart.describe(config)
 

@@ -91,5 +91,5 @@ def write_or_error(path: Path, read: Callable[[], str]) -> None:
     try:
         text = read()
     except LabError as error:
-        text = error.what
+        text = error.output or error.what
     path.write_text(text, "utf-8")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ TOKEN = "mlops-lab"  # noqa: S105  the name of a token
 SETUP = "mlops-lab-setup-"  # prefix of the tokens that set the owner's password
 RESET = "`lab down --purge` and `lab up` make new passwords"
 LOGS = "lab logs gitea"
+SECRET = re.compile(r"(?<=password is )\S.*|\b[0-9a-f]{40}\b")  # in what its command line prints
 
 # Units that a lab does not use, disabled: what is not there needs no guarding.
 UNUSED = ("issues", "wiki", "pull_requests", "projects", "releases", "packages", "actions")
@@ -214,21 +216,31 @@ def create_owner(admin: Admin) -> None:
         return
     flags = ["--admin", "--random-password", "--must-change-password=false"]
     names = ["--username", OWNER, "--email", email_address(OWNER)]
-    try:
+    with hiding_secrets():
         admin(["admin", "user", "create", *names, *flags])
-    except LabError as error:  # its output has the password even when it fails
-        raise LabError(redact_passwords(error.what), error.fix, error.log) from None
 
 
-def redact_passwords(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if "password is" not in line)
+@contextmanager
+def hiding_secrets() -> Iterator[None]:
+    """Keep passwords and tokens from an error: the output of a command has them when it fails."""
+    try:
+        yield
+    except LabError as error:
+        shown = LabError(redact_secrets(error.what), error.fix, error.log)
+        shown.program, shown.output = error.program, redact_secrets(error.output)
+        raise shown from None
+
+
+def redact_secrets(text: str) -> str:
+    return SECRET.sub("…", text)
 
 
 def create_setup_token(admin: Admin) -> str:
     """Create a token with which the owner administers the server, until `delete_tokens`."""
     name = f"{SETUP}{secrets.token_hex(8)}"  # a name can't be used twice
     flags = ["--token-name", name, "--scopes", "write:admin", "--raw"]
-    printed = admin(["admin", "user", "generate-access-token", "--username", OWNER, *flags])
+    with hiding_secrets():
+        printed = admin(["admin", "user", "generate-access-token", "--username", OWNER, *flags])
     if found := re.search(r"^[0-9a-f]{40}$", printed, re.MULTILINE):
         return found.group()
     raise ServiceError("Gitea's command line printed no token", LOGS)

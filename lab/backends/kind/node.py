@@ -61,7 +61,7 @@ def read_state(config: Config) -> str | None:
             "container", "inspect", "--format", "{{.State.Status}}", container_name(config)
         ).strip()
     except LabError as error:
-        if "No such container" in error.what:
+        if "No such container" in error.output:
             return None
         raise
 
@@ -166,7 +166,7 @@ def wait_for_containerd(config: Config) -> None:
         try:
             run_inside(config, "ctr", "version")
         except LabError as error:
-            raise NotYet(error.what.splitlines()[-1].strip()) from error
+            raise NotYet(error.what) from error
 
     wait_until(check_containerd, what="the node's containerd", timeout=BOOT_SECONDS, interval=0.5)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import ServiceError
+from lab.reasons import find_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +109,8 @@ def _init_repository(repository: Path) -> None:
     except FileNotFoundError:
         raise ServiceError("there is no git to be found", "Install git 2.31 or later.") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        raise ServiceError(f"git init failed: {said}", "See what git says.") from error
+        reason = find_reason(error.stderr.decode(errors="replace"))
+        raise ServiceError(f"git init failed: {reason}", "See what git says.") from error
     with (repository / "config").open("a", encoding="utf-8") as config:
         config.write(_SETTINGS)
 

@@ -2,6 +2,8 @@
 
 __main__    the command line
 console     how a command runs, and how its errors and its proof are shown
+answer      what a command answers to another program: one JSON object
+completion  what a shell completes
 lab, model  a running lab, and what it is described by
 client/     what can be done with a running lab
 home/       what `.lab/` remembers
@@ -10,5 +12,6 @@ delivery/   the checkout's DAGs, brought to a git server
 cluster/    Kubernetes, whichever it is
 backends/   where a lab can run, one package each
 config, layout          what a person may choose; what every lab has, by name
-errors, wait, shell, progress, files   the ground that all of this stands on
+errors, wait, shell, reasons, progress, files   the ground that all of this stands on
+foreign, isolated       what a person has set for other programs, and how it is left out
 """

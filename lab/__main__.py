@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
-import json
+from lab import isolated  # noqa: F401  # isort: skip  before a module of PYTHONPATH is imported
+
 import os
 import subprocess
 import sys
+import time
 import webbrowser
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.answer import answering
 from lab.backends import Backend, choose_backend, find_backend, load_backends
 from lab.client import runs
+from lab.completion import complete_backend, complete_dag, complete_database, complete_service
 from lab.config import FIRST_DAG, Config, parse_database
 from lab.console import rewrite_for_nox, run_command, show_proof
-from lab.errors import LabError, NotRunningError
+from lab.errors import CommitError, LabError, NotRunningError, ProofError
 from lab.home import state
 from lab.lab import Lab
+from lab.model import Dag, Outcome, Run, Service
 from lab.progress import mark, phase
 from lab.wait import run_in_parallel
+
+if TYPE_CHECKING:
+    from lab.backends.doctor import Finding
 
 app = typer.Typer(
     help="A local lab for data-versioning pipelines: Airflow, DVC, S3 and git.",
     no_args_is_help=False,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+PACKAGE = "mlops-lab"
 SHOWN_RUNS = 5
 
-BackendName = Annotated[str | None, typer.Option("--backend", help="auto, embedded or kind")]
-DatabaseName = Annotated[str | None, typer.Option("--database", help="sqlite or postgresql")]
+BackendName = Annotated[
+    str | None,
+    typer.Option("--backend", help="auto, embedded or kind", autocompletion=complete_backend),
+]
+DatabaseName = Annotated[
+    str | None,
+    typer.Option("--database", help="sqlite or postgresql", autocompletion=complete_database),
+]
 DatasetFile = Annotated[
     Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")
 ]
+DagId = Annotated[str, typer.Argument(help="the DAG's id", autocompletion=complete_dag)]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
 
 
 def main() -> None:
     """Run one command of the lab."""
-    run_command(
-        app,
-        "lab",
-        "interrupted: lab status shows what runs, lab up completes it, lab down ends it",
-    )
+    interrupted = "interrupted: lab status shows what runs, lab up completes it, lab down ends it"
+    run_command(app, "lab", rewrite_for_nox(interrupted))
+
+
+def print_version(asked: bool) -> None:
+    """Print the package's version and end, if that was asked for."""
+    if asked:
+        print(f"{PACKAGE} {metadata.version(PACKAGE)}")
+        raise typer.Exit
 
 
 def config_from_options(
@@ -67,14 +89,19 @@ def default(
     backend: BackendName = None,
     database: DatabaseName = None,
     dataset: DatasetFile = None,
+    version: Annotated[  # noqa: ARG001  its callback prints it
+        bool,
+        typer.Option("--version", help="print the version", callback=print_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Bring a lab up, run dataset_pipeline once, and prove what it made (without a command)."""
     if command := context.invoked_subcommand:
         if backend or database or dataset:
-            raise typer.BadParameter(f"options come after the command: lab {command} --backend …")
+            right = rewrite_for_nox(f"lab {command} --backend …")
+            raise typer.BadParameter(f"options come after the command: {right}")
         return
     lab = bring_up(config_from_options(backend, database, dataset))
-    run_and_follow(lab, FIRST_DAG, {})
+    run_and_follow(lab, FIRST_DAG)
     show_proof(lab.verify())
     print(next_steps(lab))
 
@@ -97,32 +124,71 @@ def bring_up(config: Config) -> Lab:
 
 def next_steps(lab: Lab) -> str:
     """Return what to open and to try, for somebody who sees a lab for the first time."""
-    return f"""
+    return rewrite_for_nox(f"""
 open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
       {lab.git_page}   commits   user {lab.git_user}
-      (lab env shows the passwords)
-try   nox -s lab -- run {FIRST_DAG}
-      nox -s lab -- verify
-      nox -s lab -- status
-      nox -s lab -- down"""
+      (lab open --show-password prints both passwords)
+try   lab run {FIRST_DAG}
+      lab verify
+      lab status
+      lab down""")
 
 
 @app.command()
 def run(
-    dag: Annotated[str, typer.Argument(help="the DAG's id")],
+    dag: DagId,
     conf: Annotated[str | None, typer.Option("--conf", help="a JSON object for the run")] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="seconds to follow the run")] = 600,
+    unpause: Annotated[bool, typer.Option("--unpause", help="unpause the DAG, too")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a DAG and follow its tasks to the end."""
-    parsed = runs.parse_conf(conf)
-    run_and_follow(connect(), dag, parsed, timeout)
+    with answering(as_json, aside=sys.stderr) as facts:
+        facts["dag_id"] = dag
+        parsed = runs.parse_conf(conf)
+        lab = connect()
+        with phase(f"Run {dag}"):
+            began = time.monotonic()
+            started = lab.trigger(dag, parsed, unpause=unpause)
+            try:
+                follow(lab, started, timeout)
+                facts["ok"] = True
+            finally:
+                facts["seconds"] = round(time.monotonic() - began, 1)
+                facts.update(describe_run(lab, started) if as_json else {})
 
 
-def run_and_follow(lab: Lab, dag: str, conf: dict[str, Any], timeout: float = 600) -> None:
+def run_and_follow(lab: Lab, dag: str) -> None:
     with phase(f"Run {dag}"):
-        started = lab.trigger(dag, conf)
-        print(f"  {started.id}")
-        runs.follow(lab, started, timeout, lambda line: print(f"  {line}", flush=True))
+        follow(lab, lab.trigger(dag))
+
+
+def follow(lab: Lab, run: Run, timeout: float = 600) -> None:
+    """Print the run's id and each change of its tasks until it has succeeded. Raises RunError."""
+    print(f"  {run.id}")
+    runs.follow(lab, run, timeout, lambda line: print(f"  {rewrite_for_nox(line)}", flush=True))
+
+
+def describe_run(lab: Lab, run: Run) -> dict[str, Any]:
+    """Return the facts of a run and of its tasks, as far as Airflow tells them."""
+    tasks = []
+    with suppress(LabError):
+        run = lab.find_run(run.dag_id, run.id) or run
+        tasks = [describe_task(name, found) for name, found in lab.outcomes(run).items()]
+    return {**asdict(run), "tasks": tasks}
+
+
+def describe_task(name: str, found: Outcome) -> dict[str, Any]:
+    """Return the facts of a task of a run; a time as ISO 8601 writes it."""
+    began, ended = (at.isoformat() if at else None for at in (found.began, found.ended))
+    return {"id": name, **asdict(found), "began": began, "ended": ended}
+
+
+@app.command()
+def unpause(dag: DagId) -> None:
+    """Let a paused DAG run again: its schedule, its triggers, and the runs that wait."""
+    runs.unpause(connect(), dag)
+    print(f"{dag} is not paused now: what waits begins")
 
 
 def connect() -> Lab:
@@ -139,55 +205,92 @@ def find_recorded_backend(config: Config) -> Backend:
 @app.command()
 def verify(
     commit: Annotated[str, typer.Argument(help="a commit of the datasets repository")] = "main",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prove that a commit brings its dataset back, without trusting the pipeline."""
-    lab = connect()
-    if not as_json:
-        return show_proof(lab.verify(commit))
-    try:
-        print(json.dumps(asdict(lab.verify(commit))))
-    except LabError as error:
-        print(json.dumps({"ok": False, "commit": commit, "error": error.what}))
-        raise
+    with answering(as_json) as facts:
+        facts["commit"] = commit
+        proof = connect().verify(commit)
+        facts.update(asdict(proof))
+        show_proof(proof)
 
 
 @app.command()
-def status() -> None:
+def status(as_json: AsJson = False) -> None:
     """Show each service and its address, the DAGs, the newest runs, the newest version."""
-    config = config_from_options()
-    backend = find_recorded_backend(config)
-    print(f"backend: {backend.NAME}\nhome:    {config.home}")
-    rows = backend.list_services(config)
-    for service, running in rows:
-        first = f"http://127.0.0.1:{service.ports[0].number}" if service.ports else ""
-        print(
-            f"{mark(running)} {service.name:<24} {'running' if running else 'stopped':<9} {first}"
-        )
-    if not all(running for _, running in rows):
-        raise NotRunningError("some services do not run", "lab up starts them")
-    show_pipelines(backend.connect(config))
+    with answering(as_json) as facts:
+        config = config_from_options()
+        backend = find_recorded_backend(config)
+        facts.update({"backend": backend.NAME, "home": str(config.home)})
+        print(f"backend: {backend.NAME}\nhome:    {config.home}")
+        rows = backend.list_services(config)
+        facts["services"] = [show_service(*row) for row in rows]
+        if not all(running for _, running in rows):
+            raise NotRunningError("some services do not run", "lab up starts them")
+        show_pipelines(backend.connect(config), facts)
+        facts["ok"] = True
 
 
-def show_pipelines(lab: Lab) -> None:
-    """Print the DAGs by bundle, the files that can't be parsed, the newest runs, the dataset."""
-    known = runs.dags_by_bundle(lab)
-    print("DAGs:" if known else "DAGs:    none")
-    for bundle, names in known.items():
-        print(f"  {bundle:<12} {', '.join(names)}")
-    for broken in runs.list_broken_files(lab):
-        print(f"{mark(False)} {broken}")
+def show_service(service: Service, running: bool) -> dict[str, Any]:
+    """Print whether a service runs, and its address; return the same as facts."""
+    url = f"http://127.0.0.1:{service.ports[0].number}" if service.ports else None
+    state = "running" if running else "stopped"
+    print(f"{mark(running)} {service.name:<24} {state:<9} {url or ''}")
+    return {"name": service.name, "running": running, "url": url}
+
+
+def show_pipelines(lab: Lab, facts: dict[str, Any]) -> None:
+    """Print the DAGs by bundle, the files that can't be parsed, the newest runs, the dataset.
+
+    All of it is added to the facts, too.
+    """
+    dags = runs.describe_dags(lab)
+    facts["dags"] = [asdict(dag) for dag in dags]
+    show_dags(dags)
+    broken = runs.list_broken_files(lab)
+    facts["broken_files"] = [asdict(file) for file in broken]
+    for file in broken:
+        print(f"{mark(False)} {file}")
     newest_runs = runs.list_runs(lab, runs.ANY)[:SHOWN_RUNS]
+    facts["runs"] = [asdict(run) for run in newest_runs]
     print("runs:" if newest_runs else "runs:    none")
     for run in newest_runs:
         print(f"  {run.state:<12} {run.dag_id:<24} {run.id}")
-    newest = lab.dataset()
-    print(f"dataset: {lab.dataset_path}, {newest.size} bytes, commit {newest.commit[:12]}")
+    show_dataset(lab, facts)
+
+
+def show_dataset(lab: Lab, facts: dict[str, Any]) -> None:
+    """Print the newest version of the dataset, or why main has none; add it to the facts."""
+    try:
+        newest = lab.dataset()
+    except (CommitError, ProofError) as error:
+        facts["dataset"] = {"path": lab.dataset_path, "error": error.what}
+        print(f"dataset: {error.what}")
+        return
+    named = {"commit": newest.commit, "md5": newest.md5, "size": newest.size}
+    facts["dataset"] = {"path": lab.dataset_path, **named}
+    size = "" if newest.size is None else f", {newest.size} bytes"
+    print(f"dataset: {lab.dataset_path}{size}, commit {newest.commit[:12]}")
+
+
+def show_dags(dags: list[Dag]) -> None:
+    """Print the DAGs by bundle; those that are paused once more, with what ends that."""
+    print("DAGs:" if dags else "DAGs:    none")
+    for bundle in dict.fromkeys(dag.bundle for dag in dags):
+        here = [dag for dag in dags if dag.bundle == bundle]
+        names = ", ".join(f"{dag.id} (paused)" if dag.paused else dag.id for dag in here)
+        print(f"  {bundle:<12} {names}")
+    for dag in dags:
+        if dag.paused:
+            print(f"  {dag.id} is paused: {rewrite_for_nox(f'lab unpause {dag.id} ends that')}")
 
 
 @app.command()
 def logs(
-    service: Annotated[str | None, typer.Argument(help="a service's name; all without one")] = None,
+    service: Annotated[
+        str | None,
+        typer.Argument(help="a service's name; all without one", autocompletion=complete_service),
+    ] = None,
     following: Annotated[bool, typer.Option("-f", "--follow", help="go on as it grows")] = False,
 ) -> None:
     """Print the logs of one service, or of all."""
@@ -216,58 +319,83 @@ def run_in_foreground(command: list[str | Path]) -> None:
 
 
 @app.command()
-def env(as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False) -> None:
+def env(as_json: AsJson = False) -> None:
     """Print everything that another program needs to use the lab: it holds passwords."""
-    values = connect().env()
-    print(
-        json.dumps(values, indent=1)
-        if as_json
-        else "\n".join(f"{k}={v}" for k, v in values.items())
-    )
+    with answering(as_json) as facts:
+        facts.update(connect().env())
+        for name, value in facts.items():
+            print(f"{name}={value}")
 
 
 @app.command("open")
-def open_pages() -> None:
+def open_pages(
+    show_password: Annotated[
+        bool, typer.Option("--show-password", help="print each page's user and password, too")
+    ] = False,
+) -> None:
     """Open the lab's pages, or print them where there is no browser."""
+    if show_password and not sys.stdout.isatty():
+        raise LabError("passwords are shown on a terminal only", "lab env has them for programs")
     lab = connect()
-    pages = [lab.airflow_url, lab.git_page]
+    pages = {
+        lab.airflow_url: ("Airflow", lab.airflow_user, lab.airflow_password),
+        lab.git_page: ("commits", lab.git_user, lab.git_password),
+    }
     seen = bool(os.environ.get("DISPLAY") or sys.platform == "darwin")
-    for page in pages:
-        print(page)
+    for page, (name, user, password) in pages.items():
+        print(f"{page}   {name}   user {user}   password {password}" if show_password else page)
         if seen and sys.stdout.isatty():
             webbrowser.open(page)
 
 
 @app.command("doctor")
-def doctor(backend: BackendName = None, database: DatabaseName = None) -> None:
+def doctor(
+    backend: BackendName = None, database: DatabaseName = None, as_json: AsJson = False
+) -> None:
     """Say what this machine lacks, what is wrong with the lab, and how each port is protected."""
-    config = config_from_options(backend, database)
-    chosen, why = choose_backend(config)
-    print(f"backend: {chosen.NAME} ({why})")
-    errors = []
-    for finding in chosen.diagnose(config):
-        print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
-        if finding.error:
-            errors.append(finding.error)
-            print(f"    try: {rewrite_for_nox(finding.error.fix)}")
-    if not errors and state.read_state(config):
-        errors += check_lab(config)
-    if errors:
-        raise errors[0]
+    with answering(as_json) as facts:
+        config = config_from_options(backend, database)
+        chosen, why = choose_backend(config)
+        facts.update({"backend": chosen.NAME, "why": why})
+        print(f"backend: {chosen.NAME} ({why})")
+        findings = chosen.diagnose(config)
+        facts["checks"] = [show_finding(finding) for finding in findings]
+        errors = [finding.error for finding in findings if finding.error]
+        if not errors and state.read_state(config):
+            errors += check_lab(config, facts)
+        if errors:
+            raise errors[0]
+        facts["ok"] = True
 
 
-def check_lab(config: Config) -> list[LabError]:
-    """Return what is wrong with the lab; print each port and what protects it."""
+def show_finding(finding: Finding) -> dict[str, Any]:
+    """Print what one check has found, and what to do; return the same as facts."""
+    print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
+    fix = rewrite_for_nox(finding.error.fix) if finding.error else None
+    if fix:
+        print(f"    try: {fix}")
+    return {"name": finding.name, "ok": not finding.error, "status": finding.status, "try": fix}
+
+
+def check_lab(config: Config, facts: dict[str, Any]) -> list[LabError]:
+    """Return what is wrong with the lab; print each port and what protects it.
+
+    Both are added to the facts, too.
+    """
     backend = find_recorded_backend(config)
     stopped = []
+    facts["ports"] = []
     for service, running in backend.list_services(config):
         stopped += [] if running else [service.name]
         for port in service.ports:
+            facts["ports"].append(asdict(port))
             print(f"{mark(True)} port {port.number:<7} {port.name:<24} {port.protection}")
+    strange = backend.undeclared_ports(config)
+    facts.update({"stopped": stopped, "undeclared_ports": strange})
     errors: list[LabError] = []
     if stopped:
         errors.append(NotRunningError(f"not running: {', '.join(stopped)}", "lab up starts them"))
-    if strange := backend.undeclared_ports(config):
+    if strange:
         errors.append(LabError(f"the lab listens on {strange} and should not", "report this"))
     for error in errors:
         print(f"{mark(False)} {error.what}\n    try: {rewrite_for_nox(error.fix)}")

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lab.errors import AccessError, ConfError, DagError, RunError, ServiceError
-from lab.model import ENDED, Access, BrokenFile, Outcome, Run
+from lab.errors import AccessError, ConfError, DagError, LabError, RunError, ServiceError
+from lab.model import ENDED, Access, BrokenFile, Dag, Outcome, Run
 from lab.wait import NotYet, wait_until
 
 if TYPE_CHECKING:
-    from airflow_client.client import ApiClient, DAGResponse, TaskInstanceResponse
+    from airflow_client.client import (
+        ApiClient,
+        DAGDetailsResponse,
+        DAGResponse,
+        TaskInstanceResponse,
+    )
 
 POLL = 0.3  # seconds between two polls of a run
 CALL_SECONDS = 30
 LOG_LINES = 60
 RETURNED = "return_value"  # the XCom that holds what a task returned
 STALE_ERROR_SECONDS = 10  # after a push, a file's error may still be that of the earlier commit
+OVER = ENDED | {"skipped", "upstream_failed", "removed"}  # a task's states
 ANY = "~"  # how Airflow's API spells "every DAG"
 T = TypeVar("T")
 STAGING_BUNDLE = "pipelines"  # the bundle whose DAGs have no prefix
 PAGE = 100  # entries in one of Airflow's answers
 LOGINS, LOGIN_PAUSE = 4, 0.7  # tries, and seconds between them
+GLANCE_SECONDS = 0.7  # for each of two requests, while somebody waits for the completion of a word
 
 
 @contextmanager
@@ -68,11 +75,11 @@ def fetch_token(lab: Access) -> str:
     return retrying(log_in, lab)
 
 
-def log_in(lab: Access) -> str:
+def log_in(lab: Access, timeout: float = CALL_SECONDS) -> str:
     """Log in once and return the token."""
     login = {"username": lab.airflow_user, "password": lab.airflow_password}
     try:
-        reply = requests.post(f"{lab.airflow_url}/auth/token", json=login, timeout=CALL_SECONDS)
+        reply = requests.post(f"{lab.airflow_url}/auth/token", json=login, timeout=timeout)
     except requests.RequestException as error:
         raise ServiceError(
             f"Airflow does not answer at {lab.airflow_url}: {error}", "lab up restarts it"
@@ -102,27 +109,69 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def trigger(lab: Access, dag_id: str, conf: Mapping[str, Any]) -> Run:
+def trigger(lab: Access, dag_id: str, conf: Mapping[str, Any], *, unpause: bool = False) -> Run:
     """Start a run; return it once Airflow has accepted it.
 
-    Raises DagError when there is no such DAG, and ConfError when the DAG refuses the conf.
+    Raises DagError when there is no such DAG or it is paused, and ConfError when the DAG refuses
+    the conf. With `unpause` the DAG is unpaused, once it has accepted the conf.
     """
     from airflow_client.client import DagRunApi, TriggerDAGRunPostBody
-    from airflow_client.client.exceptions import ApiException
 
-    with api_client(lab) as client:
-        body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=None)
-        try:
-            response = DagRunApi(client).trigger_dag_run(
-                dag_id, body, _request_timeout=CALL_SECONDS
-            )
-        except ApiException as error:
-            raise error_from_refusal(client, dag_id, error) from error
+    body = TriggerDAGRunPostBody(conf=dict(conf), logical_date=None)
+    with api_client(lab) as client, translating_refusals(client, dag_id):
+        if not unpause:
+            refuse_paused(lab, client, dag_id)
+        response = DagRunApi(client).trigger_dag_run(dag_id, body, _request_timeout=CALL_SECONDS)
+        if unpause:
+            set_unpaused(client, dag_id)
         return run_from_response(response)
 
 
+def refuse_paused(lab: Access, client: ApiClient, dag_id: str) -> None:
+    """Raise DagError when the DAG is paused: Airflow would accept a run and never begin it."""
+    if is_paused(client, dag_id):
+        raise DagError(
+            f"{dag_id} is paused: a run would wait until somebody unpauses it",
+            f"lab run {dag_id} --unpause (or the switch at {lab.airflow_url}/dags/{dag_id})",
+        )
+
+
+def is_paused(client: ApiClient, dag_id: str) -> bool:
+    """Return whether the DAG is paused; one that there is no more, whose runs go on, is not."""
+    from airflow_client.client import DAGApi
+    from airflow_client.client.exceptions import NotFoundException
+
+    with suppress(NotFoundException):
+        return bool(DAGApi(client).get_dag(dag_id, _request_timeout=CALL_SECONDS).is_paused)
+    return False
+
+
+def unpause(lab: Access, dag_id: str) -> None:
+    """Let the DAG's runs begin, waiting ones too. Raises DagError when there is no such DAG."""
+    with api_client(lab) as client, translating_refusals(client, dag_id):
+        set_unpaused(client, dag_id)
+
+
+def set_unpaused(client: ApiClient, dag_id: str) -> None:
+    from airflow_client.client import DAGApi, DAGPatchBody
+
+    body = DAGPatchBody(is_paused=False)
+    DAGApi(client).patch_dag(dag_id, body, _request_timeout=CALL_SECONDS)
+
+
+@contextmanager
+def translating_refusals(client: ApiClient, dag_id: str) -> Iterator[None]:
+    """Raise what Airflow refuses to do with the DAG as the lab's errors."""
+    from airflow_client.client.exceptions import ApiException
+
+    try:
+        yield
+    except ApiException as error:
+        raise error_from_refusal(client, dag_id, error) from error
+
+
 def error_from_refusal(client: ApiClient, dag_id: str, error: Any) -> Exception:
-    """Return the error that Airflow's refusal to start a run stands for."""
+    """Return the error that Airflow's refusal stands for."""
     if error.status == 404:
         known = ", ".join(list_dag_ids(client)) or "none"
         return DagError(f"there is no DAG {dag_id!r}", f"the lab has: {known}; see lab status")
@@ -157,13 +206,34 @@ def fetch_all_pages(listing: Callable[..., Any], entries: str) -> list[Any]:
             return found
 
 
+def describe_dags(lab: Access) -> list[Dag]:
+    """List the DAGs that can be run, by bundle and id."""
+    with api_client(lab) as client:
+        found = [Dag(d.dag_id, d.bundle_name or "", d.is_paused) for d in list_dags(client)]
+    return sorted(found, key=lambda dag: (dag.bundle, dag.id))
+
+
 def dags_by_bundle(lab: Access) -> dict[str, list[str]]:
     """Return the ids of the DAGs that can be run, by the bundle that they come from."""
     found: dict[str, list[str]] = {}
-    with api_client(lab) as client:
-        for dag in list_dags(client):
-            found.setdefault(dag.bundle_name or "", []).append(dag.dag_id)
-    return {bundle: sorted(names) for bundle, names in sorted(found.items())}
+    for dag in describe_dags(lab):
+        found.setdefault(dag.bundle, []).append(dag.id)
+    return found
+
+
+def glance_at_dag_ids(lab: Access) -> list[str]:
+    """Return the ids of the first DAGs within a second; without Airflow's client, which is slow.
+
+    Raises AccessError and ServiceError.
+    """
+    header = {"Authorization": f"Bearer {log_in(lab, GLANCE_SECONDS)}"}
+    url = f"{lab.airflow_url}/api/v2/dags?limit={PAGE}&order_by=dag_id"
+    try:
+        reply = requests.get(url, headers=header, timeout=GLANCE_SECONDS)
+        reply.raise_for_status()
+        return [dag["dag_id"] for dag in reply.json()["dags"]]
+    except (requests.RequestException, LookupError) as error:
+        raise ServiceError(f"Airflow does not list its DAGs: {error}", "lab status") from error
 
 
 def list_broken_files(lab: Access) -> list[BrokenFile]:
@@ -311,6 +381,7 @@ def find_run(lab: Access, dag_id: str, run_id: str) -> Run | None:
 def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] = str) -> Run:
     """Wait until the run has succeeded and return it; call `show` with each change of a task.
 
+    `show` is told, too, that the DAG is paused and the run can't go on, and when it can again.
     Raises RunError when it failed, with the failed task's log, or did not end in `timeout` seconds.
     A server that is being restarted meanwhile is waited for.
     """
@@ -334,10 +405,7 @@ def follow(lab: Access, run: Run, timeout: float, show: Callable[[str], object] 
             poll_or_not_yet, what=run.id, timeout=deadline - time.monotonic(), interval=POLL
         )
     except ServiceError as error:
-        raise RunError(
-            f"{run.id} of {run.dag_id} did not end in {timeout:.0f} s: {error.__cause__}",
-            "lab status; lab logs airflow-scheduler",
-        ) from error
+        raise error_from_late_run(lab, run, timeout) from error
     if last.state != "success":
         raise error_from_failed_run(lab, last)
     return last
@@ -349,12 +417,76 @@ def poll_run(lab: Access, run: Run, seen: dict[str, str], show: Callable[[str], 
 
     with api_client(lab) as client:
         response = DagRunApi(client).get_dag_run(run.dag_id, run.id, _request_timeout=CALL_SECONDS)
-        for task in list_tasks(client, run):
+        now, tasks = run_from_response(response), list_tasks(client, run)
+        for task in tasks:
             state = describe_task(task)
             if seen.get(task.task_id) != state:
                 seen[task.task_id] = state
                 show(f"{task.task_id:<16} {state}")
-        return run_from_response(response)
+        if not now.has_ended and not any(t.state and t.state.value == "running" for t in tasks):
+            show_pause(client, run, seen, show)
+        return now
+
+
+def show_pause(
+    client: ApiClient, run: Run, seen: dict[str, str], show: Callable[[str], object]
+) -> None:
+    """Show that the run waits because its DAG is paused, or no longer does; update `seen`."""
+    key = ""  # no task is called so
+    paused = is_paused(client, run.dag_id)
+    if paused and key not in seen:
+        seen[key] = "paused"
+        show(f"{run.dag_id} is paused: this run waits until you type: lab unpause {run.dag_id}")
+    if not paused and seen.pop(key, ""):
+        show(f"{run.dag_id} is paused no more: this run goes on")
+
+
+def error_from_late_run(lab: Access, run: Run, timeout: float) -> RunError:
+    """Return the error of a run that did not end in time: all that Airflow knows of why."""
+    from airflow_client.client.exceptions import ApiException
+
+    try:
+        with api_client(lab) as client:
+            why, fix = explain_wait(client, run)
+    except LabError as error:
+        why, fix = error.what, error.fix
+    except ApiException as error:
+        why, fix = f"Airflow answered {error.status}: {error.reason}", "lab status"
+    return RunError(f"{run.id} of {run.dag_id} did not end in {timeout:.0f} s: {why}", fix)
+
+
+def explain_wait(client: ApiClient, run: Run) -> tuple[str, str]:
+    """Return why the run has not ended, and what to do."""
+    from airflow_client.client import DAGApi, DagRunApi, MonitorApi
+
+    found = DagRunApi(client).get_dag_run(run.dag_id, run.id, _request_timeout=CALL_SECONDS)
+    dag = DAGApi(client).get_dag_details(run.dag_id, _request_timeout=CALL_SECONDS)
+    scheduler = MonitorApi(client).get_health(_request_timeout=CALL_SECONDS).scheduler
+    state = found.state.value
+    if dag.is_paused:
+        return f"it is {state}, and {run.dag_id} is paused", f"lab unpause {run.dag_id}"
+    if scheduler.status != "healthy":
+        seen = scheduler.latest_scheduler_heartbeat or "nobody knows when"
+        why = f"it is {state}, and Airflow's scheduler gave its last sign of life at {seen}"
+        return why, "lab up starts it again if it has ended; lab logs airflow-scheduler"
+    if state == "queued":
+        return explain_queue(dag)
+    tasks = (f"{t.task_id} is {describe_task(t)}" for t in list_tasks(client, run) if not_over(t))
+    more = "lab status shows how it goes on; lab run --timeout SECONDS follows a run for longer"
+    return f"it is {state}: {', '.join(tasks) or 'all tasks have ended'}", more
+
+
+def explain_queue(dag: DAGDetailsResponse) -> tuple[str, str]:
+    """Return why a run of the DAG is still queued, and what to do."""
+    running, most = dag.active_runs_count or 0, dag.max_active_runs
+    why = f"it is queued; {running} of at most {most} runs of {dag.dag_id} are running"
+    if most is not None and running >= most:
+        return why, "it begins when another one ends: lab status shows them"
+    return why, "lab status; lab logs airflow-scheduler"
+
+
+def not_over(task: TaskInstanceResponse) -> bool:
+    return task.state is None or task.state.value not in OVER
 
 
 def describe_task(task: TaskInstanceResponse) -> str:

@@ -41,15 +41,18 @@ def main() -> None:
     parser.add_argument("--only", choices=CHOICES, action="append", help="leave the others out")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs to take medians of")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32], help="runs at once")
     arguments = parser.parse_args()
     wanted = arguments.only or CHOICES[:-1]  # the promotion needs kubectl, helm and the chart
     table = Table(title=f"{arguments.backend}, {os.cpu_count()} cores, {platform.platform()}")
     for heading in ("what", "lab", "plain", "ratio", "goal"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
-    for row in measure(arguments, wanted):
-        table.add_row(*row.cells())
-        print(f"  {' '.join(row.cells())}", flush=True)
-    Console(width=110).print(table)
+    try:
+        for row in measure(arguments, wanted):
+            table.add_row(*row.cells())
+            print(f"  {' '.join(row.cells())}", flush=True)
+    finally:  # of what failed, too
+        Console(width=110).print(table)
 
 
 def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Row]:
@@ -61,13 +64,14 @@ def measure(arguments: argparse.Namespace, wanted: Iterable[str]) -> Iterable[Ro
     if not set(wanted) & set(ON_A_LAB):
         return
     with tempfile.TemporaryDirectory(prefix="lab-bench-") as folder:
-        config = replace(Config.from_environment(), home=Path(folder) / "lab")
+        choices = Config.from_environment()
+        config = replace(choices, home=Path(folder) / "lab", backend=arguments.backend)
         backend = find_backend(arguments.backend)
         try:
             lab = backend.up(config)
             for name, measurement in ON_A_LAB.items():
                 if name in wanted:
-                    yield from measurement(lab, arguments)
+                    yield from measurement(lab, config, arguments)
         finally:
             backend.down(config, purge=True)
 

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 from lab.client.git import run_git
+from lab.config import Config
+from lab.errors import ServiceError
 from lab.lab import Lab
 from lab.wait import NotYet, wait_until
-from tests.bench.plain import run_script
+from tests.bench.plain import time_script
 from tests.bench.row import Row
+from tests.bench.turns import take_turns
 
 DAG = "dataset_pipeline"
 
 
-def measure_commit(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Yield the medians of rounds in which both take turns, without the first round."""
-    ours, plain = [], []
-    for _ in range(arguments.rounds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.monotonic()
-            run_script(lab, Path(folder))
-            plain.append(time.monotonic() - began)
-        ours.append(time_run(lab, DAG))
+def measure_commit(lab: Lab, config: Config, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield the medians of both, which take turns on the same branch."""
+    ways = partial(time_script, lab, config), partial(time_run, lab, DAG)
+    plain, ours = take_turns(arguments.rounds, *ways)
     what = "trigger to pushed commit / shell script"
-    goal = "ratio 0.7" if lab.backend == "embedded" else "15 s"
-    yield Row(what, median(ours[1:]), median(plain[1:]), goal)
+    yield Row(what, ours, plain, "ratio 0.7" if lab.backend == "embedded" else "15 s")
 
 
 def time_run(lab: Lab, dag_id: str) -> float:
@@ -42,7 +38,11 @@ def time_run(lab: Lab, dag_id: str) -> float:
         if read_tip(lab) == before:
             raise NotYet("no commit yet")
 
-    wait_until(require_new_tip, what="the commit", timeout=120, interval=0.05)
+    try:
+        wait_until(require_new_tip, what="the commit", timeout=120, interval=0.05)
+    except ServiceError:
+        lab.follow(run, timeout=1)  # raises what the run itself says
+        raise
     seconds = time.monotonic() - began
     lab.follow(run)
     return seconds

@@ -3,55 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-from lab.client import runs
-from lab.client.git import run_git
 from lab.cluster import images
+from lab.config import Config
 from lab.lab import Lab
 from tests.bench.commit import DAG, time_run
+from tests.bench.publishing import publishing_dag
 from tests.bench.row import Row
+from tests.bench.turns import take_turns
 
 SEED = "seed_pipeline"
 SOURCE = Path(__file__).with_name(f"{SEED}.py")
 
 
-def measure_seed(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
-    """Yield the medians of rounds in which both take turns, without the first round."""
+def measure_seed(lab: Lab, config: Config, arguments: argparse.Namespace) -> Iterator[Row]:
+    """Yield the medians of both, which take turns; nothing where there is no cluster."""
     if lab.backend != "kind":
         return
-    ours, seeds = [], []
-    with publishing_seed(lab):
-        for _ in range(arguments.rounds + 1):
-            seeds.append(time_run(lab, SEED))
-            ours.append(time_run(lab, DAG))
+    text = SOURCE.read_text("utf-8").replace("WORKER_IMAGE", images.read_lock()["worker"].name)
+    with publishing_dag(lab, "pipelines", SEED, text):
+        ways = partial(time_run, lab, SEED), partial(time_run, lab, DAG)
+        seed, ours = take_turns(arguments.rounds, *ways)
     what = "trigger to pushed commit / the article's pipeline"
-    yield Row(what, median(ours[1:]), median(seeds[1:]), "15 s, ratio 0.5")
-
-
-@contextmanager
-def publishing_seed(lab: Lab) -> Iterator[None]:
-    """Push the article's pipeline and wait until Airflow knows it; remove it after the block."""
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "pipelines"
-        url = lab.git_url.replace("datasets.git", "pipelines.git")
-        run_git(lab, "clone", "--quiet", url, clone, cwd=Path(folder))
-        text = SOURCE.read_text("utf-8").replace("WORKER_IMAGE", images.read_lock()["worker"].name)
-        file = clone / "dags" / SOURCE.name
-        file.write_text(text, "utf-8")
-        runs.wait_for_dag(lab, SEED, push(lab, clone), 60)
-        yield
-        file.unlink()
-        push(lab, clone)
-
-
-def push(lab: Lab, clone: Path) -> str:
-    """Commit what the clone holds, push it and return the commit."""
-    run_git(lab, "add", "--all", cwd=clone)
-    run_git(lab, "commit", "--quiet", "--message", "measure", cwd=clone)
-    run_git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
-    return run_git(lab, "rev-parse", "HEAD", cwd=clone).strip()
+    yield Row(what, ours, seed, "15 s, ratio 0.5")

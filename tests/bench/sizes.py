@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab.client import s3
+from lab.config import Config
 from lab.dataset.employees import write_employees
 from lab.lab import Lab
-from tests.bench.plain import script_environment
+from tests.bench.plain import contract, script_environment
 from tests.bench.row import Row
 
 
-def measure_sizes(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
+def measure_sizes(lab: Lab, config: Config, arguments: argparse.Namespace) -> Iterator[Row]:
     """Yield, for each size, a push and a whole run, each against the bare cost."""
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / f"employees_{megabytes}.csv"
             write_dataset(source, megabytes)
-            steps = Steps(lab, Path(folder), f"datasets/{source.name}")
+            steps = Steps(lab, config, Path(folder), f"datasets/{source.name}")
             steps("import", str(source))
             bare = time_call(pay_bare_cost, lab, source)
+            lab.delete_object(bare_key(source))
             pull, modify, push = (steps(name) for name in ("pull", "modify", "push"))
             goal = "ratio 1.5"
             yield Row(f"{megabytes} MB: hash, store, commit / bare", push, bare, goal)
@@ -50,9 +52,11 @@ def pay_bare_cost(lab: Lab, source: Path) -> None:
         hashlib.file_digest(file, "md5")
     shutil.copyfile(source, source.with_suffix(".copy"))
     with source.open("rb") as file:
-        s3.create_client(lab).put_object(
-            Bucket=lab.s3_bucket, Key=f"bench/{source.name}", Body=file
-        )
+        s3.create_client(lab).put_object(Bucket=lab.s3_bucket, Key=bare_key(source), Body=file)
+
+
+def bare_key(source: Path) -> str:
+    return f"bench/{source.name}"
 
 
 def time_call(work: Callable[..., object], *arguments: object) -> float:
@@ -62,14 +66,12 @@ def time_call(work: Callable[..., object], *arguments: object) -> float:
 
 
 class Steps:
-    """The worker's steps for one dataset of the lab, run as a person would run them."""
+    """The worker's steps for one dataset of the lab, run as the lab runs them, but one by one."""
 
-    def __init__(self, lab: Lab, folder: Path, dataset_path: str) -> None:
+    def __init__(self, lab: Lab, config: Config, folder: Path, dataset_path: str) -> None:
         self.env = {
-            **script_environment(lab, folder),
-            "GIT_SYNC_USERNAME": lab.git_user,
-            "GIT_SYNC_PASSWORD": lab.git_password,
-            "S3_BUCKET": lab.s3_bucket,
+            **contract(config),
+            **script_environment(lab, config, folder),
             "DATASET_PATH": dataset_path,
             "SHARED_DIR": str(folder),
             "DAG_ID": "bench",

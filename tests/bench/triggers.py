@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 
-from lab.client import runs, s3
-from lab.client.git import run_git
+from lab.config import Config
 from lab.lab import Lab
 from lab.model import Run
 from lab.wait import NotYet, wait_until
+from tests.bench.publishing import SECONDS, publishing_dag, push
 from tests.bench.row import Row
 
-SECONDS = 180
-CRON = '''"""Once a minute."""
+CRON = "bench_cron"
+# Each two seconds: Airflow's cron has a sixth field.
+CRON_DAG = f'''"""Each two seconds."""
 from airflow.sdk import DAG, task
 
-with DAG("bench_cron", schedule="* * * * *", catchup=False):
+with DAG("{CRON}", schedule="* * * * * */2", catchup=False):
 
     @task
     def nothing() -> None:
-        print("{note}")
+        print("nothing")
 
     nothing()
 '''
 
 
-def measure_triggers(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
+def measure_triggers(lab: Lab, config: Config, arguments: argparse.Namespace) -> Iterator[Row]:
     """Yield the median of seconds between each kind of trigger and the start of the first task."""
     causes: dict[str, tuple[str, Callable[[Lab], datetime]]] = {
         "the REST API": ("data_pipeline_lab", trigger_by_request),
@@ -42,15 +41,10 @@ def measure_triggers(lab: Lab, arguments: argparse.Namespace) -> Iterator[Row]:
     for what, (dag_id, cause) in causes.items():
         seconds = [measure_delay(lab, dag_id, cause) for _ in range(arguments.rounds)]
         yield Row(f"from {what} to the first task", median(seconds))
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "team-a"
-        yield Row("from a pushed DAG until it is live", push_dag(lab, clone), goal="5 s")
-        yield Row(
-            "from the minute of a cron to the first task",
-            measure_delay(lab, "bench_cron", next_minute),
-        )
-        run_git(lab, "rm", "--quiet", "dags/bench_cron.py", cwd=clone)
-        push(lab, clone)
+    with publishing_dag(lab, "team-a", CRON, CRON_DAG) as seconds_to_live:
+        yield Row("from a pushed DAG until it is live", seconds_to_live, goal="5 s")
+        delays = measure_cron_delays(lab, arguments.rounds)
+        yield Row("from the time of a cron to the first task", median(delays))
 
 
 def measure_delay(lab: Lab, dag_id: str, cause: Callable[[Lab], datetime]) -> float:
@@ -60,14 +54,18 @@ def measure_delay(lab: Lab, dag_id: str, cause: Callable[[Lab], datetime]) -> fl
 
     def find_started() -> tuple[Run, datetime]:
         for run in lab.runs_of(dag_id):
-            times = [o.began for o in lab.outcomes(run).values() if o.began]
-            if run.id not in before and times:
-                return run, min(times)
+            if run.id not in before and (began := find_begin(lab, run)):
+                return run, began
         raise NotYet(f"no run of {dag_id} has begun")
 
     run, began = wait_until(find_started, what=dag_id, timeout=SECONDS, interval=0.3)
     lab.follow(run)
     return (began - since).total_seconds()
+
+
+def find_begin(lab: Lab, run: Run) -> datetime | None:
+    """Return when the run's first task began, or None when none has."""
+    return min((o.began for o in lab.outcomes(run).values() if o.began), default=None)
 
 
 def trigger_by_request(lab: Lab) -> datetime:
@@ -77,19 +75,17 @@ def trigger_by_request(lab: Lab) -> datetime:
 
 
 def trigger_by_push(lab: Lab) -> datetime:
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "datasets"
-        run_git(lab, "clone", "--quiet", lab.git_url, clone, cwd=Path(folder))
+    """Push to the datasets as a person does; return when the server had it."""
+    with lab.clone() as clone:
         (clone / "NOTES.md").write_text(f"{time.time_ns()}\n", "utf-8")
-        return push(lab, clone)
+        push(lab, clone)
+        return datetime.now(UTC)
 
 
 def trigger_by_object(lab: Lab) -> datetime:
     number = time.time_ns()
-    row = f"id,amount,city\n{number},250,NYC\n"
     now = datetime.now(UTC)
-    key = f"landing/sales/{number}.csv"
-    s3.create_client(lab).put_object(Bucket=lab.s3_bucket, Key=key, Body=row.encode())
+    lab.put_object(f"landing/sales/{number}.csv", f"id,amount,city\n{number},250,NYC\n".encode())
     return now
 
 
@@ -100,26 +96,28 @@ def trigger_by_asset(lab: Lab) -> datetime:
     return outcome.ended
 
 
-def next_minute(lab: Lab) -> datetime:
-    """Return when the next run of the cron is due."""
-    return datetime.fromtimestamp((time.time() // 60 + 1) * 60, UTC)
+def measure_cron_delays(lab: Lab, rounds: int) -> list[float]:
+    """Return the seconds between the time of each of the next runs and its first task.
+
+    A DAG that is new has a run at once, for the last time before: that one waited for nobody.
+    """
+    live = datetime.now(UTC)
+
+    def find_delays() -> list[float]:
+        due = list_due_runs(lab, live)
+        begun = [(began - at).total_seconds() for run, at in due if (began := find_begin(lab, run))]
+        if len(begun) < rounds:
+            raise NotYet(f"{len(begun)} of {rounds} runs have begun")
+        return begun
+
+    patience = SECONDS + 2 * rounds
+    return wait_until(find_delays, what=CRON, timeout=patience, interval=0.5)
 
 
-def push_dag(lab: Lab, clone: Path) -> float:
-    """Return the seconds from the push of a new DAG until Airflow knows it at that commit."""
-    url = lab.git_url.replace("datasets.git", "team-a.git")
-    run_git(lab, "clone", "--quiet", url, clone, cwd=clone.parent)
-    (clone / "dags" / "bench_cron.py").write_text(CRON.format(note=time.time_ns()), "utf-8")
-    since = push(lab, clone)
-    runs.wait_for_dag(
-        lab, "bench_cron", run_git(lab, "rev-parse", "HEAD", cwd=clone).strip(), SECONDS
-    )
-    return (datetime.now(UTC) - since).total_seconds()
+def list_due_runs(lab: Lab, since: datetime) -> list[tuple[Run, datetime]]:
+    """List the runs of the cron that were due after a time, and when each was."""
+    from airflow_client.client import DagRunApi
 
-
-def push(lab: Lab, clone: Path) -> datetime:
-    """Push all changes; return when the server had them."""
-    run_git(lab, "add", "--all", cwd=clone)
-    run_git(lab, "commit", "--quiet", "--message", "bench", cwd=clone)
-    run_git(lab, "push", "--quiet", "origin", "HEAD:main", cwd=clone)
-    return datetime.now(UTC)
+    with lab.airflow() as client:
+        found = DagRunApi(client).get_dag_runs(CRON, run_after_gte=since).dag_runs
+    return [(Run(r.dag_run_id, CRON, str(r.state.value), None), r.run_after) for r in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -15,16 +16,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
 from lab import console
-from lab.__main__ import app, main
+from lab.__main__ import app, main, next_steps
 from lab.backends import choices
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import gitserver, seaweedfs
@@ -37,12 +39,8 @@ from lab.errors import (
     DatasetEmpty,
     DatasetMissing,
     DatasetNotUtf8,
-    DatasetOneColumn,
     DatasetRagged,
-    DatasetWithCarriageReturns,
-    DatasetWithoutFinalNewline,
     DatasetWithoutHeader,
-    DatasetWithQuotedNewlines,
     DiskError,
     HomeError,
     LabError,
@@ -50,9 +48,12 @@ from lab.errors import (
     NotRunningError,
     PortError,
 )
+from lab.foreign import NO_AWS
 from lab.home import processes, state
 from lab.home.secrets import Secrets
 from lab.home.state import State
+from lab.lab import Lab
+from lab.model import Access
 from lab.wait import NotYet, wait_until
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
@@ -67,6 +68,7 @@ NEED_A_LAB = [
     ("env",),
     ("open",),
     ("logs",),
+    ("unpause", "dataset_pipeline"),
 ]
 Tree = dict[str, tuple[int, int, bytes]]
 
@@ -259,12 +261,8 @@ BAD: dict[str, tuple[bytes | None, type[LabError]]] = {
     "missing": (None, DatasetMissing),
     "empty": (b"", DatasetEmpty),
     "no header": (b"1,2\n3,4\n", DatasetWithoutHeader),
-    "no final newline": (b"a,b\n1,2", DatasetWithoutFinalNewline),
-    "CRLF": (b"a,b\r\n1,2\r\n", DatasetWithCarriageReturns),
-    "quoted newline": (b'a,b\n1,"two\nlines"\n', DatasetWithQuotedNewlines),
     "ragged": (b"a,b\n1,2\n1,2,3\n", DatasetRagged),
     "not UTF-8": (b"a,b\n1,gr\xf6\xdfer\n", DatasetNotUtf8),
-    "one column": (b"a;b\n1;2\n", DatasetOneColumn),
 }
 
 
@@ -735,6 +733,31 @@ def test_a_terminal_with_few_letters(variables: dict[str, str], home: Path) -> N
     assert answer.out.splitlines()[1].startswith("ok python ")
 
 
+def test_a_module_on_pythonpath_replaces_none_of_the_labs(home: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("yaml", "typer", "requests"):
+        (foreign / f"{name}.py").write_text("raise SystemError('somebody else is imported')\n")
+    answer = run_lab(home, "doctor", variables={"PYTHONPATH": f"{tmp_path}:{foreign}/"})
+    assert (answer.code, answer.err) == (0, "")
+
+
+def test_a_program_sees_nothing_of_what_is_for_others(home: Path, tmp_path: Path) -> None:
+    """Neither AWS's settings nor Helm's nor Python's; all else is the person's own."""
+    git, seen = tmp_path / "bin" / "git", tmp_path / "seen"
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\nenv > '{seen}'\nexec '{shutil.which('git')}' \"$@\"\n")
+    git.chmod(0o755)
+    path = f"{git.parent}{os.pathsep}{os.environ['PATH']}"
+    foreign = ("AWS_PROFILE", "AWS_CA_BUNDLE", "BOTO_CONFIG", "HELM_DRIVER", "PYTHONSTARTUP")
+    variables = {**dict.fromkeys(foreign, "x"), "PATH": path, "DOCKER_CONFIG": "/mine"}
+    assert run_lab(home, "doctor", variables=variables).code == 0
+    found = dict(line.split("=", 1) for line in seen.read_text().splitlines())
+    assert found.items() >= NO_AWS.items()
+    assert set(foreign).isdisjoint(found)
+    assert (found["DOCKER_CONFIG"], found["PATH"]) == ("/mine", path)
+
+
 def test_a_person_without_a_home_folder(home: Path) -> None:
     bare = {"PATH": os.environ["PATH"], "LAB_HOME": str(home)}
     command = [sys.executable, "-m", "lab", "doctor"]
@@ -750,3 +773,123 @@ def test_the_doctor_finds_everything_that_is_wrong(home: Path) -> None:
     assert "✗ git " in answer.out
     assert "✗ home " in answer.out
     assert answer.out.count("    try: ") == 2
+
+
+# --- For programs and shells --------------------------------------------------------------------
+
+
+def test_the_version_is_the_packages_and_needs_nothing(home: Path) -> None:
+    bad = {"PATH": str(PROGRAMS), "LAB_DATABASE": "nonsense"}
+    with expecting_no_change(home):
+        answer = run_lab(home, "--version", variables=bad)
+    assert answer == Answer(0, f"mlops-lab {metadata.version('mlops-lab')}\n", "")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["in a shell", "in a session of nox"])
+def test_a_new_lab_says_what_can_be_typed_where_it_is_said(
+    inside: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = "nox -s lab --" if inside else "lab"
+    monkeypatch.delenv("NOX_CURRENT_SESSION", raising=False)
+    if inside:
+        monkeypatch.setenv("NOX_CURRENT_SESSION", "lab")
+    values: dict[str, Any] = {field.name: f"the {field.name}" for field in fields(Access)}
+    shown = next_steps(Lab(**values))
+    assert f"({lab} open --show-password prints both passwords)" in shown
+    tries = shown.partition("try ")[2].splitlines()
+    assert [line.strip().removeprefix(f"{lab} ").split()[0] for line in tries] == [
+        *("run", "verify", "status", "down")
+    ]
+    assert "password" not in shown.replace("--show-password prints both passwords", "")
+    assert run_in_process(["--frobnicate"], monkeypatch) == console.USAGE
+    assert f"try: {lab} --help" in capsys.readouterr().err
+    monkeypatch.setattr("lab.__main__.bring_up", interrupt)
+    assert run_in_process(["up"], monkeypatch) == console.INTERRUPTED
+    assert f"interrupted: {lab} status shows what runs" in capsys.readouterr().err
+
+
+def interrupt(*_: object) -> NoReturn:
+    """Raise what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def test_passwords_are_shown_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_in_process(["open", "--show-password"], monkeypatch)
+    answer = check_refusal(Answer(code, *capsys.readouterr()), LabError)
+    assert "passwords are shown on a terminal only" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("run dataset_pipeline", NotRunningError),
+        ("run dataset_pipeline --conf [1]", ConfError),
+        ("verify HEAD~1", NotRunningError),
+        ("status", NotRunningError),
+        ("env", NotRunningError),
+        ("doctor --backend moon", BackendError),
+        ("doctor --database oracle", LabError),
+    ],
+)
+def test_a_program_is_answered_by_one_object_when_a_command_fails(
+    words: str,
+    kind: type[LabError],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LAB_HOME", str(home))
+    code = run_in_process([*words.split(), "--json"], monkeypatch)
+    answer = check_refusal(Answer(code, *capsys.readouterr()), kind)
+    found = json.loads(answer.out)
+    assert found["ok"] is False
+    assert answer.err.startswith(f"error: {found['error']}\n  try: {found['try']}\n")
+
+
+def test_a_program_is_told_which_part_of_a_lab_runs(half: Config) -> None:
+    status, doctor = (
+        check_refusal(run_lab(half.home, word, "--json"), NotRunningError)
+        for word in ("status", "doctor")
+    )
+    said, found = json.loads(status.out), json.loads(doctor.out)
+    running = {service["name"]: service["running"] for service in said["services"]}
+    assert [name for name, runs in running.items() if runs] == ["gitserver"]
+    assert found["stopped"] == [name for name, runs in running.items() if not runs]
+    port = read_state(half.home).ports["gitserver"]
+    assert {"name": "gitserver", "running": True, "url": f"http://127.0.0.1:{port}"} in (
+        said["services"]
+    )
+    assert port in [each["number"] for each in found["ports"]]
+    assert {check["ok"] for check in found["checks"]} == {True}
+    text = status.out + doctor.out
+    assert not [name for name, value in Secrets(half).values.items() if value in text]
+
+
+def test_bash_completes_what_can_be_typed(home: Path) -> None:
+    """The shell that a person has after `lab --install-completion`."""
+    if not shutil.which("bash"):
+        pytest.skip("there is no bash")
+    create_home(home)
+    here = environment(home, {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"})
+    run_bash("lab --install-completion; true", here)
+    assert complete(here, "lab ") == [*COMMANDS]
+    assert complete(here, "lab up --backend e") == ["embedded"]
+    assert complete(here, "lab logs airflow-s") == ["airflow-scheduler"]
+    assert complete(here, "lab run ") == []  # the lab does not run
+
+
+def complete(env: Mapping[str, str], line: str) -> list[str]:
+    """Return what bash offers at the end of a line, by the function that `lab` has installed."""
+    words = line.split(" ")
+    given = " ".join(f"'{word}'" for word in words)
+    script = f"COMP_WORDS=({given}); COMP_CWORD={len(words) - 1}; _lab_completion lab"
+    return run_bash(f'. ~/.bashrc; {script}; echo "${{COMPREPLY[*]}}"', env).split()
+
+
+def run_bash(script: str, env: Mapping[str, str]) -> str:
+    command = ["bash", "--norc", "-c", script]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    return done.stdout

@@ -122,7 +122,8 @@ class Tool(NamedTuple):
 
 def read_options(app: typer.Typer) -> dict[str, set[str]]:
     """Return the options of each command, and of the app itself by "", as Typer has them."""
-    group = typer.main.get_group(app)
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
     found = {"": group, **group.commands}
     return {
         name: {"--help", *(o for one in command.params for o in [*one.opts, *one.secondary_opts])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -41,8 +42,15 @@ def answering(code: int, body: object) -> Iterator[tuple[str, list[object]]]:
     received: list[object] = []
 
     class Handler(Silent, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            received.append(self.path)
+            self.answer()
+
         def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer()
+
+        def answer(self) -> None:
             self.send_response(code)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
@@ -108,6 +116,86 @@ def test_an_airflow_that_does_not_answer_is_a_service_error() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServiceError, match=f"Airflow does not answer at {url}"):
         runs.fetch_token(build_lab(url))
+
+
+def test_the_ids_of_the_dags_are_had_at_a_glance() -> None:
+    body = {"access_token": "t0ken", "dags": [{"dag_id": "a"}, {"dag_id": "b"}]}
+    with answering(200, body) as (url, received):
+        assert runs.glance_at_dag_ids(build_lab(url)) == ["a", "b"]
+    assert received[1:] == ["/api/v2/dags?limit=100&order_by=dag_id"]
+
+
+def test_a_glance_at_an_airflow_that_never_answers_is_a_short_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        lab = build_lab(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(ServiceError):
+            runs.glance_at_dag_ids(lab)
+        assert time.monotonic() - began < 2
+
+
+# --- Why a run waits ----------------------------------------------------------------------------
+
+
+def stub_airflow(
+    monkeypatch: pytest.MonkeyPatch, state: str, *, paused: bool = False, healthy: bool = True
+) -> None:
+    """Have Airflow say this of a run, of its DAG and of the scheduler."""
+    heartbeat = "2026-11-21T22:17:22Z"
+    scheduler = SimpleNamespace(
+        status="healthy" if healthy else "unhealthy", latest_scheduler_heartbeat=heartbeat
+    )
+    dag = SimpleNamespace(dag_id="a_dag", is_paused=paused, active_runs_count=3, max_active_runs=16)
+    said = {
+        "DagRunApi.get_dag_run": SimpleNamespace(state=SimpleNamespace(value=state)),
+        "DAGApi.get_dag_details": dag,
+        "MonitorApi.get_health": SimpleNamespace(scheduler=scheduler),
+    }
+    for name, found in said.items():
+        monkeypatch.setattr(f"airflow_client.client.{name}", lambda *_, found=found, **__: found)
+    monkeypatch.setattr(runs, "list_tasks", lambda *_: [stub_task("a", "success"), stub_task("b")])
+
+
+def stub_task(name: str, state: str | None = None) -> SimpleNamespace:
+    value = SimpleNamespace(value=state) if state else None
+    return SimpleNamespace(task_id=name, state=value, try_number=0, duration=None)
+
+
+def explain(state: str) -> tuple[str, str]:
+    client: Any = None
+    return runs.explain_wait(client, Run("a run", "a_dag", state, None))
+
+
+def test_a_paused_dag_explains_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_airflow(monkeypatch, "queued", paused=True, healthy=False)
+    assert explain("queued") == ("it is queued, and a_dag is paused", "lab unpause a_dag")
+
+
+def test_a_scheduler_without_a_heartbeat_explains_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_airflow(monkeypatch, "running", healthy=False)
+    why, fix = explain("running")
+    assert why.endswith("scheduler gave its last sign of life at 2026-11-21T22:17:22Z")
+    assert "lab logs airflow-scheduler" in fix
+
+
+def test_a_queued_run_is_told_how_many_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_airflow(monkeypatch, "queued")
+    why, fix = explain("queued")
+    assert why == "it is queued; 3 of at most 16 runs of a_dag are running"
+    assert fix == "lab status; lab logs airflow-scheduler"
+
+
+def test_a_running_run_is_told_what_its_tasks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_airflow(monkeypatch, "running")
+    why, fix = explain("running")
+    assert why == "it is running: b is waiting"
+    assert "--timeout" in fix
+
+
+def test_a_run_that_is_late_while_airflow_is_gone_says_that() -> None:
+    run = Run("a run", "a_dag", "queued", None)
+    error = runs.error_from_late_run(build_lab("http://127.0.0.1:9"), run, 5)
+    assert error.what.startswith("a run of a_dag did not end in 5 s: Airflow does not answer")
 
 
 # --- Tasks --------------------------------------------------------------------------------------

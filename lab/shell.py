@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -25,10 +25,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
+    accepted: Collection[int] = (0,),
 ) -> str:
     """Run a command and return its standard output. Raises LabError with the reason in one line.
 
-    The error's `output` has all that it printed. `timeout` is in seconds.
+    The error's `output` has all that it printed. `timeout` is in seconds; an exit code among
+    `accepted` is no failure.
     """
     words = [os.fspath(word) for word in command]
     try:
@@ -48,7 +50,7 @@ def run(
         raise command_error(what, words, fix, late.stdout, late.stderr) from None
     except FileNotFoundError:
         raise LabError(f"there is no command {words[0]!r}", f"install {words[0]}") from None
-    if done.returncode:
+    if done.returncode not in accepted:
         what = f"{name_command(words)} {describe_end(done)}"
         raise command_error(what, words, fix, done.stdout, done.stderr)
     return done.stdout

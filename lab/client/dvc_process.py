@@ -130,7 +130,7 @@ def locate(lab: Access, clone: Path, questions: Sequence[Question]) -> list[Plac
     with running_dvc(lab, home, LOCATIONS, cwd=clone, stdin=asked) as wait:
         done = wait()
     if done.code:
-        raise LabError(f"DVC fails: {find_reason(done.err, clone)}", "report this: it is a bug")
+        raise LabError(f"DVC fails: {find_dvc_reason(done.err, clone)}", "report this: it is a bug")
     said = json.loads(done.out)
     return [each if isinstance(each, str) else read_place(each) for each in said]
 
@@ -190,12 +190,12 @@ def require_pulled(path: str, done: Done, clone: Path) -> None:
     """Raise ProofError with DVC's reason unless it has pulled."""
     if done.code:
         raise ProofError(
-            f"dvc pull does not bring {path} back: {find_reason(done.err, clone)}",
+            f"dvc pull does not bring {path} back: {find_dvc_reason(done.err, clone)}",
             s3.RESTORE if MISSING.search(done.err) else MEND,
         )
 
 
-def find_reason(said: str, clone: Path) -> str:
+def find_dvc_reason(said: str, clone: Path) -> str:
     """Return in one line why DVC failed, from what it wrote to stderr.
 
     Of several errors the first is the cause. Of an object that is missing DVC only warns.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.errors import AccessError, LabError
 from lab.model import Access
+from lab.reasons import find_reason
 from lab.shell import run
 
 SECONDS = 120
@@ -61,8 +62,8 @@ def read_objects(lab: Access, names: Sequence[str], cwd: Path) -> bytes:
         check=False,
     )
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise LabError(f"git cat-file can't read {cwd}: {said}", "try again: it is a fresh clone")
+        reason = find_reason(done.stderr.decode("utf-8", "replace"))
+        raise LabError(f"git cat-file can't read {cwd}: {reason}", "try again: it is a fresh clone")
     return done.stdout
 
 

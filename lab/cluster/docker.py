@@ -9,6 +9,7 @@ import pwd
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,13 +105,11 @@ def find_unreachable(said: str) -> MachineError | None:
 
 def describe_way_in() -> str:
     """Return how this user comes to use Docker: a session knows the groups of its beginning."""
-    try:
+    with suppress(KeyError):  # no such group, or a user without a name
         group = grp.getgrnam(GROUP)
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # no such group, or a user without a name
-        return f"sudo usermod -aG {GROUP} $USER, then log in again"
-    if user in group.gr_mem and group.gr_gid not in os.getgroups():
-        return f"log in again: this session began before {user} was in the group {GROUP}"
+        if user in group.gr_mem and group.gr_gid not in os.getgroups():
+            return f"log in again: this session began before {user} was in the group {GROUP}"
     return f"sudo usermod -aG {GROUP} $USER, then log in again"
 
 

@@ -77,11 +77,6 @@ def content_tag(folder: Path, arguments: Mapping[str, str]) -> str:
     return digest.hexdigest()[:CONTENT]
 
 
-def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def list_sources(folder: Path) -> Iterator[Path]:
     """Yield the files of a build folder in a fixed order, without hidden files and caches."""
     for file in sorted(folder.rglob("*")):

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lab.cluster import images, tools
+from lab.cluster import cache, images, tools
 from lab.cluster.images import Image
 from lab.config import PLUGINS
 from lab.files import write_private_file
@@ -113,7 +113,7 @@ def chart_values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
     replaces the pods when they change.
     """
     airflow = known["airflow"]
-    reader = {name: images.content_hash(tree / READER / name) for name in READER_FILES}
+    reader = {name: cache.file_sha256(tree / READER / name) for name in READER_FILES}
     return {
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,

@@ -63,7 +63,8 @@ def publish_dataset(config: Config, known: State, environment: Mapping[str, str]
     variables.
     """
     file = source_file(config, known)
-    inspection.inspect(file)
+    if known.dataset_source:  # it may have changed since `up` began
+        inspection.inspect(file)
     run(
         [sys.executable, "-P", "-m", "dataset_steps", "import", file.absolute()],
         timeout=SECONDS,

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +23,8 @@ from lab.errors import (
     DatasetNotUtf8,
     DatasetRagged,
     DatasetWithoutHeader,
-    LabError,
 )
+from lab.shell import run
 
 SECONDS = 600  # 1 GB of quoted text takes less than a minute
 DATA_ERROR = 65  # the exit code of `dataset-steps inspect` for a table that has a fault
@@ -65,18 +64,13 @@ def inspect(path: Path) -> Shape:
 
 def run_inspection(path: Path) -> dict[str, Any]:
     """Return what `dataset-steps inspect` prints of the file. Raises LabError."""
-    done = subprocess.run(
+    printed = run(
         [sys.executable, "-P", "-m", "dataset_steps", "inspect", path.absolute()],
-        env={"PATH": os.environ.get("PATH", os.defpath)},
         timeout=SECONDS,
-        capture_output=True,
-        text=True,
-        check=False,
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        accepted=(0, DATA_ERROR),
     )
-    if done.returncode not in (0, DATA_ERROR):
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise LabError(f"{path} can't be inspected: {last}", "copy it where you can read it")
-    said: dict[str, Any] = json.loads(done.stdout)
+    said: dict[str, Any] = json.loads(printed)
     return said
 
 

@@ -20,9 +20,8 @@ from lab.config import Config
 from lab.lab import Lab
 
 # The last record again, with the next number: the dataset's key stays one.
-APPEND = (
-    "awk -F, -v OFS=, 'NR > 1 && $1 + 0 > most { most = $1 + 0 } END { $1 = most + 1; print }' "
-)
+NEXT_RECORD = "NR > 1 && $1 + 0 > most { most = $1 + 0 } END { $1 = most + 1; print }"
+APPEND = f"awk -F, -v OFS=, '{NEXT_RECORD}'"
 SCRIPT = f"""
 set -eu
 git clone --quiet "$GIT_URL" work

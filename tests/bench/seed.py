@@ -11,6 +11,7 @@ from lab.cluster import images
 from lab.config import Config
 from lab.lab import Lab
 from tests.bench.commit import DAG, time_run
+from tests.bench.plain import APPEND
 from tests.bench.publishing import publishing_dag
 from tests.bench.row import Row
 from tests.bench.turns import take_turns
@@ -24,6 +25,7 @@ def measure_seed(lab: Lab, config: Config, arguments: argparse.Namespace) -> Ite
     if lab.backend != "kind":
         return
     text = SOURCE.read_text("utf-8").replace("WORKER_IMAGE", images.read_lock()["worker"].name)
+    text = text.replace("APPEND_PROGRAM", APPEND)
     with publishing_dag(lab, "pipelines", SEED, text):
         ways = partial(time_run, lab, SEED), partial(time_run, lab, DAG)
         seed, ours = take_turns(arguments.rounds, *ways)

@@ -17,10 +17,8 @@ IMAGE = "WORKER_IMAGE"
 HELPER = "!f() { echo username=$GIT_SYNC_USERNAME; echo password=$GIT_SYNC_PASSWORD; }; f"
 GIT = f"git -c credential.helper='{HELPER}' -c user.name=seed -c user.email=seed@localhost"
 PULL = f"rm -rf /shared/repo && {GIT} clone $GIT_URL /shared/repo && cd /shared/repo && dvc pull"
-# The last record again, with the next number: the dataset's key stays one.
-APPEND = "NR > 1 && $1 + 0 > most { most = $1 + 0 } END { $1 = most + 1; print }"
 MODIFY = (
-    f"cd /shared/repo && awk -F, -v OFS=, '{APPEND}' $DATASET_PATH > /tmp/record && "
+    "cd /shared/repo && APPEND_PROGRAM $DATASET_PATH > /tmp/record && "
     "cat /tmp/record >> $DATASET_PATH"
 )
 PUSH = (

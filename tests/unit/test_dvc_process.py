@@ -76,7 +76,7 @@ SAID = [
 
 @pytest.mark.parametrize(("said", "reason"), SAID, ids=[reason for _, reason in SAID])
 def test_the_reason_is_one_line(said: str, reason: str) -> None:
-    assert dvc_process.find_reason(said, CLONE) == reason
+    assert dvc_process.find_dvc_reason(said, CLONE) == reason
 
 
 @pytest.mark.parametrize("own", ["", "[cache]\ndir = /mine\n['remote \"s3\"']\nurl = s3://100%\n"])

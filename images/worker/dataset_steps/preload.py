@@ -8,6 +8,7 @@ from __future__ import annotations
 import boto3
 import dvc.fs.dvc
 import dvc_s3
+import ruamel.yaml  # which DVC imports when it edits a pointer
 import s3fs
 
 from dataset_steps import __main__, extract, load, modify, pull, push, transform
@@ -21,6 +22,7 @@ __all__ = [
     "modify",
     "pull",
     "push",
+    "ruamel",
     "s3fs",
     "transform",
 ]

@@ -105,7 +105,7 @@ def check_images(config: Config) -> str:
         names = ", ".join(image.name for image in unreachable)
         raise MachineError(
             f"no registry answers for images that Docker does not hold: {names}",
-            "; ".join(f"docker pull {image.name}" for image in unreachable) + f"{EMBEDDED}",
+            "; ".join(f"docker pull {image.name}" for image in unreachable) + EMBEDDED,
         )
     groups = {
         "to be pulled": lacking,

@@ -17,6 +17,7 @@ from lab.backends import find_backend
 from lab.config import Config
 from tests.bench.cold_start import measure_cold_start
 from tests.bench.commit import measure_commit
+from tests.bench.directories import measure_directories
 from tests.bench.promotion import measure_promotion
 from tests.bench.row import Row
 from tests.bench.seed import measure_seed
@@ -28,6 +29,7 @@ ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "commit": measure_commit,
     "seed": measure_seed,
     "sizes": measure_sizes,
+    "directories": measure_directories,
     "throughput": measure_throughput,
     "triggers": measure_triggers,
 }
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--only", choices=CHOICES, action="append", help="leave the others out")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs to take medians of")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--files", type=int, default=3000, help="files of a directory")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32], help="runs at once")
     arguments = parser.parse_args()
     wanted = arguments.only or CHOICES[:-1]  # the promotion needs kubectl, helm and the chart

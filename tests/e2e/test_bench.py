@@ -16,10 +16,17 @@ from tests.bench.cold_start import measure_command
 from tests.bench.row import Row
 
 ASSET = "push:lab/datasets:main"
-ONCE = argparse.Namespace(rounds=1, megabytes=[10], at_once=[1])
+ONCE = argparse.Namespace(rounds=1, megabytes=[10], files=100, at_once=[1])
 # By part: the pushes to the datasets that a DAG hears of. A run that one of them starts is measured
 # where it is meant to be, and nowhere else.
-PUSHES = {"commit": 0, "seed": 0, "sizes": 0, "throughput": 0, "triggers": 1}
+PUSHES = {
+    "commit": 0,
+    "seed": 0,
+    "sizes": 0,
+    "directories": 0,
+    "throughput": 0,
+    "triggers": 1,
+}
 ON_KIND_ALONE = "seed"
 
 

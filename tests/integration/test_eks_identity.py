@@ -395,7 +395,8 @@ def test_a_pod_may_do_nothing_else_in_aws(cloud: Cloud, filled: Site, role: str)
 REAL_STEPS = """
 import hashlib, sys
 from pathlib import Path
-from dataset_steps.remote import Missing, Remote
+from dataset_steps.remote import Remote
+from dataset_steps.content import Content
 from dataset_steps.pointer import Pointer
 folder, content = Path(sys.argv[1]), sys.argv[2].encode()
 made = folder / "made.csv"
@@ -403,12 +404,19 @@ made.write_bytes(content)
 pointer = Pointer(hashlib.md5(content).hexdigest(), len(content))
 remote = Remote(folder / "clone")
 assert not remote.is_stored(pointer)
-remote.store(pointer, made)
+remote.store(Content(pointer), made)
 (folder / "clone" / "datasets" / "x.csv.dvc").write_text(
     f"outs:\\n- md5: {pointer.md5}\\n  size: {pointer.size}\\n  hash: md5\\n  path: x.csv\\n"
 )
 Remote(folder / "clone").download(pointer, "datasets/x.csv", folder / "got.csv")
 assert (folder / "got.csv").read_bytes() == content
+many = folder / "many"
+many.mkdir()
+for number in range(50):
+    (many / str(number)).write_bytes(content + bytes([number]))
+measured = remote.measure("datasets/many", many)
+remote.store(measured, many)
+assert remote.fast_store(measured.pointer).failures == 0, "obstore lives with the role, too"
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dataset_steps import repository
+from dataset_steps.content import Content
 from dataset_steps.pointer import Pointer
 from lab import layout
 from tests.support.steps import STEPS, open_remote, reproduce_dataset
@@ -113,11 +114,11 @@ def test_overlapping_and_repeated_runs_on_a_pointer_of_dvc_2(project: Project) -
     run, other = project.run(), project.with_own_folder().run()
     run.run_steps("pull", "modify")
     project.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
-    run.kill_step("push", "before", "repository:push")
+    run.kill_step("publish", "before", "repository:push")
     assert "of version" not in run.run_steps("pull", "modify")
     other.run_steps("pull", "modify")
-    with other.holding_step("push", "repository:push"):
-        said = run.run_steps("push")
+    with other.holding_step("publish", "repository:push"):
+        said = run.run_steps("publish")
     assert "of version" not in said
     assert project.list_run_ids() == [run.id, other.id]
     project.prove_commits()
@@ -187,7 +188,7 @@ def test_what_a_remote_s_options_ask_of_an_upload(
 
     remote.s3(named).meta.events.register("before-send.s3.PutObject", record)
     (tmp_path / "file").write_bytes(content)
-    remote.store(named, tmp_path / "file")
+    remote.store(Content(named), tmp_path / "file")
     assert sent == [b"bucket-owner-full-control"]
 
 
@@ -238,7 +239,7 @@ def test_no_commit_names_what_dvc_could_not_pull(project: Project) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
     before = project.push_change(lambda clone: write_text(clone / ".dvcignore", "*.csv\n"))
-    assert f"hides {PATH} from DVC" in run.expect_refusal("push")
+    assert f"hides {PATH} from DVC" in run.expect_refusal("publish")
     assert project.tip() == before
 
 

@@ -156,11 +156,31 @@ def test_what_dvcignore_hides(clone: Path, pattern: str) -> None:
     assert str(refusal.value).startswith(f".dvcignore:2:{pattern} hides {PATH} from DVC")
 
 
+OF_A_DIRECTORY = POINTER.replace(MD5, f"{MD5}.dir").replace("  hash", "  nfiles: 1\n  hash")
+
+
+def test_a_directory_that_dvc_pulls(clone: Path) -> None:
+    write(clone / f"{PATH}.dvc", OF_A_DIRECTORY)
+    write(clone / ".dvcignore", "*.tmp\ndata.csv/part.csv\n")
+    require_pullable(clone)
+
+
+@pytest.mark.parametrize("pattern", ["data.csv/", "/datasets/data.csv", "datasets/*/", "*.dvc"])
+def test_what_hides_a_directory(clone: Path, pattern: str) -> None:
+    """A pattern that ends in a slash hides directories only: the pointer says that this is one."""
+    write(clone / ".dvcignore", f"{pattern}\n")
+    if pattern.endswith("/"):
+        require_pullable(clone)
+    write(clone / f"{PATH}.dvc", OF_A_DIRECTORY)
+    with pytest.raises(StepError, match=f"hides {PATH} from DVC"):
+        require_pullable(clone)
+
+
 POINTERS = {
     f"outs:\n{OUT}  path: other.csv\n": "is about datasets/other.csv, and not about datasets/data",
     f"outs:\n{OUT}  path: data.csv\nwdir: ..\n": "is about data.csv, and not about datasets/data",
     f"outs:\n{OUT}  path: data.csv\n  cache: false\n": "says `cache: false`",
-    f"deps:\n- path: a\n  repo: {{url: ../other}}\n{POINTER}": "imports the file from another",
+    f"deps:\n- path: a\n  repo: {{url: ../other}}\n{POINTER}": "imports its data from another",
     f"{POINTER}unknown: 1\n": "extra keys not allowed",
     f"outs:\n{OUT}  path: data.csv\n  colour: red\n": "extra keys not allowed",
     "<<<<<<< HEAD\nouts:\n": "YAML",

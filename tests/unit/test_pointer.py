@@ -10,9 +10,11 @@ import yaml
 from dvc.repo import Repo
 
 from dataset_steps import pointer, yaml_files
+from dataset_steps.content import measure
 from dataset_steps.errors import StepError
 from dataset_steps.pointer import Pointer
 
+OF_DATA = Pointer("afeb7f7605333ab111049317604e7efa.dir", 24, nfiles=3)
 MD5 = hashlib.md5(b"a,b\n1,2\n", usedforsecurity=False).hexdigest()
 
 
@@ -51,9 +53,51 @@ def test_the_text_is_the_one_of_dvc_add(tmp_path: Path, repo: Repo, name: str) -
     added = tmp_path / f"{name}.dvc"
     expected = added.read_bytes()
     assert pointer.read(added) == Pointer(MD5, 8)
+    assert pointer.parse(expected.decode(), added.name) == Pointer(MD5, 8)
     added.unlink()
     pointer.write(added, Pointer(MD5, 8))
     assert added.read_bytes() == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+@pytest.mark.parametrize("mode", [0o644, 0o744, 0o645])
+def test_the_mode_of_a_file_is_kept_as_dvc_keeps_it(tmp_path: Path, repo: Repo, mode: int) -> None:
+    path = tmp_path / "tool"
+    path.write_bytes(b"a,b\n1,2\n")
+    path.chmod(mode)
+    named = measure("tool", path, keep_all).pointer
+    assert named == Pointer(MD5, 8, executable=mode != 0o644)
+    repo.add(str(path))
+    added = tmp_path / "tool.dvc"
+    expected = added.read_bytes()
+    assert pointer.read(added) == named
+    added.unlink()
+    pointer.write(added, named)
+    assert added.read_bytes() == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+def test_the_text_is_the_one_of_dvc_add_for_a_directory(tmp_path: Path, repo: Repo) -> None:
+    fill(tmp_path / "data")
+    repo.add(str(tmp_path / "data"))
+    added = tmp_path / "data.dvc"
+    expected = added.read_bytes()
+    assert (pointer.read(added), b"nfiles: 3" in expected) == (OF_DATA, True)
+    added.unlink()
+    pointer.write(added, OF_DATA)
+    assert added.read_bytes() == expected
+
+
+def fill(folder: Path) -> None:
+    """Make the directory that OF_DATA names."""
+    (folder / "inner").mkdir(parents=True)
+    for name in ("b.csv", "a.csv", "inner/a.csv"):
+        (folder / name).write_bytes(b"a,b\n1,2\n")
+    (folder / "a.csv").chmod(0o755)
+
+
+def keep_all(_: str, folders: list[str], files: list[str]) -> tuple[list[str], list[str]]:
+    return folders, files
 
 
 # --- A pointer that somebody has written something into
@@ -123,6 +167,25 @@ TEXTS = {
 NEW = Pointer(hashlib.md5(b"a,b\n1,2\n3,4\n", usedforsecurity=False).hexdigest(), 12)
 
 
+OF_A_TOOL = OF_DVC_2.replace("  path", "  isexec: true\n  path")
+TEXTS |= {"of a tool": OF_A_TOOL, "of a directory": OF_A_FOLDER.replace(MD5, f"{MD5}.dir")}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_it_is_edited_as_dvc_add_edits_it_for_a_directory(
+    path: Path, repo: Repo, text: str
+) -> None:
+    path.write_bytes(text.encode())
+    pointer.write(path, OF_DATA)
+    ours = path.read_bytes()
+    path.write_bytes(text.encode())
+    fill(path.with_suffix(""))
+    repo.add(str(path.with_suffix("")))
+    assert ours == path.read_bytes()
+    assert (pointer.read(path).md5, pointer.read(path).nfiles) == (OF_DATA.md5, 3)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_it_is_edited_as_dvc_add_edits_it(path: Path, repo: Repo, text: str) -> None:
@@ -145,7 +208,6 @@ def test_what_dvc_would_leave_out_as_its_default_stays(path: Path) -> None:
 outs:
 - md5: {}
   size: {}
-  isexec: true
   hash: md5
   path: data.csv
   cache: true
@@ -158,23 +220,17 @@ wdir: . # here
     assert path.read_text(encoding="utf-8") == text.format(NEW.md5, NEW.size)
 
 
-def test_metadata_of_a_run_joins_what_is_there(path: Path) -> None:
-    path.write_text(ANNOTATED, encoding="utf-8")
-    pointer.write(path, NEW, {"run_id": "one", "dag_id": "d"})
-    pointer.write(path, NEW, {"run_id": "two"})
-    meta = yaml.safe_load(path.read_bytes())["meta"]
-    assert list(meta) == ["note", "folded", "empty", "run_id", "dag_id"]
-    assert (meta["run_id"], meta["note"]) == ("two", "several\nlines\n")
-    assert "# the end" in path.read_text(encoding="utf-8")
-
-
-def test_metadata_that_has_no_keys_is_not_replaced(path: Path) -> None:
-    text = ANNOTATED.replace("meta:\n  note", "meta:\n- note")
-    path.write_text(text[: text.index("  folded")], encoding="utf-8")
-    before = path.read_bytes()
-    with pytest.raises(StepError, match=r"`meta` in data\.csv\.dvc is no mapping"):
-        pointer.write(path, NEW, {"run_id": "one"})
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("mine", ["", "  owner: me # not you\n"])
+def test_what_an_older_kit_noted_of_its_run_goes(path: Path, mine: str) -> None:
+    """It would be told of another version; it is in the commit's message now."""
+    old = f"meta:\n{mine}  data_commit: 0123abc\n  dag_id: d\n  run_id: one\n"
+    text = f"outs:\n- md5: {MD5}\n  size: 8\n  hash: md5\n  path: data.csv\n"
+    path.write_text(text + old, encoding="utf-8")
+    pointer.write(path, NEW)
+    kept = f"meta:\n{mine}" if mine else ""
+    assert (
+        path.read_text("utf-8") == text.replace(MD5, NEW.md5).replace("8\n", f"{NEW.size}\n") + kept
+    )
 
 
 def test_a_write_that_fails_leaves_the_old_pointer(
@@ -194,13 +250,16 @@ def test_the_remote_and_the_age_of_a_pointer_are_read(path: Path) -> None:
     assert pointer.read(path) == Pointer(MD5, 8, legacy=True)
     pointer.write(path, NEW)
     assert pointer.read(path) == NEW
+    path.write_text(OF_A_FOLDER.replace(MD5, f"{MD5}.dir"), encoding="utf-8")
+    assert pointer.read(path) == Pointer(f"{MD5}.dir", 8, legacy=True, nfiles=7)
+    assert pointer.read(path).is_directory
 
 
-# --- What is no pointer to one file
+# --- What is no pointer to one file or one directory
 
 
 def test_a_missing_pointer(path: Path) -> None:
-    with pytest.raises(StepError, match=r"no data\.csv\.dvc: import the dataset first"):
+    with pytest.raises(StepError, match=r"no data\.csv\.dvc: import the data set first"):
         pointer.read(path)
 
 
@@ -222,7 +281,8 @@ OUT = f"md5: {MD5}\n  size: 8\n  path: data.csv\n"
         "outs:\n- size: 8\n",
         f"outs:\n- md5: {MD5}\n  size: many\n",
         f"outs:\n- md5: {MD5}\n  size:\n",
-        f"outs:\n- md5: {MD5}.dir\n  size: 8\n",
+        f"outs:\n- md5: {MD5}.dir\n  nfiles: 8\n",
+        f"outs:\n- md5: {MD5}.dir.dir\n  size: 8\n",
         f"outs:\n- md5: {MD5.upper()}\n  size: 8\n",
         f"outs:\n- md5: {MD5[1:]}\n  size: 8\n",
         "outs:\n- md5: ../../../../../../etc/shadow/root\n  size: 8\n",
@@ -230,11 +290,12 @@ OUT = f"md5: {MD5}\n  size: 8\n  path: data.csv\n"
         f"<<<<<<< HEAD\nouts:\n- {OUT}=======\n",
     ],
 )
-def test_what_is_no_pointer_to_one_file(path: Path, text: str) -> None:
+def test_what_is_no_pointer(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(StepError, match=r"data\.csv\.dvc") as refusal:
-        pointer.read(path)
-    assert refusal.value.exit_code == 65
+    for read in (pointer.read, lambda file: pointer.parse(text, file.name)):
+        with pytest.raises(StepError, match=r"data\.csv\.dvc") as refusal:
+            read(path)
+        assert refusal.value.exit_code == 65
 
 
 def test_bytes_that_are_no_text(path: Path) -> None:
@@ -246,10 +307,9 @@ def test_bytes_that_are_no_text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (f"outs:\n- {OUT}- {OUT}", r"names 2 files, .* leave only data\.csv in it"),
-        (f"outs:\n- md5: {MD5}.dir\n  size: 8\n  path: x\n", r"names a folder, .*`dvc remove"),
-        (f"outs:\n- md5: {MD5}\n  path: x\n", "with a size: `dvc add` the file again"),
-        (f"outs:\n- md5: {MD5}\n  size: 8\n  hash: sha256\n", "is not the MD5 of a file"),
+        (f"outs:\n- {OUT}- {OUT}", r"names 2 outs, .* leave only data\.csv in it"),
+        (f"outs:\n- md5: {MD5}\n  path: x\n", "with a size: `dvc add` the data again"),
+        (f"outs:\n- md5: {MD5}\n  size: 8\n  hash: sha256\n", "is not the MD5 of a file or a dir"),
     ],
 )
 def test_what_to_do_is_said_in_one_line(path: Path, text: str, why: str) -> None:

@@ -83,25 +83,25 @@ def require_s3(repo: Repo, name: str | None) -> None:
 
 
 def require_pullable(repo: Repo, path: str) -> None:
-    """Raise StepError unless DVC brings this file back by its pointer, from a remote of its own."""
-    if pattern := find_hiding_pattern(repo, path):
-        raise StepError(
-            f"{pattern} hides {path} from DVC, so that nobody can pull it: take the pattern away"
-        )
+    """Raise StepError unless DVC brings a file or directory back by its pointer, from a remote."""
+    for name in (path, f"{path}.dvc"):
+        if repo.dvcignore.is_ignored_file(str(Path(repo.root_dir, name))):
+            raise hidden_error(repo, path, name)
     with refusing(f"DVC refuses {path}.dvc"):
         (out,) = load_file(repo, str(Path(repo.root_dir, f"{path}.dvc"))).stage.outs
+    if out.hash_info.isdir and repo.dvcignore.is_ignored_dir(str(Path(repo.root_dir, path))):
+        raise hidden_error(repo, path, path)
     if why := find_obstacle(repo, path, out):
         raise StepError(f"{path}.dvc {why}")
 
 
-def find_hiding_pattern(repo: Repo, path: str) -> str | None:
-    """Return what hides the file or its pointer from DVC, as ".dvcignore:2:*.csv", or None."""
-    for name in (path, f"{path}.dvc"):
-        place = str(Path(repo.root_dir, name))
-        if repo.dvcignore.is_ignored_file(place):
-            patterns = repo.dvcignore.check_ignore(place).pattern_infos
-            return str(patterns[-1]) if patterns else ".dvcignore"
-    return None
+def hidden_error(repo: Repo, path: str, name: str) -> StepError:
+    """Return the error for a pattern, as ".dvcignore:2:*.csv", that hides data or its pointer."""
+    patterns = repo.dvcignore.check_ignore(str(Path(repo.root_dir, name))).pattern_infos
+    pattern = patterns[-1] if patterns else ".dvcignore"
+    return StepError(
+        f"{pattern} hides {path} from DVC, so that nobody can pull it: take the pattern away"
+    )
 
 
 def find_obstacle(repo: Repo, path: str, out: Output) -> str | None:
@@ -110,10 +110,10 @@ def find_obstacle(repo: Repo, path: str, out: Output) -> str | None:
     if tracked != os.path.normpath(path):
         return f"is about {tracked}, and not about {path}: correct its `path` and its `wdir`"
     if not out.use_cache:
-        return "says `cache: false`, so that no remote keeps its file: take that line away"
+        return "says `cache: false`, so that no remote keeps its data: take that line away"
     if out.stage.is_repo_import:
         return (
-            "imports the file from another repository, whose remote keeps it: `dvc remove` the "
+            "imports its data from another repository, whose remote keeps it: `dvc remove` the "
             "pointer, then `dvc add` a copy of the file"
         )
     return None

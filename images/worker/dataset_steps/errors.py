@@ -13,3 +13,9 @@ class TemporaryError(StepError):
     """A server did not answer as it should; a retry may succeed."""
 
     exit_code = 75  # EX_TEMPFAIL
+
+
+class Overtaken(StepError):
+    """Somebody published first: the steps between pull and publish have to run again."""
+
+    exit_code = 80  # none of sysexits.h

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20  # bytes read at a time; memory stays the same for every dataset size
 
 
+def part_of(path: Path) -> Path:
+    """Return where `path` is written before it takes its place; the same in each attempt.
+
+    The name is short: that of `path` may be as long as a name can be.
+    """
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, unless there is none. Raise OSError if that fails."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, on disk and not only in memory, or leave it as it was."""
     with atomic_write(path) as file:
@@ -26,7 +43,7 @@ def write_atomically(path: Path, text: str) -> None:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that replaces `path` when the block ends, unless it fails."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     with part.open("wb") as file:
         yield file
         file.flush()

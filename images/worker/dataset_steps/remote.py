@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 import boto3
 from botocore.config import Config
@@ -14,32 +17,23 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dvc.exceptions import DvcException
 from dvc_data.hashfile.hash import file_md5, fobj_md5
 
-from dataset_steps import configuration
+from dataset_steps import configuration, directories
+from dataset_steps import content as contents
+from dataset_steps import pointer as pointers
 from dataset_steps.configuration import CONNECT, READ
+from dataset_steps.content import Content
 from dataset_steps.errors import StepError, TemporaryError
-from dataset_steps.files import BLOCK, md5_of, md5_of_blocks
+from dataset_steps.files import BLOCK, md5_of, md5_of_blocks, part_of, remove
 from dataset_steps.pointer import Pointer
+from dataset_steps.s3_errors import SERVER_FAILS, Missing, http_status, s3_errors
+from dataset_steps.transfer import FastStore, open_store
 
 SINGLE_PUT = 5 * 2**30  # bytes; the most that S3 takes in one PUT
-REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
-# Errors that no retry helps, though neither is the object missing nor the key wrong.
-UNUSABLE = {
-    "NoSuchBucket",
-    "PermanentRedirect",
-    "InvalidObjectState",  # in an archive
-    "KMS.DisabledException",
-    "KMS.NotFoundException",
-}
-SERVER_FAILS = 500  # HTTP statuses from here on are failures of the server
 CLIENT = Config(
     retries={"mode": "standard", "total_max_attempts": 6},
     connect_timeout=CONNECT,
     read_timeout=READ,
 )
-
-
-class Missing(StepError):
-    """The remote has no such object."""
 
 
 class Remote:
@@ -50,6 +44,8 @@ class Remote:
         self.repo = configuration.open_repository(repository)
         self.remotes: dict[str | None, Any] = {}  # DVC's, by their names; None is the default one
         self.clients: dict[str | None, Any] = {}
+        self.fast: dict[str | None, FastStore | None] = {}
+        self.parts = Lock()  # boto3 holds tens of MB of what it sends in parts
 
     def objects(self, pointer: Pointer) -> Any:
         """Return DVC's store of such objects. Raise StepError unless it is on S3."""
@@ -74,30 +70,55 @@ class Remote:
             )
         return self.clients[name]
 
+    def fast_store(self, pointer: Pointer) -> FastStore | None:
+        """Return the bucket of such objects for many requests at once, if obstore can reach it."""
+        if (name := pointer.remote) not in self.fast:
+            bucket, options = self.location(pointer)["Bucket"], self.objects(pointer).fs.fs_args
+            self.fast[name] = open_store(self.s3(pointer), bucket, options)
+        return self.fast[name]
+
     def require_pullable(self, path: str) -> None:
-        """Raise StepError unless DVC brings this file of the clone back by its pointer."""
+        """Raise StepError unless DVC brings the data at this path back by its pointer."""
         configuration.require_pullable(self.repo, path)
 
-    def download(self, pointer: Pointer, dataset_path: str, into: Path) -> str:
-        """Download exactly the bytes that `pointer` names to `into`, by DVC; or leave no file.
+    # --- Down -------------------------------------------------------------------------------------
 
-        Return their MD5, which is not the pointer's where DVC 2 made that of a text with CRLF.
-        DVC's file system writes the file directly: no second copy in a cache.
-        Raise StepError when the remote lacks the object or holds other bytes under its name.
+    def download(self, pointer: Pointer, path: str, into: Path) -> str:
+        """Have `into` be exactly what `pointer` names, a file or a directory; or leave nothing.
+
+        Return the MD5 of a file's bytes, which is not the pointer's where DVC 2 made that of a text
+        with CRLF, and "" for a directory.
+        Raise StepError when the remote lacks an object or holds other bytes under its name.
         """
-        self.require_pullable(dataset_path)
-        into.unlink(missing_ok=True)
-        part = into.with_name(into.name + ".part")
+        self.require_pullable(path)
+        part, md5 = part_of(into), ""
+        remove(into)
+        remove(part)
+        try:
+            if pointer.is_directory:
+                directories.download(self, pointer, part)
+            else:
+                md5 = self.fetch(pointer, part)
+                part.chmod(part.stat().st_mode | (stat.S_IEXEC if pointer.executable else 0))
+            part.replace(into)
+        finally:
+            remove(part)  # what failed may have filled the disk
+        return md5
+
+    def fetch(self, pointer: Pointer, into: Path) -> str:
+        """Write the bytes of one object to a file, by DVC, and return their MD5.
+
+        DVC's file system writes the file directly: no second copy in a cache.
+        """
         objects = self.objects(pointer)
         with self.translating_dvc_errors(pointer):
             # One connection: s3fs would hold ten parts of 50 MB each in memory, and is no faster.
             place = objects.oid_to_path(pointer.md5)
-            objects.fs.get_file(place, str(part), max_concurrency=1)
-        md5, size = md5_of(part), part.stat().st_size
-        named = file_md5(str(part), name=objects.hash_name) if pointer.legacy else md5
+            objects.fs.get_file(place, str(into), max_concurrency=1)
+        md5, size = md5_of(into), into.stat().st_size
+        named = file_md5(str(into), name=objects.hash_name) if pointer.legacy else md5
         if (named, size) != (pointer.md5, pointer.size):
             raise self.wrong_bytes_error(pointer, f"{size} bytes with MD5 {named}")
-        part.replace(into)
         return md5
 
     @contextmanager
@@ -125,29 +146,71 @@ class Remote:
             return TemporaryError(f"the object {self.url(pointer)} arrived as {found}")
         return StepError(f"the object {self.url(pointer)} is not what its pointer names: {found}")
 
-    def store(self, pointer: Pointer, path: Path) -> None:
-        """Store these bytes in the remote and verify them; no commit may name them before.
+    # --- Up ---------------------------------------------------------------------------------------
 
-        An object that is stored already is not sent again. Raise TemporaryError.
+    def measure(self, path: str, place: Path) -> Content:
+        """Return what is at `place`, as a version of the data set at `path` of the clone.
+
+        It is for the remote that the data set's pointer names. Raise the errors of
+        `content.measure`.
+        """
+        root = Path(self.repo.root_dir, path)
+        own = root.with_name(f"{root.name}.dvc")
+        remote = pointers.read(own).remote if own.exists() else None
+
+        def keep(folder: str, dirs: list[str], files: list[str]) -> tuple[list[str], list[str]]:
+            """Return what DVC would not ignore if the data were at its path in the clone."""
+            kept: tuple[list[str], list[str]] = self.repo.dvcignore(str(root / folder), dirs, files)
+            return kept
+
+        return contents.measure(path, place, keep, remote)
+
+    def store(
+        self,
+        content: Content,
+        place: Path,
+        base: Pointer | None = None,
+        *,
+        pulled: bool = False,
+        journal: Path | None = None,
+    ) -> None:
+        """Store what was measured at `place` and verify it; no commit may name it before.
+
+        Files that the directory `base` has are looked for before they are sent; where it was
+        `pulled` in this run they are known to be there. Each object that is confirmed is noted in
+        `journal`: an attempt after one that was cut off goes on from there. Raise TemporaryError.
+        """
+        if content.pointer.is_directory:
+            directories.store_files(self, content, place, directories.Known(base, pulled, journal))
+            self.store_object(content.pointer, content.listing)  # last: DVC takes the rest for done
+        else:
+            self.store_object(content.pointer, place)
+
+    def store_object(self, pointer: Pointer, source: Path | bytes) -> None:
+        """Store the bytes of one object and verify them, unless it is stored already.
+
+        Raise TemporaryError.
         """
         if self.is_stored(pointer):
             return
-        self.send(pointer, path)
+        self.send(pointer, source)
         if not self.is_stored(pointer):
             raise TemporaryError(f"the object {self.url(pointer)} is not what was sent")
 
-    def send(self, pointer: Pointer, path: Path) -> None:
-        """Upload the bytes of `path`; the server refuses any whose MD5 is not the pointer's.
+    def send(self, pointer: Pointer, source: Path | bytes) -> None:
+        """Upload one object; the server refuses bytes whose MD5 is not the pointer's.
 
         The remote's options may ask for encryption or for an ACL.
         """
         place, s3 = self.location(pointer), self.s3(pointer)
         options = self.objects(pointer).fs.fs_args.get("s3_additional_kwargs", {})
-        with s3_errors(self.url(pointer)), path.open("rb") as file:
-            if pointer.size > SINGLE_PUT:
-                s3.upload_fileobj(file, place["Bucket"], place["Key"], ExtraArgs=options)
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        with s3_errors(self.url(pointer)), open_source(source) as file:
+            if size > SINGLE_PUT:
+                with self.parts:
+                    s3.upload_fileobj(file, place["Bucket"], place["Key"], ExtraArgs=options)
             else:
-                checksum = base64.b64encode(bytes.fromhex(pointer.md5)).decode()
+                checksum = base64.b64encode(bytes.fromhex(pointer.bytes_md5)).decode()
                 s3.put_object(**place, **options, Body=file, ContentMD5=checksum)
 
     def is_stored(self, pointer: Pointer) -> bool:
@@ -155,16 +218,18 @@ class Remote:
 
         The ETag of a single PUT is the MD5 that the server computed; of several parts or under KMS
         it is not (S3 API reference, Object, ETag), and the one that DVC 2 made of a text with CRLF
-        is none of the bytes: then these are read back.
+        is none of the bytes: then these are read back. The size of a directory's pointer is that of
+        its files, and not of the object that lists them.
         """
         try:
             head = self.head(pointer)
         except Missing:
             return False
         tag = head["ETag"].strip('"')
-        if tag != pointer.md5 and ("-" in tag or "SSEKMSKeyId" in head or pointer.legacy):
+        if tag != pointer.bytes_md5 and ("-" in tag or "SSEKMSKeyId" in head or pointer.legacy):
             tag = self.hash_object(pointer)
-        return bool(tag == pointer.md5 and head["ContentLength"] == pointer.size)
+        is_whole = pointer.is_directory or head["ContentLength"] == pointer.size
+        return bool(tag == pointer.bytes_md5 and is_whole)
 
     def head(self, pointer: Pointer) -> dict[str, Any]:
         """Return the object's headers, always with an ETag. Raise the errors of `s3_errors`.
@@ -208,38 +273,6 @@ class Remote:
         return "s3://{Bucket}/{Key}".format(**self.location(pointer))
 
 
-@contextmanager
-def s3_errors(where: str) -> Iterator[None]:
-    """Translate boto3's errors into step errors: missing, refused, or worth a retry.
-
-    An S3 server names its error (S3 API reference, Error responses). While a server is restarted, a
-    request can reach a proxy, whose 404 or 403 says nothing about the object.
-    """
-    try:
-        yield
-    except ClientError as error:
-        raise step_error_for(error, where) from error
-    except BotoCoreError as error:
-        raise TemporaryError(f"no answer from S3 for {where}: {error}") from error
-
-
-def step_error_for(error: ClientError, where: str) -> StepError:
-    """Return the step error for an S3 error. Without an error code, boto3 puts the status there."""
-    code = error.response.get("Error", {}).get("Code") or ""
-    if not code or code.isdigit():
-        return TemporaryError(f"what answered {http_status(error)} for {where} names no S3 error")
-    if code == "NoSuchKey":
-        return Missing(
-            f"the remote has no object {where}: was it deleted, or does the pointer name a wrong "
-            "hash?"
-        )
-    if code in REFUSED:
-        return StepError(f"the S3 server refused the step's key for {where}: {error}")
-    if code in UNUSABLE:
-        return StepError(f"the S3 server can't serve {where}: {error}")
-    return TemporaryError(f"the S3 server could not serve {where}: {error}")
-
-
-def http_status(error: ClientError) -> int:
-    """Return the HTTP status of the response."""
-    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+def open_source(source: Path | bytes) -> BinaryIO:
+    """Open what is to be sent: a file, or bytes."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")

@@ -6,7 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dvc.utils.serialize import ParseError, dumps_yaml, load_yaml, parse_yaml_for_update
+from dvc.utils.serialize import (
+    ParseError,
+    dumps_yaml,
+    load_yaml,
+    parse_yaml,
+    parse_yaml_for_update,
+)
 
 from dataset_steps.errors import StepError
 from dataset_steps.files import atomic_write
@@ -24,6 +30,14 @@ def read(path: Path) -> Any:
         return load_yaml(path)
     except (ParseError, IsADirectoryError) as error:
         raise NotYaml(f"{path.name} is not YAML: {error}") from error
+
+
+def parse(text: str, name: str) -> Any:
+    """Return what the text of a file of this name holds. Raise NotYaml unless it is YAML."""
+    try:
+        return parse_yaml(text, name)
+    except ParseError as error:
+        raise NotYaml(f"{name} is not YAML: {error}") from error
 
 
 def read_for_update(path: Path) -> Any:

@@ -12,6 +12,7 @@ delivery/   the checkout's DAGs, brought to a git server
 cluster/    Kubernetes, whichever it is
 backends/   where a lab can run, one package each
 config, layout          what a person may choose; what every lab has, by name
+data_sets               the data sets that the checkout declares
 errors, wait, shell, reasons, progress, files   the ground that all of this stands on
 foreign, isolated       what a person has set for other programs, and how it is left out
 """

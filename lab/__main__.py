@@ -21,13 +21,16 @@ import typer
 from lab.answer import answering
 from lab.backends import Backend, choose_backend, find_backend, load_backends
 from lab.client import runs
+from lab.client.data import FOLDER
 from lab.completion import complete_backend, complete_dag, complete_database, complete_service
 from lab.config import FIRST_DAG, Config, parse_database
 from lab.console import rewrite_for_nox, run_command, show_proof
-from lab.errors import CommitError, LabError, NotRunningError, ProofError
+from lab.data_sets import DATASET
+from lab.dataset.inspection import is_table_name
+from lab.errors import LabError, NotRunningError
 from lab.home import state
 from lab.lab import Lab
-from lab.model import Dag, Outcome, Run, Service
+from lab.model import Dag, DataSet, Outcome, Run, Service
 from lab.progress import mark, phase
 from lab.wait import run_in_parallel
 
@@ -50,8 +53,9 @@ DatabaseName = Annotated[
     str | None,
     typer.Option("--database", help="sqlite or postgresql", autocompletion=complete_database),
 ]
-DatasetFile = Annotated[
-    Path | None, typer.Option("--dataset", help="a CSV to version instead of the generated one")
+DatasetPath = Annotated[
+    Path | None,
+    typer.Option("--dataset", help="a file or a directory to version instead of the generated one"),
 ]
 DagId = Annotated[str, typer.Argument(help="the DAG's id", autocompletion=complete_dag)]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
@@ -71,7 +75,7 @@ def print_version(asked: bool) -> None:
 
 
 def config_from_options(
-    backend: str | None = None, database_name: str | None = None, csv: Path | None = None
+    backend: str | None = None, database_name: str | None = None, dataset: Path | None = None
 ) -> Config:
     """Return the environment's choices, overridden by the command line's."""
     found = Config.from_environment()
@@ -79,8 +83,14 @@ def config_from_options(
         found,
         backend=backend or found.backend,
         database=parse_database(database_name) or found.database,
-        dataset=csv.absolute() if csv else found.dataset,
+        dataset=locate_dataset(dataset) if dataset else found.dataset,
     )
+
+
+def locate_dataset(path: Path) -> Path:
+    """Return the whole path of the user's data; its last part is a name, unless it is `/`."""
+    whole = path.absolute()
+    return whole.resolve() if whole.name == ".." else whole
 
 
 @app.callback(invoke_without_command=True)
@@ -88,27 +98,38 @@ def default(
     context: typer.Context,
     backend: BackendName = None,
     database: DatabaseName = None,
-    dataset: DatasetFile = None,
+    dataset: DatasetPath = None,
     version: Annotated[  # noqa: ARG001  its callback prints it
         bool,
         typer.Option("--version", help="print the version", callback=print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Bring a lab up, run dataset_pipeline once, and prove what it made (without a command)."""
+    """Bring a lab up, run dataset_pipeline once, and prove what it made (without a command).
+
+    With a dataset of your own that is no table nothing is run: its first version is proved.
+    """
     if command := context.invoked_subcommand:
         if backend or database or dataset:
             right = rewrite_for_nox(f"lab {command} --backend …")
             raise typer.BadParameter(f"options come after the command: {right}")
         return
     lab = bring_up(config_from_options(backend, database, dataset))
-    run_and_follow(lab, FIRST_DAG)
+    if has_table(lab):
+        run_and_follow(lab, FIRST_DAG)
+    else:
+        print(f"not run: {FIRST_DAG} appends a record to a table, which {lab.dataset_path} is not")
     show_proof(lab.verify())
     print(next_steps(lab))
 
 
+def has_table(lab: Lab) -> bool:
+    """Return whether the newest version of the dataset is a table, to which a run can append."""
+    return is_table_name(lab.dataset_path) and not lab.dataset().md5.endswith(FOLDER)
+
+
 @app.command()
 def up(
-    backend: BackendName = None, database: DatabaseName = None, dataset: DatasetFile = None
+    backend: BackendName = None, database: DatabaseName = None, dataset: DatasetPath = None
 ) -> None:
     """Bring a whole lab up; complete one that is there."""
     lab = bring_up(config_from_options(backend, database, dataset))
@@ -124,12 +145,12 @@ def bring_up(config: Config) -> Lab:
 
 def next_steps(lab: Lab) -> str:
     """Return what to open and to try, for somebody who sees a lab for the first time."""
+    run = f"lab run {FIRST_DAG}\n      " if is_table_name(lab.dataset_path) else ""
     return rewrite_for_nox(f"""
 open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
       {lab.git_page}   commits   user {lab.git_user}
       (lab open --show-password prints both passwords)
-try   lab run {FIRST_DAG}
-      lab verify
+try   {run}lab verify
       lab status
       lab down""")
 
@@ -205,19 +226,22 @@ def find_recorded_backend(config: Config) -> Backend:
 @app.command()
 def verify(
     commit: Annotated[str, typer.Argument(help="a commit of the datasets repository")] = "main",
+    data: Annotated[
+        str | None, typer.Option("--data", help="one data set only: its name, or its path")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that a commit brings its dataset back, without trusting the pipeline."""
+    """Prove that a commit brings its data sets back, without trusting the pipeline."""
     with answering(as_json) as facts:
         facts["commit"] = commit
-        proof = connect().verify(commit)
+        proof = connect().verify(commit, data)
         facts.update(asdict(proof))
         show_proof(proof)
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show each service and its address, the DAGs, the newest runs, the newest version."""
+    """Show each service and its address, the DAGs, the newest runs, the data sets."""
     with answering(as_json) as facts:
         config = config_from_options()
         backend = find_recorded_backend(config)
@@ -240,7 +264,7 @@ def show_service(service: Service, running: bool) -> dict[str, Any]:
 
 
 def show_pipelines(lab: Lab, facts: dict[str, Any]) -> None:
-    """Print the DAGs by bundle, the files that can't be parsed, the newest runs, the dataset.
+    """Print the DAGs by bundle, the files that can't be parsed, the newest runs, the data sets.
 
     All of it is added to the facts, too.
     """
@@ -256,21 +280,37 @@ def show_pipelines(lab: Lab, facts: dict[str, Any]) -> None:
     print("runs:" if newest_runs else "runs:    none")
     for run in newest_runs:
         print(f"  {run.state:<12} {run.dag_id:<24} {run.id}")
-    show_dataset(lab, facts)
+    show_data_sets(lab, facts)
 
 
-def show_dataset(lab: Lab, facts: dict[str, Any]) -> None:
-    """Print the newest version of the dataset, or why main has none; add it to the facts."""
-    try:
-        newest = lab.dataset()
-    except (CommitError, ProofError) as error:
-        facts["dataset"] = {"path": lab.dataset_path, "error": error.what}
-        print(f"dataset: {error.what}")
-        return
-    named = {"commit": newest.commit, "md5": newest.md5, "size": newest.size}
-    facts["dataset"] = {"path": lab.dataset_path, **named}
+def show_data_sets(lab: Lab, facts: dict[str, Any]) -> None:
+    """Print the newest version of each data set, or why main has none; add them to the facts."""
+    found = lab.list_data_sets()
+    facts["data"] = [describe_data_set(each) for each in found]
+    dataset = next(each for each in facts["data"] if each["name"] == DATASET)
+    facts["dataset"] = {key: dataset[key] for key in dataset if key not in {"name", "files"}}
+    print("data sets:")
+    for each in found:
+        name = "" if each.name == each.path else f"{each.name:<12} "
+        print(f"  {name}{each.path}{tell_version(each)}")
+
+
+def describe_data_set(found: DataSet) -> dict[str, Any]:
+    """Return the facts of a data set and of its newest version, or why there is none."""
+    named, newest = {"name": found.name, "path": found.path}, found.version
+    if not newest:
+        return {**named, "error": found.error}
+    size = {"size": newest.size, "files": newest.files}
+    return {**named, "commit": newest.commit, "md5": newest.md5, **size}
+
+
+def tell_version(found: DataSet) -> str:
+    """Return what to print behind a data set's path: its newest version, or why it has none."""
+    if not (newest := found.version):
+        return f": {found.error}"
+    files = "" if newest.files is None else f", {newest.files} files"
     size = "" if newest.size is None else f", {newest.size} bytes"
-    print(f"dataset: {lab.dataset_path}{size}, commit {newest.commit[:12]}")
+    return f"{files}{size}, commit {newest.commit[:12]}"
 
 
 def show_dags(dags: list[Dag]) -> None:

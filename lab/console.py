@@ -15,10 +15,11 @@ import typer
 from typer.exceptions import TyperException
 
 from lab.config import Config, is_debug
+from lab.data_sets import DATASET
 from lab.errors import DiskError, LabError
 from lab.files import write_private_file
 from lab.foreign import leave_foreign_settings
-from lab.model import Proof
+from lab.model import DataProof, Proof
 from lab.progress import mark
 from lab.shell import tail
 
@@ -122,7 +123,8 @@ def from_os_error(error: OSError) -> LabError:
 
 
 def show_proof(proof: Proof) -> None:
-    print(f"""{mark(True)} Proved: this commit brings its dataset back, byte for byte
+    """Print what was proved: the facts of the dataset, and a line for each of several data sets."""
+    print(f"""{mark(True)} Proved: this commit brings its {name_data(proof)} back, byte for byte
   commit       {proof.commit}
   md5          {proof.md5}
   size         {proof.size} bytes
@@ -130,3 +132,23 @@ def show_proof(proof: Proof) -> None:
   run          {proof.run_id or f"none ({OTHER_MAKERS[proof.made_by]})"}
   DAG version  {proof.dag_version or "none"}
   lineage      {proof.parents_checked} earlier versions checked""")
+    if len(proof.data) > 1:
+        print("data sets:", *map(describe_proof, proof.data), sep="\n  ")
+
+
+def name_data(proof: Proof) -> str:
+    """Return what a proof is of: the dataset, another data set, or several."""
+    if len(proof.data) > 1:
+        return f"{len(proof.data)} data sets"
+    return next(
+        (f"{each.name} ({each.path})" for each in proof.data if each.name != DATASET), DATASET
+    )
+
+
+def describe_proof(proof: DataProof) -> str:
+    """Return in one line what was proved of a data set."""
+    path = "" if proof.name == proof.path else f"{proof.path}, "
+    files = "" if proof.files is None else f"{proof.files} files, "
+    maker = proof.run_id or OTHER_MAKERS[proof.made_by]
+    earlier = f"{proof.parents_checked} earlier versions"
+    return f"{proof.name:<12} {path}{files}{proof.size} bytes, {earlier}, by {maker}"

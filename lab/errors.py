@@ -109,19 +109,19 @@ class AccessError(LabError):
 
 
 class DatasetError(LabError):
-    """The CSV given is no table that a run can append to. The subclasses say why."""
+    """The data given can't be versioned, or is no table. The subclasses say why."""
 
     exit_code = 30
 
 
 class DatasetMissing(DatasetError):
-    """There is no such file, or it can't be read."""
+    """There is no such file or directory, or it can't be read."""
 
     exit_code = 31
 
 
 class DatasetEmpty(DatasetError):
-    """The file has no record."""
+    """The table has no record, or the directory no file."""
 
     exit_code = 32
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.client import git, runs, s3, verify, versions
+from lab.data_sets import DATASET
 from lab.layout import STORE
-from lab.model import Access, BrokenFile, Checkout, Model, Outcome, Proof, Run, Version
+from lab.model import Access, BrokenFile, Checkout, DataSet, Model, Outcome, Proof, Run, Version
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -99,12 +100,20 @@ class Lab(Access):
         """Return the version of the dataset at a commit. Raises CommitError."""
         return versions.read_version(self, commit)
 
-    def history(self, commit: str = "main") -> list[Version]:
-        """List the version at a commit, then all others up to it, the newest first.
+    def version(self, name: str = DATASET, commit: str = "main") -> Version:
+        """Return the version of a data set at a commit, by its name. Raises CommitError."""
+        return versions.read_version(self, commit, name)
+
+    def history(self, commit: str = "main", *, name: str = DATASET) -> list[Version]:
+        """List a data set's version at a commit, then all others up to it, the newest first.
 
         Raises CommitError when there are none.
         """
-        return versions.read_history(self, commit)
+        return versions.read_history(self, commit, name)
+
+    def list_data_sets(self, commit: str = "main") -> list[DataSet]:
+        """List the data sets of a commit, and those that are declared and have no version there."""
+        return versions.list_data_sets(self, commit)
 
     def model(self, commit: str = "main") -> Model:
         """Return the version of the model at a commit. Raises CommitError."""
@@ -117,9 +126,12 @@ class Lab(Access):
         """
         return versions.temporary_checkout(self, commit, *paths)
 
-    def verify(self, commit: str = "main") -> Proof:
-        """Prove that a commit reproduces its dataset. Raises CommitError and ProofError."""
-        return verify.prove_commit(self, commit)
+    def verify(self, commit: str = "main", data: str | None = None) -> Proof:
+        """Prove that a commit reproduces its data sets, or the one of this name or path.
+
+        Raises CommitError and ProofError.
+        """
+        return verify.prove_commit(self, commit, data)
 
     # --- The git server and the bucket ------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 
+from lab.data_sets import DATASET
+
 ENDED = {"success", "failed"}  # the states of a run or a task that nothing changes any more
 
 
@@ -38,13 +40,37 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Version:
-    """One version of the dataset: its commit, and what the pointer says there."""
+class Source:
+    """A version that a run read and did not change, as its commit names it."""
 
+    path: str
     commit: str
     md5: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a data set: its commit, and what the pointer says there.
+
+    Of the commit's trailers, it has those of the run and those about this data set.
+    """
+
+    commit: str
+    md5: str  # a directory's ends in .dir
     size: int | None  # bytes; None where an old DVC wrote the pointer
     trailers: Mapping[str, str]
+    files: int | None = None  # of a directory, where the pointer says it
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, and the version that a commit has of it, or why it has none."""
+
+    name: str
+    path: str
+    version: Version | None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +135,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class DataProof:
+    """What was proved of one data set of a commit."""
+
+    name: str  # its path, where no name is declared
+    path: str
+    commit: str  # that made this version
+    md5: str
+    size: int  # bytes
+    object: str
+    files: int | None  # of a directory
+    run_id: str | None
+    dag_version: str | None
+    parents_checked: int
+    made_by: str  # "run", "import" or "hand"
+
+
+@dataclass(frozen=True)
 class Proof:
-    """What was proved of one data commit."""
+    """What was proved of one data commit.
+
+    All but `data` is of the dataset; of the commit's first data set, where it has no dataset.
+    """
 
     ok: bool
     commit: str
@@ -121,6 +167,7 @@ class Proof:
     dag_version: str | None
     parents_checked: int
     made_by: str = "run"  # or "import", or "hand"
+    data: tuple[DataProof, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +200,14 @@ class Access:
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
+    data_sets: Mapping[str, str] = field(default_factory=dict)  # paths of those declared, by name
+
+    @property
+    def data_paths(self) -> dict[str, str]:
+        """The path of the lab's own dataset and of each data set declared, by name."""
+        return {DATASET: self.dataset_path, **self.data_sets}
 
     def env(self) -> dict[str, str]:
         """Return all that another program needs, under the same keys on every backend."""
-        return {f.name: getattr(self, f.name) for f in fields(Access)}
+        names = (f.name for f in fields(Access) if f.name != "data_sets")  # the checkout's
+        return {name: getattr(self, name) for name in names}

@@ -114,7 +114,11 @@ def check_disk(config: Config) -> str:
 
 
 def dataset_size(source: Path | None) -> int:
-    return source.stat().st_size if source and source.is_file() else employees.EMPLOYEES_SIZE
+    """Return the bytes of the user's file or directory, or of the generated dataset."""
+    if source is None or not source.exists():
+        return employees.EMPLOYEES_SIZE
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(file.lstat().st_size for file in files if file.is_file())
 
 
 def check_memory(config: Config) -> str:
@@ -130,11 +134,8 @@ def check_memory(config: Config) -> str:
 
 
 def check_dataset(config: Config) -> str:
-    """Return the size of the user's CSV. Raises DatasetError when it can't be versioned."""
-    if config.dataset is None:
-        return "the generated one"
-    shape = inspection.inspect(config.dataset)
-    return f"{shape.records} records of {len(shape.columns)} columns"
+    """Return the size of the user's data. Raises DatasetError when it can't be versioned."""
+    return str(inspection.inspect(config.dataset)) if config.dataset else "the generated one"
 
 
 def to_gigabytes(size: int) -> str:

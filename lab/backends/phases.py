@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from lab.backends import choices, doctor
 from lab.backends.doctor import Checks
 from lab.config import Config
+from lab.data_sets import read_data_sets
 from lab.dataset import first_version
 from lab.dataset.employees import EMPLOYEES_NAME
 from lab.delivery import publish
@@ -80,6 +81,7 @@ def check_choices(
     """
     doctor.refuse_unfit_machine(config, checks)
     known = state.read_state(config)
+    refuse_wrong_declarations(config, known)
     ports = dict(known.ports) if known else {}
     if known:
         choices.refuse_other_choices(config, known)
@@ -88,6 +90,12 @@ def check_choices(
     choices.refuse_moved_ports(config, ports, running)
     wanted = {**ports, **config.ports}
     return {name: port for name, port in wanted.items() if name not in running}
+
+
+def refuse_wrong_declarations(config: Config, known: State | None) -> None:
+    """Raise LabError when the checkout's data sets can't be right, or share the dataset's files."""
+    chosen = first_version.repository_path(config.dataset or Path(EMPLOYEES_NAME))
+    read_data_sets(config.tree / "dags", known.dataset_path if known else chosen)
 
 
 def first_state(config: Config, backend: str, database: str, ports: Mapping[str, int]) -> State:

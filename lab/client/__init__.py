@@ -1,8 +1,9 @@
 """What can be done with a running lab.
 
 runs           DAG runs: starting and following them, and what Airflow reports of them
-versions       the versions of the dataset and of the model, in the datasets repository
+versions       the data sets of a commit and their versions, in the datasets repository
 history        the graph of commits in which a pointer changes
+trailers       what a commit says of the data sets that its run changed
 verify         the proof: commit, pointer, object, bytes, run and lineage
 data           the data of a version: an object, or a folder's list and its files' objects
 objects        the bucket's objects: what they hold, and what they must

@@ -11,16 +11,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from lab.client import dvc_process
-from lab.client.dvc_process import Place, Question
+from lab.client.dvc_process import Locate, Place, Question
 from lab.client.history import History
 from lab.client.objects import Bucket, Named
 from lab.client.s3 import RESTORE
 from lab.errors import ProofError
-from lab.model import Access, Version
+from lab.model import Version
 
 THREADS = 8
 FOLDER = ".dir"  # how the hash of a folder's list ends
@@ -73,15 +72,24 @@ class Data:
 # --- Asking DVC -----------------------------------------------------------------------------------
 
 
-def locate_versions(lab: Access, clone: Path, history: History) -> dict[str, Answers]:
-    """Return what DVC says of each version, by the version's commit.
+def locate_versions(
+    locate: Locate, histories: Mapping[str, History]
+) -> dict[str, dict[str, Answers]]:
+    """Return what DVC says of each version, by data set and by the version's commit.
 
     The newest commit's version must be where that commit's own configuration says; an older one may
     be wherever any commit that has it brings it back from.
     """
-    asked = {version.commit: list_questions(history, version) for version in history.versions}
-    answers = iter(dvc_process.locate(lab, clone, [one for each in asked.values() for one in each]))
-    return {name: [(one, next(answers)) for one in each] for name, each in asked.items()}
+    asked = {
+        (name, version.commit): list_questions(history, version)
+        for name, history in histories.items()
+        for version in history.versions
+    }
+    answers = iter(locate([one for each in asked.values() for one in each]))
+    located: dict[str, dict[str, Answers]] = {name: {} for name in histories}
+    for (name, commit), questions in asked.items():
+        located[name][commit] = [(one, next(answers)) for one in questions]
+    return located
 
 
 def list_questions(history: History, version: Version) -> list[Question]:
@@ -92,7 +100,7 @@ def list_questions(history: History, version: Version) -> list[Question]:
     return [Question(each.name, history.path, pointer.text, each.config) for each in commits]
 
 
-def locate_files(lab: Access, clone: Path, folders: Iterable[Data]) -> Keys:
+def locate_files(locate: Locate, folders: Iterable[Data]) -> Keys:
     """Return the keys of all files of these folders: DVC is asked once for each store."""
     questions: dict[str, Question] = {}
     hashes: dict[str, dict[str, None]] = {}
@@ -101,8 +109,7 @@ def locate_files(lab: Access, clone: Path, folders: Iterable[Data]) -> Keys:
         known = hashes.setdefault(data.place.store, {})
         known.update(dict.fromkeys(file.md5 for file in data.files or ()))
     asked = [replace(question, oids=tuple(hashes[store])) for store, question in questions.items()]
-    answers = dvc_process.locate(lab, clone, asked) if asked else []
-    places = map(require_place, asked, answers)
+    places = map(require_place, asked, locate(asked))
     return {
         store: dict(zip(hashes[store], place.keys, strict=True))
         for store, place in zip(questions, places, strict=True)
@@ -138,17 +145,15 @@ def parse_folder(content: bytes, url: str) -> tuple[File, ...]:
         raise ProofError(f"{url} is no list of files: {error!r}", RESTORE) from error
 
 
-def check_older(
-    lab: Access, clone: Path, bucket: Bucket, located: Sequence[tuple[Version, Answers]]
-) -> None:
+def check_older(locate: Locate, bucket: Bucket, located: Sequence[tuple[Version, Answers]]) -> None:
     """Check that the data of each version is in the bucket, whole. Raises ProofError.
 
     A file that several folders have is looked at once.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(partial(find_data, bucket), *zip(*located, strict=True))
+        found = pool.map(lambda each: find_data(bucket, *each), located)
         folders = [data for data in found if data.files]
-        keys = locate_files(lab, clone, folders)
+        keys = locate_files(locate, folders)
         files = {
             (data.place.store, file.md5): data.name_file(file, keys)
             for data in folders
@@ -175,7 +180,7 @@ def find_data(bucket: Bucket, version: Version, answers: Answers) -> Data:
     raise errors[-1]
 
 
-def fetch_data(lab: Access, clone: Path, bucket: Bucket, data: Data, into: Path) -> dict[str, Path]:
+def fetch_data(locate: Locate, bucket: Bucket, data: Data, into: Path) -> dict[str, Path]:
     """Download all files of a version's data to the folder `into`, which must not exist.
 
     Return the copies by the path at which DVC puts each into a clone. Raises ProofError for bytes
@@ -185,7 +190,7 @@ def fetch_data(lab: Access, clone: Path, bucket: Bucket, data: Data, into: Path)
     if data.files is None:
         bucket.fetch(data.name_object(), into / "0")
         return {data.place.output: into / "0"}
-    keys = locate_files(lab, clone, [data])
+    keys = locate_files(locate, [data])
     named = [data.name_file(file, keys) for file in data.files]
     copies = [into / str(number) for number in range(len(named))]
     with ThreadPoolExecutor(THREADS) as pool:

@@ -1,7 +1,8 @@
 """The program by which DVC says where the data of pointers is: `lab.client.dvc_process` runs it.
 
-Its input is a list of that module's `Question` as JSON; its output a list of answers: the fields of
-a `Place`, or a text that says why there is none. It runs in a clone, with whose commits it answers.
+Each line of its input is a list of that module's `Question` as JSON; each of its output the answers
+to one: the fields of a `Place`, or a text that says why there is none. It runs in a clone, with
+whose commits it answers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import posixpath
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,18 @@ class NotKept(Exception):
 
 
 class Project:
-    """A DVC project as of one commit: the one that a pointer belongs to."""
+    """A DVC project as of one commit: the one that the pointers of a folder belong to."""
 
-    def __init__(self, commit: str, pointer: str) -> None:
+    def __init__(self, commit: str, folder: str) -> None:
         scm = SCM(".")
-        self.pointer = f"/{pointer}"
-        folder = posixpath.dirname(self.pointer)
         own = {"cache": {"dir": str(Path.home() / "cache")}}  # whatever the commit names
         self.repo = Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=own)
         self.repo.dvcignore = None  # what one commit ignores is no matter of where data is
         self.remotes: dict[str | None, Any] = {}
 
-    def load_output(self, text: str) -> Any:
+    def load_output(self, pointer: str, text: str) -> Any:
         """Return what a pointer with this text names, as DVC has read it."""
-        file = load_file(self.repo, self.pointer)
+        file = load_file(self.repo, pointer)
         content = file.validate(parse_yaml(text, file.path), file.path)
         (output,) = file.LOADER.load_stage(file, content, text).outs
         return output
@@ -59,11 +59,13 @@ class Project:
 
 def answer(question: dict[str, Any], projects: dict[tuple[str, ...], Project]) -> object:
     """Return a place, or why DVC names none. Projects are kept for the next question."""
+    pointer = f"/{question['path']}"
+    folder = posixpath.dirname(pointer)
+    key = folder, *question["config"]
     try:
-        config = tuple(question["config"])
-        if config not in projects:
-            projects[config] = Project(question["commit"], question["path"])
-        return find_place(projects[config], question["text"], question["oids"])
+        if key not in projects:
+            projects[key] = Project(question["commit"], folder)
+        return find_place(projects[key], pointer, question["text"], question["oids"])
     except NoRemoteError:
         return ".dvc/config names no default remote"
     except Exception as error:  # whatever DVC raises is its answer
@@ -77,9 +79,9 @@ def describe(error: BaseException) -> str:
     return f"{said.rstrip('.')}: {describe(cause)}" if cause else said
 
 
-def find_place(project: Project, text: str, oids: list[str]) -> dict[str, object]:
+def find_place(project: Project, pointer: str, text: str, oids: list[str]) -> dict[str, object]:
     """Return where DVC keeps the data of a pointer with this text. Raise what DVC raises."""
-    output = project.load_output(text)
+    output = project.load_output(pointer, text)
     refuse_foreign_data(output)
     remote = project.find_remote(output.remote)
     objects = remote.legacy_odb if output.hash_name in LEGACY_HASH_NAMES else remote.odb
@@ -108,8 +110,10 @@ def refuse_foreign_data(output: Any) -> None:
 
 def main() -> None:
     projects: dict[tuple[str, ...], Project] = {}
-    questions = json.load(sys.stdin)
-    json.dump([answer(question, projects) for question in questions], sys.stdout)
+    with redirect_stdout(sys.stderr):  # whatever DVC prints is no answer
+        for line in sys.stdin:
+            answers = [answer(question, projects) for question in json.loads(line)]
+            print(json.dumps(answers), file=sys.__stdout__, flush=True)
 
 
 if __name__ == "__main__":

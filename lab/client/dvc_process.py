@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from configparser import ConfigParser, Error
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import IO, Any, cast
 
 from lab.client import s3
 from lab.errors import LabError, ProofError
@@ -32,15 +33,6 @@ GENERAL = re.compile(
     r"(failed to pull data from the cloud|configuration error|unexpected error) - "
     r"| Having any troubles\?.*"
 )
-
-
-@dataclass(frozen=True)
-class Done:
-    """A process that has ended: its exit code, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,9 @@ class Place:
     output: str  # where DVC puts the data in a clone
 
 
+Locate = Callable[[Sequence[Question]], list[Place | str]]
+
+
 def environment(lab: Access, folder: Path) -> dict[str, str]:
     """Return DVC's environment: no configuration and no cache but those below this folder."""
     places = ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
@@ -81,58 +76,84 @@ def environment(lab: Access, folder: Path) -> dict[str, str]:
 
 @contextmanager
 def running_dvc(
-    lab: Access, home: Path, *words: str | Path, cwd: Path, stdin: str = ""
-) -> Iterator[Callable[[], Done]]:
-    """Start Python with DVC, and yield a function that waits for it; end it with the block.
+    lab: Access, home: Path, *words: str | Path, cwd: Path, talks: bool = False
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Start Python with DVC; yield it and the file of its stderr. It ends with the block.
 
     It imports nothing from the folder that it runs in: a dataset may have a `yaml.py` beside it.
-    The function raises LabError when that takes too long.
+    What it prints to stdout is dropped unless it `talks`.
     """
     home.mkdir(exist_ok=True)
-    given, out, err = (home / name for name in ("stdin", "stdout", "stderr"))
-    given.write_text(stdin, "utf-8")
-    with given.open() as source, out.open("w") as said, err.open("w") as told:
+    with (home / "stderr").open("w") as told:
         process = subprocess.Popen(
             [sys.executable, "-I", *words],
             cwd=cwd,
             env=environment(lab, home),
-            stdin=source,
-            stdout=said,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else subprocess.DEVNULL,
             stderr=told,
+            encoding="utf-8",
         )
         try:
-            yield lambda: wait_for(process, out, err)
+            yield process, home / "stderr"
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
-def wait_for(process: subprocess.Popen[bytes], out: Path, err: Path) -> Done:
-    """Wait for a process and return what it wrote. Raises LabError when it takes too long."""
-    try:
-        code = process.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        raise LabError(f"DVC took more than {SECONDS} s", "lab status shows what runs") from None
-    return Done(code, out.read_text("utf-8", "replace"), err.read_text("utf-8", "replace"))
+def timeout_error() -> LabError:
+    return LabError(f"DVC took more than {SECONDS} s", "lab status shows what runs")
 
 
 # --- Where data is --------------------------------------------------------------------------------
 
 
-def locate(lab: Access, clone: Path, questions: Sequence[Question]) -> list[Place | str]:
-    """Return DVC's answer to each question: a place, or why there is none.
+@contextmanager
+def locating(lab: Access, clone: Path) -> Iterator[Locate]:
+    """Yield a function that returns DVC's answer to each question: a place, or why there is none.
 
     One process reads the clone's commits for all of them: to import DVC takes longer than hundreds
-    of answers.
+    of answers. The function raises LabError when DVC fails or takes too long.
     """
-    asked = json.dumps([asdict(question) for question in questions])
     home = clone.parent / "locations"
-    with running_dvc(lab, home, LOCATIONS, cwd=clone, stdin=asked) as wait:
-        done = wait()
-    if done.code:
-        raise LabError(f"DVC fails: {find_dvc_reason(done.err, clone)}", "report this: it is a bug")
-    said = json.loads(done.out)
-    return [each if isinstance(each, str) else read_place(each) for each in said]
+    with running_dvc(lab, home, LOCATIONS, cwd=clone, talks=True) as (process, errors):
+
+        def locate(questions: Sequence[Question]) -> list[Place | str]:
+            if not questions:
+                return []
+            asked = json.dumps([asdict(question) for question in questions])
+            if said := talk(process, asked):
+                answers = json.loads(said)
+                return [each if isinstance(each, str) else read_place(each) for each in answers]
+            process.wait()
+            reason = find_dvc_reason(read_text(errors), clone)
+            raise LabError(f"DVC fails: {reason}", "report this: it is a bug")
+
+        yield locate
+
+
+def talk(process: subprocess.Popen[str], line: str) -> str:
+    """Write a line to a process, and return the one that it answers; none when it has ended.
+
+    Raises LabError when that takes too long.
+    """
+    given, said = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    timer = Timer(SECONDS, process.kill)
+    timer.start()
+    try:
+        print(line, file=given, flush=True)
+        answer = said.readline()
+        if not answer and timer.finished.is_set():
+            raise timeout_error()
+    except BrokenPipeError:
+        return ""
+    finally:
+        timer.cancel()
+    return answer
+
+
+def read_text(path: Path) -> str:
+    return path.read_text("utf-8", "replace")
 
 
 def read_place(said: dict[str, Any]) -> Place:
@@ -148,23 +169,50 @@ def pull(lab: Access, clone: Path, *paths: str) -> None:
 
     Raises ProofError with DVC's reason when it can't.
     """
-    for path in paths:
-        with pulling(lab, clone, path) as finish:
-            finish()
+    with pulling(lab, clone, *paths) as finish:
+        finish()
 
 
 @contextmanager
-def pulling(lab: Access, clone: Path, path: str) -> Iterator[Callable[[], None]]:
+def pulling(lab: Access, clone: Path, *paths: str) -> Iterator[Callable[[], None]]:
     """Run `dvc pull` beside the block, and yield a function that ends as `pull` does.
 
-    The block's failure ends DVC at once.
+    One process pulls all paths of a DVC project. The block's failure ends DVC at once.
     """
-    project = find_project(clone, path)
+    projects: dict[Path, list[str]] = {}
+    for path in paths:
+        projects.setdefault(find_project(clone, path), []).append(path)
+    with ExitStack() as stack:
+        ends = [
+            stack.enter_context(pulling_project(lab, clone, project, number, here))
+            for number, (project, here) in enumerate(projects.items())
+        ]
+
+        def finish() -> None:
+            for end in ends:
+                end()
+
+        yield finish
+
+
+@contextmanager
+def pulling_project(
+    lab: Access, clone: Path, project: Path, number: int, paths: Sequence[str]
+) -> Iterator[Callable[[], None]]:
+    """Run `dvc pull` of paths of one DVC project, as `pulling` does."""
     write_settings(project)
-    pointer = str((clone / f"{path}.dvc").relative_to(project))
-    words = ("-m", "dvc", "pull", "--", pointer)
-    with running_dvc(lab, clone.parent / "pull", *words, cwd=project) as wait:
-        yield lambda: require_pulled(path, wait(), clone)
+    pointers = [str((clone / f"{path}.dvc").relative_to(project)) for path in paths]
+    home, words = clone.parent / f"pull-{number}", ("-m", "dvc", "pull", "--", *pointers)
+    with running_dvc(lab, home, *words, cwd=project) as (process, errors):
+        yield lambda: require_pulled(paths, wait_for(process), read_text(errors), clone)
+
+
+def wait_for(process: subprocess.Popen[str]) -> int:
+    """Wait for a process and return its exit code. Raises LabError when it takes too long."""
+    try:
+        return process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        raise timeout_error() from None
 
 
 def find_project(clone: Path, path: str) -> Path:
@@ -186,12 +234,13 @@ def write_settings(project: Path) -> None:
         return  # there is no project, or its settings are none: DVC says so
 
 
-def require_pulled(path: str, done: Done, clone: Path) -> None:
+def require_pulled(paths: Sequence[str], code: int, said: str, clone: Path) -> None:
     """Raise ProofError with DVC's reason unless it has pulled."""
-    if done.code:
+    if code:
+        reason = find_dvc_reason(said, clone)
         raise ProofError(
-            f"dvc pull does not bring {path} back: {find_dvc_reason(done.err, clone)}",
-            s3.RESTORE if MISSING.search(done.err) else MEND,
+            f"dvc pull does not bring {', '.join(paths)} back: {reason}",
+            s3.RESTORE if MISSING.search(said) else MEND,
         )
 
 

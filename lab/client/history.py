@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lab.errors import CommitError, ProofError
-from lab.model import Version
+from lab.model import Source, Version
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Pointer:
     text: str
     md5: str
     size: int | None  # bytes; old DVC wrote none
+    files: int | None = None  # of a directory, where it says so
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Commit:
     name: str
     parents: tuple[str, ...]
     author: str  # with the time to the second: git keeps both where it copies a commit
-    trailers: Mapping[str, str]
+    trailers: Mapping[str, str]  # of the run, and about this pointer
+    sources: tuple[Source, ...]
     config: tuple[str, ...]  # blobs: equal where the configuration is
 
 
@@ -42,7 +44,7 @@ class History:
     """All commits up to one: none before its children, else the newest first."""
 
     asked: str  # what the user calls the newest one
-    kind: str  # of the data: dataset or model
+    kind: str  # of the data, in words
     path: str  # of the pointer
     commits: dict[str, Commit]
     pointers: Mapping[str, Pointer]  # by commit
@@ -89,8 +91,10 @@ class History:
 
     def version_at(self, name: str) -> Version:
         """Return what the pointer of a commit says."""
-        pointer = self.pointers[name]
-        return Version(name, pointer.md5, pointer.size, self.commits[name].trailers)
+        pointer, commit = self.pointers[name], self.commits[name]
+        return Version(
+            name, pointer.md5, pointer.size, commit.trailers, pointer.files, commit.sources
+        )
 
     @cached_property
     def origins(self) -> Mapping[str, set[str]]:

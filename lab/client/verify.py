@@ -1,67 +1,107 @@
-"""The proof: commit, pointer, object, bytes, run and lineage.
+"""The proof of a commit's data sets: commit, pointer, object, bytes, run and lineage of each.
 
 Nothing here trusts the pipeline: it uses none of the steps' code, reads the bucket itself, and lets
-the `dvc` command line pull the dataset in a clone of its own.
+the `dvc` command line pull the data in a clone of its own.
 """
 
 from __future__ import annotations
 
 import filecmp
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 
 from lab.client import data, dvc_process, runs, s3, versions
 from lab.client.data import Data
+from lab.client.dvc_process import Locate
 from lab.client.git import run_git
 from lab.client.history import History
 from lab.client.objects import Bucket
+from lab.client.trailers import HAND, find_maker
+from lab.data_sets import POINTER
 from lab.errors import ProofError
-from lab.model import Access, Proof, Version
+from lab.model import Access, DataProof, Proof, Version
 
 
-def prove_commit(lab: Access, commit: str) -> Proof:
-    """Prove that `commit` (`main` is the newest one) reproduces its dataset.
+def prove_commit(lab: Access, commit: str, wanted: str | None = None) -> Proof:
+    """Prove that `commit` (`main` is the newest one) reproduces each of its data sets.
 
-    Raises CommitError and ProofError.
+    With `wanted`, the name or the path of one, that one only. Raises CommitError and ProofError.
     """
     with versions.temporary_clone(lab) as clone:
-        history, bucket = versions.read_graph(lab, clone, commit), Bucket(lab)
-        newest, older = history.version, history.versions[1:]
-        run_git(lab, "checkout", "--quiet", history.head.name, cwd=clone)
-        with dvc_process.pulling(lab, clone, lab.dataset_path) as finish:
-            located = data.locate_versions(lab, clone, history)
-            found = data.open_data(bucket, newest, *located[newest.commit][0])
-            copies = data.fetch_data(lab, clone, bucket, found, clone.parent / "objects")
-            finish()
-        check_pulled(clone, history, copies)
-        check_trailers(newest)
-        check_run(lab, newest)
-        check_lineage(history)
-        data.check_older(lab, clone, bucket, [(each, located[each.commit]) for each in older])
-        return build_proof(found, copies, older)
+        histories = versions.read_data_sets(lab, clone, commit, wanted)
+        head = next(iter(histories.values())).head.name
+        run_git(lab, "checkout", "--quiet", head, cwd=clone)
+        with dvc_process.locating(lab, clone) as locate:
+            proofs = prove_data_sets(lab, clone, locate, histories)
+    first = asdict(proofs[0])
+    kept = {field.name: first[field.name] for field in fields(Proof) if field.name in first}
+    return Proof(ok=True, data=tuple(proofs), **kept)
 
 
-def build_proof(found: Data, copies: Mapping[str, Path], older: list[Version]) -> Proof:
+def prove_data_sets(
+    lab: Access, clone: Path, locate: Locate, histories: Mapping[str, History]
+) -> list[DataProof]:
+    """Prove each data set of the commit that is checked out. Raises ProofError."""
+    bucket, objects = Bucket(lab), clone.parent / "objects"
+    objects.mkdir()
+    paths = [history.path.removesuffix(POINTER) for history in histories.values()]
+    named = partial(naming, alone=len(paths) == 1)
+    newest: dict[str, Version] = {}
+    for name, history in histories.items():
+        with named(name):
+            newest[name] = history.version
+    fetched: dict[str, tuple[Data, dict[str, Path]]] = {}
+    with dvc_process.pulling(lab, clone, *paths) as finish:
+        located = data.locate_versions(locate, histories)
+        for number, (name, version) in enumerate(newest.items()):
+            with named(name):
+                found = data.open_data(bucket, version, *located[name][version.commit][0])
+                copies = data.fetch_data(locate, bucket, found, objects / str(number))
+                fetched[name] = found, copies
+        finish()
+    for name, history in histories.items():
+        with named(name):
+            check_pulled(clone, history, fetched[name][1])
+            check_trailers(newest[name])
+            check_lineage(history)
+            check_sources(history, histories)
+            older = [(each, located[name][each.commit]) for each in history.versions[1:]]
+            data.check_older(locate, bucket, older)
+    check_runs(lab, newest.values())
+    return [build_proof(name, histories[name], *fetched[name]) for name in histories]
+
+
+@contextmanager
+def naming(name: str, *, alone: bool) -> Iterator[None]:
+    """Have a ProofError of the block name its data set, unless that is the only one."""
+    try:
+        yield
+    except ProofError as error:
+        if alone:
+            raise
+        raise ProofError(f"{name}: {error.what}", error.fix, error.log) from error
+
+
+def build_proof(name: str, history: History, found: Data, copies: Mapping[str, Path]) -> DataProof:
     newest = found.version
-    return Proof(
-        ok=True,
+    is_made = find_maker(newest) != HAND
+    return DataProof(
+        name=name,
+        path=history.path.removesuffix(POINTER),
         commit=newest.commit,
         md5=newest.md5,
         size=sum(copy.stat().st_size for copy in copies.values()),
         object=found.name_object().url,
-        run_id=newest.trailers.get("Run-Id"),
-        dag_version=newest.trailers.get("Dag-Version"),
-        parents_checked=len(older),
+        files=None if found.files is None else len(found.files),
+        run_id=newest.trailers.get("Run-Id") if is_made else None,
+        dag_version=newest.trailers.get("Dag-Version") if is_made else None,
+        parents_checked=len(history.versions) - 1,
         made_by=find_maker(newest),
     )
-
-
-def find_maker(version: Version) -> str:
-    """Return what made a version: the import writes trailers, but no run's."""
-    if "Run-Id" in version.trailers:
-        return "run"
-    return "import" if "Data-Md5" in version.trailers else "hand"
 
 
 def check_pulled(clone: Path, history: History, copies: Mapping[str, Path]) -> None:
@@ -76,12 +116,19 @@ def check_pulled(clone: Path, history: History, copies: Mapping[str, Path]) -> N
 def check_trailers(version: Version) -> None:
     """Check that the commit's trailers agree with its pointer."""
     said = version.trailers.get("Data-Md5"), version.trailers.get("Data-Size")
-    if "Data-Md5" in version.trailers and said != (version.md5, str(version.size)):
+    if "Data-Path" in version.trailers and said != (version.md5, str(version.size)):
         raise ProofError(
             f"{version.commit} says Data-Md5 {said[0]} and Data-Size {said[1]}, "
             f"its pointer {version.md5} and {version.size}",
             "the commit was edited by hand: choose another one",
         )
+
+
+def check_runs(lab: Access, versions: Iterable[Version]) -> None:
+    """Check each run that made any of these versions, once. Raises ProofError."""
+    made = [version for version in versions if find_maker(version) == "run"]
+    for version in {version.commit: version for version in made}.values():
+        check_run(lab, version)
 
 
 def check_run(lab: Access, version: Version) -> None:
@@ -112,9 +159,10 @@ def check_lineage(history: History) -> None:
     """
     copies: dict[tuple[str | None, ...], list[Version]] = {}
     for version in history.versions:
-        said = (version.trailers.get(key) for key in ("Dag-Id", "Run-Id", "Data-Parent"))
+        said = version.trailers if find_maker(version) == "run" else {}
+        run = said.get("Dag-Id"), said.get("Run-Id"), find_parent(version)
         author = history.commits[version.commit].author
-        copies.setdefault((*said, author, version.md5), []).append(version)
+        copies.setdefault((*run, author, version.md5), []).append(version)
     for same in copies.values():
         if not any(has_true_parent(history, version) for version in same):
             raise parent_error(history, same[0])
@@ -123,19 +171,41 @@ def check_lineage(history: History) -> None:
         raise ProofError(f"more than one commit of run {twice[0]}", "report this: it is a bug")
 
 
+def find_parent(version: Version) -> str | None:
+    """Return the MD5 of the version that this one was made from, if its commit says so."""
+    return version.trailers.get("Data-Parent") if "Data-Path" in version.trailers else None
+
+
 def has_true_parent(history: History, version: Version) -> bool:
     """Return whether a version names one that it was made from, if it names any and there is any.
 
     A history may begin with a version whose parent is in the history of another repository.
     """
     origins = history.origins[version.commit]
-    return not origins or version.trailers.get("Data-Parent") in {None, *origins}
+    return not origins or find_parent(version) in {None, *origins}
 
 
 def parent_error(history: History, version: Version) -> ProofError:
     before = " or ".join(sorted(history.origins[version.commit]))
     return ProofError(
-        f"{version.commit} names parent {version.trailers['Data-Parent']}, "
-        f"the version before it is {before}",
+        f"{version.commit} names parent {find_parent(version)}, the version before it is {before}",
         "the history was edited: look at it with git log",
     )
+
+
+def check_sources(history: History, histories: Mapping[str, History]) -> None:
+    """Check that the versions which runs have read are those that their commits have.
+
+    Of a commit that is not in this history, or of data that is not proved here, nobody can say.
+    """
+    pointers = {each.path.removesuffix(POINTER): each.pointers for each in histories.values()}
+    for version in history.versions:
+        for source in version.sources:
+            pointer = pointers.get(source.path, {}).get(source.commit)
+            # DVC 2 wrote another hash than that of the bytes, and named no kind.
+            if pointer and "hash:" in pointer.text and pointer.md5 != source.md5:
+                raise ProofError(
+                    f"{version.commit} says that its run read {source.path} with MD5 {source.md5} "
+                    f"at {source.commit}, whose pointer says {pointer.md5}",
+                    "the commit was edited by hand: choose another one",
+                )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from lab.client import dvc_process
+from lab.client import dvc_process, trailers
 from lab.client.git import read_objects, run_git
 from lab.client.history import Commit, History, Pointer
+from lab.data_sets import DATASET, POINTER
 from lab.errors import CommitError, LabError, ProofError
-from lab.model import Access, Checkout, Model, Version
+from lab.model import Access, Checkout, DataSet, Model, Version
 
 MODEL, METRICS = "models/attrition.joblib", "models/attrition.metrics.json"
 LOG_FORMAT = "%H%x1f%P%x1f%an <%ae> %at%x1f%(trailers:only,unfold,separator=%x1e)%x1d"
@@ -51,16 +54,16 @@ def resolve_commit(lab: Access, folder: Path, commit: str) -> str:
     )
 
 
-def read_version(lab: Access, commit: str) -> Version:
-    """Return the version of the dataset at a commit. Raises CommitError when it has none."""
+def read_version(lab: Access, commit: str, name: str = DATASET) -> Version:
+    """Return the version of a data set at a commit. Raises CommitError when it has none."""
     with temporary_clone(lab) as folder:
-        return read_graph(lab, folder, commit).version
+        return read_data_set(lab, folder, commit, name).version
 
 
-def read_history(lab: Access, commit: str) -> list[Version]:
+def read_history(lab: Access, commit: str, name: str = DATASET) -> list[Version]:
     """List the version at a commit and all before it, the newest first. Raises CommitError."""
     with temporary_clone(lab) as folder:
-        return read_graph(lab, folder, commit).versions
+        return read_data_set(lab, folder, commit, name).versions
 
 
 def read_model(lab: Access, commit: str) -> Model:
@@ -68,9 +71,10 @@ def read_model(lab: Access, commit: str) -> Model:
     with temporary_clone(lab) as folder:
         newest = read_graph(lab, folder, commit, "model", MODEL).version
         (text,) = read_blobs(lab, folder, [f"{newest.commit}:{METRICS}"])
+    sources = {source.path: source.commit for source in newest.sources}
     return Model(
         newest.commit,
-        newest.trailers.get("Data-Commit"),
+        sources.get(lab.dataset_path, newest.trailers.get("Data-Commit")),
         newest.md5,
         newest.size,
         json.loads(text),
@@ -78,33 +82,195 @@ def read_model(lab: Access, commit: str) -> Model:
     )
 
 
+# --- The data sets of a commit --------------------------------------------------------------------
+
+
+def read_data_set(lab: Access, folder: Path, commit: str, name: str) -> History:
+    """Read the history of one data set. Raises CommitError when there is no such name or commit."""
+    if name not in lab.data_paths:
+        raise unknown_data_error(name, lab.data_paths)
+    return read_graph(lab, folder, commit, kind_of(name), lab.data_paths[name])
+
+
+def read_data_sets(
+    lab: Access, folder: Path, commit: str, wanted: str | None = None
+) -> dict[str, History]:
+    """Read the history of each data set that a commit has, by its name.
+
+    These are the dataset, those declared, and the others that a run or an import has made; without
+    a name in the checkout, such a one is called after its path. With `wanted`, a name or a path, it
+    is that one alone. Raises CommitError when there is none.
+    """
+    log = read_log(lab, folder, commit)
+    pointers = list_pointers(lab, folder, log)
+    known = {name: path for name, path in lab.data_paths.items() if path in pointers}
+    others = {path: path for path in sorted(pointers & log.made - {*known.values()})}
+    if wanted is not None:
+        return read_histories(lab, folder, log, choose_data(wanted, known, others, pointers))
+    found = read_histories(lab, folder, log, {DATASET: lab.dataset_path} | known | others)
+    chosen = {name: found[name] for name in [*known, *others]}
+    chosen = {name: each for name, each in chosen.items() if name in known or is_made(each)}
+    return chosen or {DATASET: found[DATASET]}  # which says that there is none
+
+
+def choose_data(
+    wanted: str, known: Mapping[str, str], others: Mapping[str, str], pointers: Collection[str]
+) -> dict[str, str]:
+    """Return name and path of the data set of that name or path. Raises CommitError."""
+    if wanted in known:
+        return {wanted: known[wanted]}
+    path = str(PurePosixPath(wanted.removesuffix(POINTER)))
+    if path not in pointers:
+        raise unknown_data_error(wanted, [*known, *others])
+    return {next((name for name in known if known[name] == path), path): path}
+
+
+def unknown_data_error(name: str, names: Collection[str]) -> CommitError:
+    return CommitError(
+        f"there is no data set {name!r}: there is {', '.join(names) or 'none'}",
+        "give one of these names, or the path of what DVC tracks in that commit",
+    )
+
+
+def list_data_sets(lab: Access, commit: str) -> list[DataSet]:
+    """List the data sets of a commit, and those that are declared and have no version there yet."""
+    paths = lab.data_paths
+    try:
+        with temporary_clone(lab) as folder:
+            log = read_log(lab, folder, commit)
+            others = (list_pointers(lab, folder, log) & log.made) - {*paths.values()}
+            paths |= {path: path for path in sorted(others)}
+            found = read_histories(lab, folder, log, paths)
+    except CommitError as error:
+        return [DataSet(name, path, None, error.what) for name, path in paths.items()]
+    listed = [describe_data(name, history) for name, history in found.items()]
+    return [each for each in listed if each.name in lab.data_paths or is_made(found[each.name])]
+
+
+def describe_data(name: str, history: History) -> DataSet:
+    """Return what the newest commit of a history has of its data set."""
+    path = history.path.removesuffix(POINTER)
+    try:
+        return DataSet(name, path, history.version)
+    except (CommitError, ProofError) as error:
+        is_new = name != DATASET and not history.pointers and not history.broken
+        return DataSet(name, path, None, "no version yet" if is_new else error.what)
+
+
+def is_made(history: History) -> bool:
+    """Return whether a run or an import has made the version that the newest commit has."""
+    return (
+        history.head.name in history.pointers
+        and trailers.find_maker(history.version) != trailers.HAND
+    )
+
+
+def kind_of(name: str) -> str:
+    """Return what a data set is called in an error."""
+    return name if name == DATASET else f"data set {name}"
+
+
 # --- The graph of commits -------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Log:
+    """All commits up to one, as git logs them: none before its children, else the newest first."""
+
+    asked: str  # what the user calls the newest one
+    commits: tuple[Logged, ...]
+
+    @property
+    def made(self) -> set[str]:
+        """The paths of which a commit says that a run or an import has made it."""
+        said = [pair for commit in self.commits for pair in commit.trailers]
+        models = {MODEL for key, _ in said if key == "Model-Md5"}
+        return models | {value for key, value in said if key == "Data-Path"}
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One commit of a log."""
+
+    name: str
+    parents: tuple[str, ...]
+    author: str  # with the time to the second
+    trailers: tuple[tuple[str, str], ...]
+
+
 def read_graph(
-    lab: Access, folder: Path, commit: str, kind: str = "dataset", path: str | None = None
+    lab: Access, folder: Path, commit: str, kind: str = DATASET, path: str | None = None
 ) -> History:
     """Read the history of a pointer up to a commit. Raises CommitError without such a commit.
 
     The pointer is the dataset's unless `path` names another file that DVC tracks.
     """
-    pointer = f"{path or lab.dataset_path}.dvc"
+    log = read_log(lab, folder, commit)
+    return read_histories(lab, folder, log, {kind: path or lab.dataset_path}, str)[kind]
+
+
+def read_log(lab: Access, folder: Path, commit: str) -> Log:
+    """Read all commits up to one. Raises CommitError without such a commit."""
     head = resolve_commit(lab, folder, commit)
     log = run_git(lab, "log", "--date-order", f"--format={LOG_FORMAT}", head, cwd=folder)
     rows = [row.strip("\n").split("\x1f") for row in log.split("\x1d") if row.strip()]
-    files = find_blobs(lab, folder, [row[0] for row in rows], [pointer, *list_configs(pointer)])
-    found, reasons = read_pointers(lab, folder, {blob for blob, *_ in files if blob})
+    commits = (
+        Logged(name, tuple(parents.split()), author, trailers.split_trailers(said))
+        for name, parents, author, said in rows
+    )
+    return Log(commit, tuple(commits))
+
+
+def list_pointers(lab: Access, folder: Path, log: Log) -> set[str]:
+    """Return the path of whatever has a pointer in the newest commit."""
+    words = ("ls-tree", "-r", "-z", "--name-only", log.commits[0].name)
+    names = run_git(lab, *words, cwd=folder).split("\0")
+    return {name.removesuffix(POINTER) for name in names if name.endswith(POINTER)}
+
+
+def read_histories(
+    lab: Access,
+    folder: Path,
+    log: Log,
+    paths: Mapping[str, str],
+    kind: Callable[[str], str] = kind_of,
+) -> dict[str, History]:
+    """Read the histories of several data sets at once, by their names."""
+    pointers = {name: f"{path}{POINTER}" for name, path in paths.items()}
+    configs = {name: list_configs(pointer) for name, pointer in pointers.items()}
+    asked = list(dict.fromkeys([*pointers.values(), *chain.from_iterable(configs.values())]))
+    rows = find_blobs(lab, folder, [commit.name for commit in log.commits], asked)
+    blobs = [dict(zip(asked, row, strict=True)) for row in rows]
+    named = {row[pointer] for row in blobs for pointer in pointers.values()} - {""}
+    found, reasons = read_pointers(lab, folder, named)
+    return {
+        name: build_history(log, kind(name), pointer, configs[name], blobs, found, reasons)
+        for name, pointer in pointers.items()
+    }
+
+
+def build_history(
+    log: Log,
+    kind: str,
+    pointer: str,
+    configs: Sequence[str],
+    blobs: Sequence[Mapping[str, str]],
+    found: Mapping[str, Pointer],
+    reasons: Mapping[str, str],
+) -> History:
+    """Return the history of one pointer, from the blobs that each commit has at these paths."""
     commits: dict[str, Commit] = {}
     pointers: dict[str, Pointer] = {}
     broken: dict[str, str] = {}
-    for (name, parents, author, trailers), (blob, *config) in zip(rows, files, strict=True):
-        said = parse_trailers(trailers)
-        commits[name] = Commit(name, tuple(parents.split()), author, said, tuple(config))
-        if blob in found:
-            pointers[name] = found[blob]
+    for each, blob_at in zip(log.commits, blobs, strict=True):
+        said, sources = trailers.parse_trailers(each.trailers, pointer.removesuffix(POINTER))
+        config = tuple(blob_at[path] for path in configs)
+        commits[each.name] = Commit(each.name, each.parents, each.author, said, sources, config)
+        if (blob := blob_at[pointer]) in found:
+            pointers[each.name] = found[blob]
         if blob in reasons:
-            broken[name] = reasons[blob]
-    return History(commit, kind, pointer, commits, pointers, broken)
+            broken[each.name] = reasons[blob]
+    return History(log.asked, kind, pointer, commits, pointers, broken)
 
 
 def list_configs(pointer: str) -> list[str]:
@@ -156,17 +322,14 @@ def parse_pointer(blob: str, text: str) -> Pointer:
 
     try:
         (out,) = yaml.safe_load(text)["outs"]
-        size = out.get("size")
-        return Pointer(blob, text, str(out["md5"]), None if size is None else int(size))
+        size, files = (
+            None if out.get(key) is None else int(out[key]) for key in ("size", "nfiles")
+        )
+        return Pointer(blob, text, str(out["md5"]), size, files)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError("it does not name the MD5 of one file or folder") from error
-
-
-def parse_trailers(text: str) -> dict[str, str]:
-    pairs = (line.partition(": ") for line in text.split("\x1e") if line)
-    return {key: value for key, _, value in pairs}
 
 
 # --- The data -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from lab.files import write_private_file
 from lab.shell import run
 
 READER = Path("images", "worker", "dataset_steps")
-READER_FILES = ("errors.py", "table.py")  # of the ConfigMap that images/worker makes
+READER_FILES = ("contract.py", "errors.py", "table.py")  # of the ConfigMap that images/worker makes
 RENDER_SECONDS = 60
 Objects = list[dict[str, Any]]
 

@@ -1,4 +1,4 @@
-"""The first dataset of a new lab: the user's CSV or the generated one."""
+"""The first dataset of a new lab: the user's file or directory, or the generated table."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from pathlib import Path
 from lab.client import s3
 from lab.config import Config
 from lab.dataset import employees, inspection
+from lab.dataset.inspection import Content, Shape
 from lab.home import processes
 from lab.home.state import State
 from lab.model import Access
 from lab.shell import run
 
 FOLDER = "datasets"  # in the repository, as in the article that this lab started from
+MOST_TOLD = 5  # directories
 SECONDS = 1800  # 1 GB takes less than a minute
 
 
 def repository_path(source: Path) -> str:
-    """Return the CSV's path in the repository."""
+    """Return the path in the repository of the user's file or directory."""
     return f"{FOLDER}/{source.name}"
 
 
 def source_file(config: Config, known: State) -> Path:
-    """Return the path of the user's CSV, or of the generated one."""
+    """Return the path of the user's data, or of the generated table."""
     return Path(known.dataset_source) if known.dataset_source else generated_file(config)
 
 
@@ -35,7 +37,7 @@ def generated_file(config: Config) -> Path:
 
 
 def prepare_dataset(config: Config, known: State) -> None:
-    """Write the generated dataset to its file unless the user gave a CSV."""
+    """Write the generated dataset to its file unless the user gave data."""
     if not known.dataset_source:
         generated_file(config).parent.mkdir(mode=0o700, exist_ok=True)
         employees.write_employees(generated_file(config))
@@ -64,7 +66,7 @@ def publish_dataset(config: Config, known: State, environment: Mapping[str, str]
     """
     file = source_file(config, known)
     if known.dataset_source:  # it may have changed since `up` began
-        inspection.inspect(file)
+        tell_empty_directories(inspection.inspect(file))
     run(
         [sys.executable, "-P", "-m", "dataset_steps", "import", file.absolute()],
         timeout=SECONDS,
@@ -77,3 +79,12 @@ def publish_dataset(config: Config, known: State, environment: Mapping[str, str]
         },
     )
     shutil.rmtree(generated_file(config).parent, ignore_errors=True)
+
+
+def tell_empty_directories(found: Shape | Content) -> None:
+    """Print which directories are left out of the dataset: DVC keeps files only."""
+    if isinstance(found, Content) and found.empty:
+        shown = ", ".join(found.empty[:MOST_TOLD])
+        more = len(found.empty) - MOST_TOLD
+        rest = f" and {more} more" if more > 0 else ""
+        print(f"  left out, as DVC keeps no empty directory: {shown}{rest}")

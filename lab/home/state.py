@@ -28,7 +28,7 @@ class State:
     backend: str
     database: str
     dataset_path: str
-    dataset_source: str | None  # the user's CSV; None for the generated one
+    dataset_source: str | None  # the user's file or directory; None for the generated one
     ports: Mapping[str, int]
     layout: int = LAYOUT
 

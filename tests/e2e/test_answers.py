@@ -55,7 +55,11 @@ def ask(config: Config, *words: str) -> dict[str, Any]:
 
 
 def test_each_answer_is_one_object_with_the_documented_keys(lab: Lab, lab_config: Config) -> None:
-    assert ask(lab_config, "verify")["commit"] == lab.dataset().commit
+    proof = ask(lab_config, "verify")
+    assert proof["commit"] == lab.dataset().commit
+    first = proof["data"][0]
+    assert (first["name"], first["path"], first["files"]) == ("dataset", lab.dataset_path, None)
+    assert {key: first[key] for key in first.keys() & proof.keys()}.items() <= proof.items()
     assert ask(lab_config, "env") == lab.env()
     assert ask(lab_config, "doctor")["stopped"] == []
     status = ask(lab_config, "status")
@@ -64,6 +68,7 @@ def test_each_answer_is_one_object_with_the_documented_keys(lab: Lab, lab_config
     newest = [run.id for run in lab.runs_of("~")[:5]]  # of any DAG
     assert [run["id"] for run in status["runs"]] == newest
     assert status["dataset"]["commit"] == lab.dataset().commit
+    assert [each["name"] for each in status["data"]][: 1 + len(lab.data_sets)] == [*lab.data_paths]
 
 
 def test_a_run_that_fails_is_an_answer_too(lab: Lab, lab_config: Config) -> None:

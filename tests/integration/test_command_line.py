@@ -26,7 +26,7 @@ import psutil
 import pytest
 
 from lab import console
-from lab.__main__ import app, main, next_steps
+from lab.__main__ import app, config_from_options, main, next_steps
 from lab.backends import choices
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import gitserver, seaweedfs
@@ -37,6 +37,7 @@ from lab.errors import (
     BusyError,
     ConfError,
     DatasetEmpty,
+    DatasetError,
     DatasetMissing,
     DatasetNotUtf8,
     DatasetRagged,
@@ -53,8 +54,10 @@ from lab.home import processes, state
 from lab.home.secrets import Secrets
 from lab.home.state import State
 from lab.lab import Lab
-from lab.model import Access
+from lab.model import Access, Proof, Version
 from lab.wait import NotYet, wait_until
+from tests.support.attested import PROOF
+from tests.support.histories import build_lab
 
 PROGRAMS = Path(sys.executable).parent  # `lab` itself, `weed`, `airflow`: no git among them
 NOBODY = 65534
@@ -277,10 +280,48 @@ def test_a_dataset_that_can_not_be_versioned(name: str, home: Path) -> None:
     assert answer.err.startswith(f"error: {path}: ")
 
 
-def test_a_dataset_that_is_a_folder(home: Path) -> None:
+def test_a_folder_that_dvc_can_not_keep(home: Path) -> None:
+    folder = home.parent / "folder"
+    folder.mkdir()
     with expecting_no_change(home):
-        answer = check_refusal(run_lab(home, "up", "--dataset", home.parent), DatasetMissing)
-    assert "is a directory" in answer.err
+        check_refusal(run_lab(home, "up", "--dataset", folder), DatasetEmpty)
+    (folder / "link").symlink_to(home.parent)
+    with expecting_no_change(home):
+        answer = check_refusal(run_lab(home, "up", "--dataset", f"{folder}/"), DatasetError)
+    assert answer.code == DatasetError.exit_code
+    assert answer.err.startswith(f"error: {folder}/link: is a symbolic link, which DVC does not ke")
+
+
+def test_data_sets_that_can_not_be_right_are_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is declared would be at the dataset's own path."""
+    monkeypatch.setenv("LAB_HOME", str(home))
+    monkeypatch.setenv("LAB_BACKEND", "embedded")
+    (home.parent / "dags").mkdir()
+    (home.parent / "dags" / "data.toml").write_text('[data.mine]\npath = "datasets/a.bin"\n')
+    (home.parent / "a.bin").write_bytes(b"\0")
+    monkeypatch.setattr(
+        "lab.__main__.Config.from_environment",
+        lambda: Config(home=home, backend="embedded", tree=home.parent),
+    )
+    code = run_in_process(["up", "--dataset", str(home.parent / "a.bin")], monkeypatch)
+    answer = check_refusal(Answer(code, *capsys.readouterr()), LabError)
+    assert "dags/data.toml: dataset and mine share files" in answer.err
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "whole"), [(".", "here"), ("..", "{}"), ("x/..", "here"), ("-x/", "here/-x")]
+)
+def test_the_path_of_a_dataset_ends_in_its_name(
+    path: str, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "x").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    found = config_from_options(dataset=Path(path)).dataset
+    assert found == (tmp_path if whole == "{}" else tmp_path / whole)
 
 
 def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
@@ -546,6 +587,42 @@ def test_a_reader_that_has_gone_is_no_news(home: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+# --- Without a command --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "md5", "runs"),
+    [
+        ("datasets/a.csv", "0a", True),
+        ("datasets/a.csv", "0a.dir", False),  # as Spark writes it
+        ("datasets/a.bin", "0a", False),
+    ],
+)
+def test_data_that_is_no_table_is_proved_and_not_run(
+    path: str,
+    md5: str,
+    runs: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What runs and what proves has tests of its own; here it is told apart."""
+    lab = build_lab(Path("/nowhere"), path)
+    done: list[str] = []
+
+    def verify(_: Lab) -> Proof:
+        done.append("verify")
+        return PROOF
+
+    monkeypatch.setattr("lab.__main__.bring_up", lambda _: lab)
+    monkeypatch.setattr("lab.__main__.run_and_follow", lambda _, dag: done.append(dag))
+    monkeypatch.setattr(Lab, "dataset", lambda _: Version("c0ffee", md5, 1, {}))
+    monkeypatch.setattr(Lab, "verify", verify)
+    assert run_in_process([], monkeypatch) == 0
+    assert done == [*(["dataset_pipeline"] if runs else []), "verify"]
+    line = f"not run: dataset_pipeline appends a record to a table, which {path} is not\n"
+    assert (line in capsys.readouterr().out) is not runs
+
+
 # --- No lab, or one that does not run -----------------------------------------------------------
 
 
@@ -794,6 +871,8 @@ def test_a_new_lab_says_what_can_be_typed_where_it_is_said(
     if inside:
         monkeypatch.setenv("NOX_CURRENT_SESSION", "lab")
     values: dict[str, Any] = {field.name: f"the {field.name}" for field in fields(Access)}
+    assert "lab run" not in next_steps(Lab(**values))  # it is no table
+    values["dataset_path"] = "datasets/a.csv"
     shown = next_steps(Lab(**values))
     assert f"({lab} open --show-password prints both passwords)" in shown
     tries = shown.partition("try ")[2].splitlines()

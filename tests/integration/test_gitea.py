@@ -211,7 +211,8 @@ class Clone:
     def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
         """Run git and return what it printed; the owner uses a password, the others a token."""
         tokens = self.server.tokens
-        given = dict.fromkeys((one.name for one in fields(Access)), "")  # git needs two of them
+        # Git needs two of them.
+        given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
         given["git_user"] = self.account
         given["git_password"] = tokens.get(self.account) or self.server.password(self.account)
         return run_git(Access(**given), *arguments, cwd=cwd or self.folder)

@@ -53,7 +53,7 @@ class Server:
         minio.prepare(self.url, ROOT, self.password, self.bucket, self.key, self.secret)
 
     def create_client(self, key: str, secret: str) -> Any:
-        given = dict.fromkeys((one.name for one in fields(Access)), "")
+        given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
         given |= {"s3_endpoint": self.url, "s3_access_key": key, "s3_secret_key": secret}
         given["s3_region"] = s3.REGION
         return s3.create_client(Access(**given))

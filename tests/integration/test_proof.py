@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from lab import layout
-from lab.__main__ import show_dataset
-from lab.client import data, dvc_process, verify, versions
-from lab.client.dvc_process import Place, Question
+from lab.__main__ import show_data_sets
+from lab.client import data, dvc_process, versions
+from lab.client.dvc_process import Locate, Place, Question
 from lab.client.history import History
 from lab.client.objects import Bucket
-from lab.errors import CommitError, ProofError
+from lab.client.trailers import find_maker
+from lab.errors import CommitError, LabError, ProofError
 from lab.lab import Lab
+from tests.support.histories import NOTHING
 from tests.support.stores import PATH, Project, md5_of, new_project, write_text
 
 POINTER = f"{PATH}.dvc"
@@ -47,11 +50,12 @@ class Colleague:
 
     project: Project
     clone: Path
+    declared: Mapping[str, str] = field(default_factory=dict)
     commits: dict[str, str] = field(default_factory=dict)
 
     @property
     def lab(self) -> Lab:
-        return self.project.lab
+        return replace(self.project.lab, data_sets=self.declared)
 
     def git(self, *words: str | Path) -> str:
         return self.project.git(*words, cwd=self.clone).strip()
@@ -98,10 +102,12 @@ class Colleague:
         return self.commit(name)
 
 
-def join_project(template: Project, folder: Path) -> Colleague:
+def join_project(
+    template: Project, folder: Path, declared: Mapping[str, str] = NOTHING
+) -> Colleague:
     project = new_project(template.stores, folder)
     shutil.copytree(template.bare, project.bare)
-    colleague = Colleague(project, folder / "clone")
+    colleague = Colleague(project, folder / "clone", declared)
     project.git("clone", "--quiet", project.lab.git_url, colleague.clone, cwd=folder)
     return colleague
 
@@ -180,8 +186,8 @@ def test_an_object_of_a_merged_branch_is_missed(merged: Colleague) -> None:
 
 
 def test_the_import_is_told_from_a_commit_by_hand(merged: Colleague) -> None:
-    assert verify.find_maker(merged.lab.dataset("main~5")) == "import"
-    assert verify.find_maker(merged.lab.dataset("main~4")) == "hand"
+    assert find_maker(merged.lab.dataset("main~5")) == "import"
+    assert find_maker(merged.lab.dataset("main~4")) == "hand"
 
 
 # --- What DVC has written since version 2, and moved remotes --------------------------------------
@@ -232,31 +238,35 @@ def test_dvc_says_where_the_data_of_a_commit_is(
 
 @dataclass(frozen=True)
 class Located:
-    """A clone of the grown repository, and where DVC says that its data is."""
+    """The history of the grown repository, and where DVC says that its data is."""
 
     lab: Lab
-    clone: Path
     history: History
     answers: dict[str, data.Answers]
 
+    locate: Locate
+
     def check_older(self) -> None:
         older = [(v, self.answers[v.commit]) for v in self.history.versions[1:]]
-        data.check_older(self.lab, self.clone, Bucket(self.lab), older)
+        data.check_older(self.locate, Bucket(self.lab), older)
 
     def fetch(self, commit: str, into: Path) -> dict[str, Path]:
         """Download the data of a version."""
         bucket = Bucket(self.lab)
         (version,) = (v for v in self.history.versions if v.commit == commit)
         found = data.open_data(bucket, version, *self.answers[commit][0])
-        return data.fetch_data(self.lab, self.clone, bucket, found, into)
+        return data.fetch_data(self.locate, bucket, found, into)
 
 
 @pytest.fixture(scope="module")
 def located(grown: Colleague) -> Iterator[Located]:
-    with versions.temporary_clone(grown.lab) as clone:
+    with (
+        versions.temporary_clone(grown.lab) as clone,
+        dvc_process.locating(grown.lab, clone) as locate,
+    ):
         history = versions.read_graph(grown.lab, clone, "main")
-        answers = data.locate_versions(grown.lab, clone, history)
-        yield Located(grown.lab, clone, history, answers)
+        answers = data.locate_versions(locate, {"dataset": history})["dataset"]
+        yield Located(grown.lab, history, answers, locate)
 
 
 TWO = FILES["below/zwei ü.csv"]
@@ -305,6 +315,148 @@ def test_the_data_to_be_proved_is_checked_file_by_file(
         located.fetch(folder, tmp_path / "damaged")
 
 
+# --- Several data sets --------------------------------------------------------------------------
+
+READINGS, WEIGHTS, OTHER = "data/readings", "models/weights.bin", "data/other.parquet"
+DECLARED = {"weights": WEIGHTS, "readings": READINGS, "later": "data/later"}
+ODD = ("-x", "a b", "zwei ü", "zwei u\u0308", "sub/empty")  # one umlaut in both normal forms
+
+
+def track(me: Colleague, run: str, parents: dict[str, str]) -> None:
+    """Have plain DVC add and push what is at these paths, and commit it as a run does."""
+    paths = [*parents]
+    for words in (("add", "--quiet", "--", *paths), ("push", "--quiet", "--", *paths)):
+        with dvc_process.running_dvc(
+            me.lab, me.clone.parent / "dvc", "-m", "dvc", *words, cwd=me.clone
+        ) as (process, errors):
+            assert process.wait(60) == 0, errors.read_text("utf-8")
+    said = [f"Run-Id: {run}"]  # no DAG: Airflow is not asked
+    for path in paths:
+        (out,) = yaml.safe_load((me.clone / f"{path}.dvc").read_text("utf-8"))["outs"]
+        said += [f"Data-Path: {path}", f"Data-Md5: {out['md5']}", f"Data-Size: {out['size']}"]
+        said += [f"Data-Parent: {parents[path]}"] if parents[path] else []
+        parents[path] = out["md5"]
+    me.git("add", "--all")
+    me.git("commit", "--quiet", "--message", f"{run}\n\n" + "\n".join(said))
+    me.remember(run)
+
+
+@pytest.fixture(scope="module")
+def several(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Colleague:
+    """Return a repository in which two runs published a folder, a model and another file.
+
+    Nobody has pushed the data of a pointer that a person put there.
+    """
+    me = join_project(template, tmp_path_factory.mktemp("several"), DECLARED)
+    for name in ODD:
+        write_bytes(me.clone / READINGS / name, b"" if "empty" in name else name.encode())
+    write_bytes(me.clone / WEIGHTS, b"\0weights")
+    write_bytes(me.clone / OTHER, b"PAR1")
+    parents = dict.fromkeys((READINGS, WEIGHTS, OTHER), "")
+    track(me, "r1", parents)
+    write_bytes(me.clone / READINGS / "-x", b"changed")
+    track(me, "r2", {READINGS: parents[READINGS]})
+    write_text(me.clone / "data" / "mine.dvc", f"outs:\n- md5: {'0a' * 16}\n  path: mine\n")
+    me.commit("by hand")
+    me.git("rm", "--quiet", POINTER)
+    me.commit("no dataset")
+    me.git("push", "--quiet", "origin", "main~1:main", "main:others")
+    return me
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def test_every_data_set_of_a_commit_is_proved_by_one_pull_and_one_question(
+    several: Colleague, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, running = [], dvc_process.running_dvc
+
+    def count(lab: Lab, home: Path, *words: str | Path, **more: Any) -> Any:
+        started.append(words)
+        return running(lab, home, *words, **more)
+
+    monkeypatch.setattr(dvc_process, "running_dvc", count)
+    proof = several.lab.verify()
+    assert len(started) == 2
+    sizes = {each.name: (each.path, each.size, each.files) for each in proof.data}
+    folder = sum(len(name.encode()) for name in ODD[1:-1]) + len(b"changed")
+    assert sizes == {
+        "dataset": (PATH, proof.size, None),
+        "weights": (WEIGHTS, 8, None),
+        "readings": (READINGS, folder, len(ODD)),
+        OTHER: (OTHER, 4, None),
+    }
+    made = {each.name: (each.made_by, each.run_id, each.parents_checked) for each in proof.data}
+    assert made["dataset"] == (proof.made_by, proof.run_id, 0) == ("import", None, 0)
+    assert (made["weights"], made["readings"]) == (("run", "r1", 0), ("run", "r2", 1))
+    commits = {each.name: each.commit for each in proof.data}
+    assert commits["readings"] == several.commits["r2"]
+    assert commits["weights"] == commits[OTHER] == several.commits["r1"]
+    assert proof.commit == commits["dataset"]
+
+
+def test_a_commit_without_the_dataset_is_proved_by_its_other_data_sets(several: Colleague) -> None:
+    proof = several.lab.verify("others")
+    assert [each.name for each in proof.data] == ["weights", "readings", OTHER]
+    assert (proof.commit, proof.md5) == (several.commits["r1"], md5_of(b"\0weights"))
+
+
+def test_a_missing_object_of_one_data_set_is_its_alone(several: Colleague) -> None:
+    key = key_of(md5_of(b"\0weights"))
+    with other_bytes(several.lab, key, None):
+        with pytest.raises(ProofError, match=f"^weights: .*{key}.*{several.commits['r1']}"):
+            several.lab.verify()
+        proof = several.lab.verify(data="readings")
+        with pytest.raises(ProofError, match=f"^there is no object .*{key}"):
+            several.lab.verify(data=WEIGHTS)
+    assert [each.name for each in proof.data] == ["readings"]
+    assert (proof.ok, proof.md5) == (True, several.lab.version("readings").md5)
+
+
+def test_a_damaged_file_in_an_older_version_of_a_folder_is_found(several: Colleague) -> None:
+    key = key_of(md5_of(b"-x"))
+    with other_bytes(several.lab, key, b"-y"), pytest.raises(ProofError) as raised:
+        several.lab.verify()
+    assert raised.value.what.startswith(f"readings: s3://{layout.BUCKET}/{key} holds 2 bytes")
+    assert f"the folder at {several.commits['r1']}" in raised.value.what
+
+
+def test_a_data_set_that_the_commit_does_not_have_is_refused(several: Colleague) -> None:
+    for name in ("later", "nothing"):
+        with pytest.raises(CommitError, match=f"no data set '{name}': there is dataset, weights, "):
+            several.lab.verify(data=name)
+
+
+def test_status_lists_each_data_set(several: Colleague, capsys: pytest.CaptureFixture[str]) -> None:
+    facts: dict[str, Any] = {}
+    show_data_sets(several.lab, facts)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("dataset", "weights", "readings", "later"),
+        f"{OTHER},",
+    ]
+    assert f"{READINGS}, {len(ODD)} files, " in lines[2]
+    assert lines[3] == "  later        data/later: no version yet"
+    dataset, _, readings, later, other = facts["data"]
+    assert facts["dataset"] == {k: dataset[k] for k in ("path", "commit", "md5", "size")}
+    assert (readings["commit"], readings["files"]) == (several.commits["r2"], len(ODD))
+    assert later == {"name": "later", "path": "data/later", "error": "no version yet"}
+    assert (other["name"], other["size"], other["files"]) == (OTHER, 4, None)
+
+
+def test_a_version_of_any_data_set_can_be_looked_at(several: Colleague) -> None:
+    newest, older = several.lab.history(name="readings")
+    assert several.lab.version("readings", "main~1") == newest
+    with several.lab.checkout(older.commit, READINGS, WEIGHTS) as checkout:
+        assert {name: checkout.read(f"{READINGS}/{name}") for name in ODD} == {
+            name: b"" if "empty" in name else name.encode() for name in ODD
+        }
+        assert checkout.read(WEIGHTS) == b"\0weights"
+
+
 # --- What DVC says --------------------------------------------------------------------------------
 
 
@@ -343,8 +495,44 @@ def test_a_pull_ends_with_the_block_that_does_not_wait_for_it(colleague: Colleag
     assert not started & {child.pid for child in psutil.Process().children()}
 
 
+def test_paths_of_several_projects_of_dvc_are_pulled(colleague: Colleague) -> None:
+    """One below has a configuration and a cache of its own."""
+    content = b"of the project below"
+    colleague.put(md5_of(content), content)
+    config = (colleague.clone / ".dvc" / "config").read_text("utf-8")
+    write_bytes(colleague.clone / "below" / ".dvc" / "config", config.encode())
+    out = f"outs:\n- md5: {md5_of(content)}\n  hash: md5\n  path: x\n"
+    write_text(colleague.clone / "below" / "x.dvc", out)
+    dvc_process.pull(colleague.lab, colleague.clone, PATH, "below/x")
+    assert (colleague.clone / "below" / "x").read_bytes() == content
+    assert (colleague.clone / PATH).is_file()
+
+
+QUESTION = Question("HEAD", POINTER, "", ())
+
+
+def test_a_process_that_ends_instead_of_answering_is_told(colleague: Colleague) -> None:
+    with dvc_process.locating(colleague.lab, colleague.clone) as locate:
+        assert locate([]) == []
+        here = [c for c in psutil.Process().children() if c.cwd() == str(colleague.clone)]
+        here[0].kill()
+        with pytest.raises(LabError, match=r"^DVC fails: it does not say why$"):
+            locate([QUESTION])
+
+
+def test_a_process_that_answers_too_late_is_ended(
+    colleague: Colleague, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc_process, "SECONDS", 0.01)
+    with (
+        dvc_process.locating(colleague.lab, colleague.clone) as locate,
+        pytest.raises(LabError, match=r"^DVC took more than 0\.01 s$"),
+    ):
+        locate([QUESTION])
+
+
 def is_pull(process: psutil.Process) -> bool:
-    return process.cmdline()[-4:-2] == ["dvc", "pull"]
+    return process.cmdline()[3:5] == ["dvc", "pull"]
 
 
 OUT = f"outs:\n- md5: {'0a' * 16}\n  hash: md5\n  path: {Path(PATH).name}\n"
@@ -381,7 +569,8 @@ def test_dvc_says_where_data_is_or_why_it_can_not(colleague: Colleague) -> None:
         questions.append(Question(colleague.commit("configured"), POINTER, text, (config,)))
     shutil.rmtree(colleague.clone / ".dvc")
     questions.append(Question(colleague.commit("no DVC"), POINTER, OUT, ()))
-    said = dvc_process.locate(colleague.lab, colleague.clone, questions)
+    with dvc_process.locating(colleague.lab, colleague.clone) as locate:
+        said = locate(questions)
     found = [each.key if isinstance(each, Place) else each for each in said]
     wanted = [*(answer for *_, answer in ANSWERS), "you are not inside of a DVC repository"]
     wrong = [pair for pair in zip(found, wanted, strict=True) if not pair[0].startswith(pair[1])]
@@ -395,9 +584,9 @@ def test_the_status_of_a_dataset_that_was_moved_says_that_main_has_none(
     colleague.git("mv", POINTER, "datasets/people.csv.dvc")
     colleague.commit("moved")
     colleague.git("push", "--quiet", "origin", "main")
-    facts: dict[str, dict[str, str]] = {}
-    show_dataset(colleague.lab, facts)
+    facts: dict[str, Any] = {}
+    show_data_sets(colleague.lab, facts)
     why = f"main has no {POINTER}: this commit has no dataset"
-    assert capsys.readouterr().out == f"dataset: {why}\n"
+    assert capsys.readouterr().out == f"data sets:\n  dataset      {PATH}: {why}\n"
     assert facts["dataset"] == {"path": PATH, "error": why}
     assert colleague.lab.dataset("main~1").commit == colleague.lab.history()[0].commit

@@ -1,17 +1,20 @@
-"""A git repository with versions of one dataset, without a server: each commit a minute later."""
+"""A git repository with versions of data sets, without a server: each commit a minute later."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lab.lab import Lab
 from lab.model import Access
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 BEGIN, MINUTE = 1_800_000_000, 60  # seconds
 POINTER = """outs:
 - md5: {md5}
@@ -29,10 +32,11 @@ def md5_of(number: int) -> str:
 class Repository:
     """A repository in which versions are numbers: their size, and their MD5 in another form."""
 
-    def __init__(self, folder: Path, dataset: str) -> None:
+    def __init__(self, folder: Path, dataset: str, **declared: str) -> None:
         self.folder = folder
+        self.dataset = dataset
         self.pointer = f"{dataset}.dvc"
-        self.lab = build_lab(folder, dataset)
+        self.lab = build_lab(folder, dataset, declared)
         self.clock = BEGIN
         folder.mkdir(exist_ok=True)
         self.git("init", "--quiet", "--initial-branch=main")
@@ -62,18 +66,36 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
-    def write_pointer(self, number: int) -> dict[str, str]:
-        """Return the pointer's file of this version."""
-        name = Path(self.pointer).stem
-        return {self.pointer: POINTER.format(md5=md5_of(number), size=number, name=name)}
+    def write_pointer(self, number: int, path: str = "") -> dict[str, str]:
+        """Return the pointer's file of this version, of the dataset or of the data at `path`."""
+        path = path or self.dataset
+        name = Path(path).name
+        return {f"{path}.dvc": POINTER.format(md5=md5_of(number), size=number, name=name)}
 
-    def commit_version(self, number: int, trailers: str = "") -> str:
-        return self.commit(f"version {number}\n\n{trailers}", self.write_pointer(number))
+    def commit_version(self, number: int, trailers: str = "", path: str = "") -> str:
+        return self.commit(f"version {number}\n\n{trailers}", self.write_pointer(number, path))
 
     def commit_run(self, run: str, number: int, parent: int) -> str:
         """Commit a version as a run does: it names itself, and the version that it started from."""
-        said = {"Run-Id": run, "Dag-Id": "dataset_pipeline", "Data-Parent": md5_of(parent)}
-        return self.commit_version(number, "\n".join(f"{k}: {v}" for k, v in said.items()))
+        return self.publish(run, {self.dataset: (number, parent)})
+
+    def publish(
+        self, run: str, versions: Mapping[str, tuple[int, int]], read: Mapping[str, str] = NOTHING
+    ) -> str:
+        """Commit versions of several data sets as a run does, each by its path with its parent.
+
+        `read` names the commit of each data set that the run has read only.
+        """
+        files: dict[str, str] = {}
+        said = [f"Run-Id: {run}", "Dag-Id: dataset_pipeline", "Dag-Version: c0ffee"]
+        for path, (number, parent) in versions.items():
+            files |= self.write_pointer(number, path)
+            md5s = f"Data-Md5: {md5_of(number)}", f"Data-Parent: {md5_of(parent)}"
+            said += [f"Data-Path: {path}", md5s[0], f"Data-Size: {number}", md5s[1]]
+        for path, commit in read.items():
+            (line,) = re.findall("md5: (.+)", self.git("show", f"{commit}:{path}.dvc"))
+            said += [f"From-Path: {path}", f"From-Commit: {commit}", f"From-Md5: {line}"]
+        return self.commit(f"data: publish {run}\n\n" + "\n".join(said), files)
 
     def merge(self, branch: str, *how: str) -> str:
         """Merge a branch and return the commit."""
@@ -87,7 +109,7 @@ class Repository:
         return self.commit("merged by hand", self.write_pointer(number))
 
 
-def build_lab(folder: Path, dataset: str) -> Lab:
+def build_lab(folder: Path, dataset: str, declared: Mapping[str, str] = NOTHING) -> Lab:
     given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
     given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
-    return Lab(**given)
+    return Lab(**{**given, "data_sets": dict(declared)})

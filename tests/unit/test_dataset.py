@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.dataset.employees import EMPLOYEES_MD5, EMPLOYEES_SIZE, write_employees
-from lab.dataset.inspection import Shape, inspect
+from lab.dataset.inspection import Shape, inspect, inspect_table
 
 HEADER = (
     "Employee ID,Age,Gender,Years at Company,Job Role,Monthly Income,Work-Life Balance,"
@@ -227,5 +227,5 @@ def test_a_killed_writer_s_leftover_does_not_matter(table: Path) -> None:
     leftover = table.with_name(f".{table.name}.0123abcd.part")
     leftover.write_text("half a line")
     write_employees(table)
-    assert inspect(table).md5 == EMPLOYEES_MD5
+    assert inspect_table(table).md5 == EMPLOYEES_MD5
     assert sorted(table.parent.iterdir()) == [leftover, table]

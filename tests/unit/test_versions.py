@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.client import versions
+from lab.client import verify, versions
 from lab.client.history import Pointer
+from lab.client.trailers import find_maker
 from lab.errors import CommitError, LabError, ProofError
 from lab.lab import Lab
-from lab.model import Version
+from lab.model import Source, Version
 from tests.support.histories import POINTER, Repository, md5_of
 
 MD5 = "54e1eb987b2a9ffe06e8a530ca469b18"
@@ -34,16 +35,19 @@ def repository(tmp_path: Path, request: pytest.FixtureRequest) -> Repository:
 
 
 @pytest.mark.parametrize(
-    ("text", "md5", "size"),
+    ("text", "md5", "size", "files"),
     [
-        (POINTER.format(md5=MD5, size=7, name="a"), MD5, 7),
-        (f"outs:\n- md5: {MD5}\n  size: 7\n  path: a.csv\n", MD5, 7),  # DVC 2
-        (f"md5: {MD5}\nouts:\n- md5: {MD5}\n  path: a.csv\n", MD5, None),  # DVC 1
-        (f"outs:\n- md5: {MD5}.dir\n  size: 7\n  nfiles: 2\n  path: a\n", f"{MD5}.dir", 7),
+        (POINTER.format(md5=MD5, size=7, name="a"), MD5, 7, None),
+        (f"outs:\n- md5: {MD5}\n  size: 7\n  path: a.csv\n", MD5, 7, None),  # DVC 2
+        (f"md5: {MD5}\nouts:\n- md5: {MD5}\n  path: a.csv\n", MD5, None, None),  # DVC 1
+        (f"outs:\n- md5: {MD5}.dir\n  size: 7\n  nfiles: 2\n  path: a\n", f"{MD5}.dir", 7, 2),
+        (f"outs:\n- md5: {MD5}.dir\n  path: a\n", f"{MD5}.dir", None, None),
     ],
 )
-def test_a_version_is_what_its_pointer_says(text: str, md5: str, size: int | None) -> None:
-    assert versions.parse_pointer("b10b", text) == Pointer("b10b", text, md5, size)
+def test_a_version_is_what_its_pointer_says(
+    text: str, md5: str, size: int | None, files: int | None
+) -> None:
+    assert versions.parse_pointer("b10b", text) == Pointer("b10b", text, md5, size, files)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,152 @@ def test_a_clone_is_gone_afterwards(repository: Repository) -> None:
     with versions.temporary_clone(repository.lab) as folder:
         assert (folder / repository.pointer).exists()
     assert not folder.parent.exists()
+
+
+# --- Data sets ----------------------------------------------------------------------------------
+
+A, B, C, MODEL = "datasets/a.csv", "data/b", "data/größe", "models/attrition.joblib"
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Repository:
+    """Return a repository with the dataset, two data sets that are declared, and others.
+
+    A run has made `C`, a person `data/mine`; of `later` there is no version yet.
+    """
+    made = Repository(tmp_path / "datasets", A, b=B, later="data/later")
+    made.commit_version(1, f"Data-Path: {A}\nData-Md5: {md5_of(1)}\nData-Size: 1")
+    made.commit_version(2, path=B)
+    made.publish("r1", {C: (3, 0)})
+    made.commit_version(4, path="data/mine")
+    return made
+
+
+def list_names(
+    repository: Repository, commit: str = "main", wanted: str | None = None
+) -> list[str]:
+    return [*versions.read_data_sets(repository.lab, repository.folder, commit, wanted)]
+
+
+def test_a_commits_data_sets_are_those_declared_and_those_that_a_run_made(
+    several: Repository,
+) -> None:
+    assert list_names(several) == ["dataset", "b", C]
+    assert list_names(several, "main~3") == ["dataset"]
+    several.commit_version(5, path=C)  # by a person now
+    assert list_names(several) == ["dataset", "b"]
+    several.publish("r2", {"data/later": (6, 0), C: (7, 5)})
+    assert list_names(several) == ["dataset", "b", "later", C]
+    several.git("rm", "--quiet", f"{A}.dvc")
+    several.commit("no dataset", {})
+    assert list_names(several) == ["b", "later", C]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [("dataset", "dataset"), ("b", "b"), (B, "b"), (f"./{B}/", "b"), (C, C), (f"{C}.dvc", C)],
+)
+def test_a_data_set_is_chosen_by_its_name_or_its_path(
+    wanted: str, name: str, several: Repository
+) -> None:
+    assert list_names(several, wanted=wanted) == [name]
+    assert list_names(several, wanted="data/mine") == ["data/mine"]
+
+
+@pytest.mark.parametrize("wanted", ["later", "data/later", "nothing", "", "/", "../b"])
+def test_an_unknown_data_set_is_refused_with_the_names_there_are(
+    wanted: str, several: Repository
+) -> None:
+    with pytest.raises(CommitError) as raised:
+        list_names(several, wanted=wanted)
+    assert raised.value.what == f"there is no data set {wanted!r}: there is dataset, b, {C}"
+
+
+def test_a_commit_that_changes_one_data_set_is_no_version_of_another(several: Repository) -> None:
+    several.publish("r2", {B: (5, 2)})
+    several.publish("r3", {B: (6, 5), C: (7, 3)})
+    sizes = {
+        name: [version.size for version in versions.read_history(several.lab, "main", name)]
+        for name in ("dataset", "b")
+    }
+    assert sizes == {"dataset": [1], "b": [6, 5, 2]}
+    assert versions.read_version(several.lab, "main~1", "b").size == 5
+
+
+def test_a_version_has_the_trailers_of_its_run_and_its_own(several: Repository) -> None:
+    read = several.git("rev-parse", "HEAD~1")
+    several.publish("r2", {B: (5, 2), A: (6, 1)}, read={C: read})
+    several.git("commit", "--amend", "--quiet", "--no-edit", "--signoff")
+    run = {"Run-Id": "r2", "Dag-Id": "dataset_pipeline", "Dag-Version": "c0ffee"}
+    for name, path, number, parent in (("dataset", A, 6, 1), ("b", B, 5, 2)):
+        version = versions.read_version(several.lab, "main", name)
+        own = {"Data-Path": path, "Data-Md5": md5_of(number), "Data-Size": str(number)}
+        signed = {"Signed-off-by": "test <test@localhost>"}
+        assert version.trailers == {**run, **own, "Data-Parent": md5_of(parent), **signed}
+        assert version.sources == (Source(C, read, md5_of(3)),)
+
+
+def test_a_name_that_is_not_declared_has_no_versions(several: Repository) -> None:
+    with pytest.raises(CommitError, match=r"no data set 'c': there is dataset, b, later$"):
+        versions.read_version(several.lab, "main", "c")
+    with pytest.raises(CommitError, match=r"^main has no data/later\.dvc: .* no data set later$"):
+        versions.read_history(several.lab, "main", "later")
+
+
+def test_each_data_set_is_listed_with_its_version_or_why_it_has_none(several: Repository) -> None:
+    several.git("rm", "--quiet", f"{B}.dvc")
+    several.commit("gone", {})
+    found = {each.name: each for each in versions.list_data_sets(several.lab, "main")}
+    assert {name: each.path for name, each in found.items()} == {
+        "dataset": A,
+        "b": B,
+        "later": "data/later",
+        C: C,
+    }
+    assert [each.version.size for each in found.values() if each.version] == [1, 3]
+    assert (found["later"].error, found["later"].version) == ("no version yet", None)
+    assert found["b"].error == "main has no data/b.dvc: this commit has no data set b"
+
+
+def test_an_empty_repository_has_no_version_of_any_data_set(tmp_path: Path) -> None:
+    empty = Repository(tmp_path / "datasets", A, b=B)
+    found = versions.list_data_sets(empty.lab, "main")
+    assert [(each.name, each.version) for each in found] == [("dataset", None), ("b", None)]
+    assert {each.error for each in found} == {"the datasets repository has no commit 'main'"}
+
+
+# --- The model ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def modelled(tmp_path: Path) -> Repository:
+    made = Repository(tmp_path / "datasets", A, model=MODEL)
+    made.commit_run("r1", 1, parent=0)
+    made.commit("metrics", {"models/attrition.metrics.json": '{"roc_auc": 0.8}'})
+    return made
+
+
+def test_a_model_names_the_data_that_it_was_trained_on(modelled: Repository) -> None:
+    data = modelled.git("rev-parse", "HEAD~1")
+    modelled.publish("r2", {MODEL: (2, 0)}, read={A: data})
+    model = versions.read_model(modelled.lab, "main")
+    assert (model.data_commit, model.md5) == (data, md5_of(2))
+    assert model.trailers["Data-Md5"] == md5_of(2)
+
+
+def test_a_model_of_an_older_run_is_read_and_is_its_runs(tmp_path: Path) -> None:
+    """Its commit names no path, and the MD5 in it is that of the data."""
+    made = Repository(tmp_path / "datasets", A)
+    made.commit_run("r1", 1, parent=0)
+    made.commit("metrics", {"models/attrition.metrics.json": '{"roc_auc": 0.8}'})
+    said = f"Run-Id: r2\nData-Commit: c0ffee\nData-Md5: {md5_of(1)}\nModel-Md5: {md5_of(2)}"
+    made.commit_version(2, said, MODEL)
+    assert versions.read_model(made.lab, "main").data_commit == "c0ffee"
+    histories = versions.read_data_sets(made.lab, made.folder, "main")
+    assert [*histories] == ["dataset", MODEL]
+    assert find_maker(histories[MODEL].version) == "run"
+    verify.check_trailers(histories[MODEL].version)
+    verify.check_lineage(histories[MODEL])
 
 
 # --- The remote ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from urllib.parse import quote
 
 from lab.backends.kind import doors, gitea, node
 from lab.client import s3
@@ -12,6 +13,7 @@ from lab.cluster.api import Cluster
 from lab.cluster.images import Image
 from lab.cluster.workloads import Workload
 from lab.config import Config
+from lab.data_sets import read_data_sets
 from lab.dataset import first_version
 from lab.home import state
 from lab.home.secrets import Secrets
@@ -72,6 +74,7 @@ class Site:
             s3_secret_key=self.secrets.get("s3_admin_secret_key"),
             s3_session_token="",
             dataset_path=self.state.dataset_path,
+            data_sets=read_data_sets(self.config.tree / "dags", self.state.dataset_path),
             airflow_url=self.url(workloads.API_SERVER),
             airflow_user=OWNER,
             airflow_password=self.secrets.get("airflow_password"),
@@ -84,7 +87,7 @@ class Site:
     def has_file(self, repository: str, path: str) -> bool:
         """Return whether the main branch of a repository has a file at `path`."""
         owner = gitea.api_with_password(self.url(workloads.GITEA), OWNER, self.password(OWNER))
-        return owner.find(f"repos/{repository}/contents/{path}?ref=main") is not None
+        return owner.find(f"repos/{repository}/contents/{quote(path)}?ref=main") is not None
 
     def import_environment(self) -> dict[str, str]:
         """Return all that the import of the first version sees, at addresses of this machine."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from assets import PUSHED_DATASETS
-from steps import DEFAULTS, clock, named, step
+from steps import DEFAULTS, clock, named, publish, pull, step
 
-# Both steps may append: `push` does it again when another run came first.
 KEY = {"KEY_COLUMN": "{{ params.key or '' }}"}
 
 with DAG(
@@ -31,7 +30,7 @@ with DAG(
     doc_md=__doc__,
 ):
     (
-        step("pull_data", "pull")
-        >> step("modify_data", "modify", variables=KEY)
-        >> step("push_data", "push", variables=KEY)
+        pull("dataset", task_id="pull_data")
+        >> step("modify_data", "dataset-steps", "modify", repeatable=True, variables=KEY)
+        >> publish("dataset", message="append a record to", task_id="push_data")
     )

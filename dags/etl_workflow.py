@@ -10,7 +10,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param
 
 from assets import EMPLOYEE_SUMMARY
-from steps import DEFAULTS, KEEP_HOURS, named, step
+from steps import DEFAULTS, KEEP_HOURS, named, pull, step
 
 COPIES = Param(
     1,
@@ -32,13 +32,17 @@ with DAG(
     tags=["data", "etl"],
     doc_md=__doc__,
 ):
-    extract = step("extract", "extract", keep=True)
+    extract = step("extract", "dataset-steps", "extract", keep=True, repeatable=True)
     transform = step(
         "transform",
+        "dataset-steps",
         "transform",
         memory="256Mi",
         keep=True,
+        repeatable=True,
         variables={"COPIES": "{{ params.copies }}"},
     )
-    load = step("load", "load", keep=True, outlets=[EMPLOYEE_SUMMARY])
-    extract >> transform >> load
+    load = step(
+        "load", "dataset-steps", "load", keep=True, repeatable=True, outlets=[EMPLOYEE_SUMMARY]
+    )
+    pull("dataset", keep=True) >> extract >> transform >> load

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from steps import DEFAULTS, clock, named, step
+from steps import DEFAULTS, clock, named, publish, pull, step
 
 PARAMS = {
     "data_commit": Param(
@@ -41,14 +41,16 @@ PARAMS = {
     ),
 }
 REQUEST = {
-    "DATA_COMMIT": "{{ params.data_commit }}",
     "THRESHOLD": "{{ params.threshold }}",
     "SEED": "{{ params.seed | int }}",
     "ACCEPT_SCHEMA_CHANGE": "{{ params.accept_schema_change | string | lower }}",
 }
-MODEL: dict[str, Any] = {"command": "model-steps", "template": "model", "variables": REQUEST}
+MODEL: dict[str, Any] = {"template": "model", "repeatable": True, "variables": REQUEST}
 # The training has a pod template of its own: where there are accelerators, its pod gets one.
 TRAINING = {**MODEL, "template": "training"}
+# Beside the model, in git itself.
+SCHEMA, METRICS = "models/attrition.schema.json", "models/attrition.metrics.json"
+RESULT = "model.json"
 RECIPIENTS = ["ml-engineering"]
 
 
@@ -58,20 +60,21 @@ def notify() -> str:
     import json
 
     from airflow.sdk import get_current_context
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowSkipException
 
     from lab_bucket import read
     from lab_notifications import tell
 
     run = get_current_context()["dag_run"]
-    result = json.loads(read(f"results/{run.dag_id}/model.json") or b"{}")
+    result = json.loads(read(f"results/{run.dag_id}/{RESULT}") or b"{}")
     if result.get("run_id") != run.run_id:
-        raise AirflowFailException(
-            f"the bucket has the result of run {result.get('run_id')}, which ended after this one"
+        raise AirflowSkipException(
+            "there is nothing to tell: the run made the very model that is published already, or "
+            f"run {result.get('run_id')} has published one since"
         )
-    metrics = result["metrics"]
+    metrics, (data,) = result["metrics"], result["from"]
     text = (
-        f"Commit {result['commit']} has a model trained on data commit {result['data_commit']}: "
+        f"Commit {result['commit']} has a model trained on data commit {data['commit']}: "
         f"its roc_auc is {metrics['roc_auc']} (the threshold was {metrics['threshold']}), its "
         f"accuracy {metrics['accuracy']} on {metrics['held_out_records']} records held out."
     )
@@ -90,9 +93,17 @@ with DAG(
     doc_md=__doc__,
 ):
     (
-        step("prepare_features", "prepare", **MODEL)
-        >> step("train_model", "train", **TRAINING)
-        >> step("validate_model", "validate", **MODEL)
-        >> step("version_model", "publish", **MODEL)
+        pull("dataset", commit="{{ params.data_commit }}")
+        >> step("prepare_features", "model-steps", "prepare", **MODEL)
+        >> step("train_model", "model-steps", "train", **TRAINING)
+        >> step("validate_model", "model-steps", "validate", **MODEL)
+        >> publish(
+            "model",
+            files=[SCHEMA],
+            metrics=[METRICS],
+            result=RESULT,
+            message="train",
+            task_id="version_model",
+        )
         >> notify()
     )

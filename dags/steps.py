@@ -1,6 +1,8 @@
-"""`step()`: one command of one image as a task, with the same argv on every runtime.
+"""What a DAG says: `pull` data sets, `step` by step, and `publish` what has changed.
 
-STEP_RUNTIME in Airflow's environment names the runtime, so no DAG has to know it.
+Each is a task that runs one command of one image, with the same argv on every runtime. STEP_RUNTIME
+in Airflow's environment names the runtime, so no DAG has to know it. Data sets are named in
+`data.toml`; `dataset` is the lab's own one.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import CronTriggerTimetable, Param
 
 import runtimes
+from dataset_steps.contract import DATASET, FILE, read_data_sets
+from runtimes import again
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
 COMMAND = "dataset-steps"
 TEMPLATE = "step"
+ON_CONFLICT = RERUN, _ = "rerun", "fail"
+
+DATA_SETS = read_data_sets(Path(__file__).with_name(FILE))
 
 # Rendered by Airflow for each run. No dates (a run started by the API has none), no conf.
 RUN = {
@@ -76,32 +83,133 @@ def clock(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=1))
 
 
+def pull(
+    *names: str,
+    commit: str | None = None,
+    optional: bool = False,
+    keep: bool = False,
+    task_id: str = "pull",
+    **options: Any,
+) -> BaseOperator:
+    """Return the task that brings data sets into the run's workspace: the newest versions.
+
+    `commit` is the one whose versions are pulled instead, templated by Airflow; a data set that is
+    `optional` begins empty where it has no version yet. `keep` and `options` are those of `step`.
+    Raise ValueError when no data set of that name is declared.
+    """
+    require_declared("pull", names)
+    flag = ("--optional",) if optional else ()
+    variables = {} if commit is None else {"DATA_COMMIT": commit}
+    argv = (COMMAND, "pull", *names, *flag)
+    return make_task(task_id, argv, variables, options, role=runtimes.PULL, keep=keep)
+
+
 def step(
     task_id: str,
+    command: str,
     *arguments: str,
-    command: str = COMMAND,
+    image: str | None = None,
     template: str = TEMPLATE,
     memory: str | None = None,
     keep: bool = False,
+    repeatable: bool = False,
     variables: Mapping[str, str] | None = None,
     **options: Any,
 ) -> BaseOperator:
-    """Return the task that runs `command` with these arguments.
+    """Return the task that runs `command` with these arguments in the run's workspace.
 
-    `template` names the PodTemplate of its pod; `memory` is its memory limit in Kubernetes'
-    notation, where that is not the template's; `keep` keeps the step's pod and workspace for
-    inspection (the DAG has a param `keep_hours` and runs one at a time); `variables` are its own
-    environment variables, templated by Airflow, beside those of the run; `options` are the
+    `image` has the command where the template's image has not; `template` names the PodTemplate of
+    its pod; `memory` is its memory limit in Kubernetes' notation, where that is not the template's;
+    `keep` keeps the step's pod and workspace for inspection (the DAG has a param `keep_hours` and
+    runs one at a time). A step that is `repeatable` may run again on what it has left itself; for
+    any other one a retry starts afresh, from the pull on. `variables` are its own environment
+    variables, beside those of the run; Airflow renders them and the arguments. `options` are the
     operator's.
     """
-    kept = {"KEEP_HOURS": runtimes.KEEP_HOURS} if keep else {}
-    task: BaseOperator = runtime.task(
+    return make_task(
         task_id,
         (command, *arguments),
-        {**RUN, **kept, **(variables or {})},
+        variables or {},
+        options,
+        image=image,
         template=template,
         memory=memory,
         keep=keep,
-        **options,
+        repeatable=repeatable,
     )
+
+
+def publish(
+    *names: str,
+    files: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    result: str | None = None,
+    message: str | None = None,
+    on_conflict: str = RERUN,
+    template: str = TEMPLATE,
+    task_id: str = "publish",
+    **options: Any,
+) -> BaseOperator:
+    """Return the task that publishes what has changed of these data sets, in one commit.
+
+    `files` are small ones that git keeps itself, and so are `metrics`, which `dvc metrics` shows;
+    `result` is a name in the bucket for the facts of the commit; `message` is what the commit says
+    that was done. When somebody has published such a data set since the pull, the steps between
+    run again ("rerun"), or the run fails ("fail"). `options` are the operator's.
+    Raise ValueError for what can't be right.
+    """
+    require_declared("publish", names)
+    if on_conflict not in ON_CONFLICT:
+        raise ValueError(f"publish: on_conflict is {on_conflict!r}, not {' or '.join(ON_CONFLICT)}")
+    argv = (
+        *(COMMAND, "publish", *names),
+        *(f"--file={path}" for path in files),
+        *(f"--metrics={path}" for path in metrics),
+        *([f"--result={result}"] if result is not None else []),
+        *([f"--message={message}"] if message is not None else []),
+        *([f"--on-conflict={on_conflict}"] if on_conflict != RERUN else []),
+    )
+    how: dict[str, Any] = {"role": runtimes.PUBLISH, "reruns": on_conflict == RERUN}
+    task = make_task(task_id, argv, {}, options, template=template, repeatable=True, **how)
+    refuse_second_publish(task)
+    return task
+
+
+def require_declared(function: str, names: Sequence[str]) -> None:
+    """Raise ValueError unless each name is a data set's, and none is there twice."""
+    known = (DATASET, *DATA_SETS)
+    if not names:
+        raise ValueError(f"{function}() names no data set: there are {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{function}: no data set {unknown[0]!r} is declared: write [data.NAME] and its path "
+            f"into {FILE} beside the DAGs; there are {', '.join(known)}"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"{function}: a data set is named twice: {', '.join(names)}")
+
+
+def refuse_second_publish(task: BaseOperator) -> None:
+    """Raise ValueError when the task's DAG has another publish: a run makes one commit."""
+    dag = task.get_dag()
+    others = [one.task_id for one in (dag.tasks if dag else []) if one is not task]
+    published = [name for name in others if again.has_role(dag.get_task(name), runtimes.PUBLISH)]
+    if published:
+        raise ValueError(
+            f"{task.task_id}: {published[0]} publishes already, and a run makes one commit: "
+            "name all data sets in one publish()"
+        )
+
+
+def make_task(
+    task_id: str,
+    argv: tuple[str, ...],
+    variables: Mapping[str, str],
+    options: Mapping[str, Any],
+    **how: Any,
+) -> BaseOperator:
+    """Return the runtime's task of the step that `how` describes."""
+    kept = {"KEEP_HOURS": runtimes.KEEP_HOURS} if how.get("keep") else {}
+    one = runtimes.Step(argv, {**RUN, **kept, **variables}, data_sets=DATA_SETS, **how)
+    task: BaseOperator = runtime.task(task_id, one, **options)
     return task

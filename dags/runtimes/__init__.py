@@ -1,22 +1,30 @@
 """The runtimes of a step: one module each, with `task(...)` and `EXECUTOR`.
 
-`task(task_id, argv, variables, template=, memory=, keep=, **options)` returns the step's operator,
-made with Airflow's own `options`; EXECUTOR is the executor of a TaskFlow task that gets a pod of
-its own where there are pods.
+`task(task_id, step, **options)` returns the operator of a `Step`, made with Airflow's own
+`options`; EXECUTOR is the executor of a TaskFlow task that gets a pod of its own where there are
+pods. What an operator runs again, beside its own step, is in `again`, the same for both.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dataset_steps.contract import DATASET, variable_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-HOPELESS = 65  # EX_DATAERR: the step's exit code when a retry can't help
 # How many hours a step's pod or workspace is kept; the DAG has a param of that name.
 KEEP_HOURS = "{{ params.keep_hours }}"
+# What a task does with the run's workspace.
+PULL, WORK, PUBLISH = "pull", "work", "publish"
+# Commands that find the workspace themselves, and keep others out of it while they work there.
+KIT = {"dataset-steps", "model-steps"}
 
 QUANTITY = re.compile(r"([0-9]+|[0-9]*\.[0-9]+)([kMGTPE]|[KMGTPE]i|)")
 FACTORS = {
@@ -24,6 +32,40 @@ FACTORS = {
     **{letter: 1000**power for power, letter in enumerate("kMGTPE", 1)},
     **{f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", 1)},
 }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of one image, and what its task may do with it."""
+
+    argv: tuple[str, ...]
+    # Its own environment variables, templated by Airflow, beside those of the workspace.
+    variables: Mapping[str, str]
+    role: str = WORK
+    template: str = "step"  # the PodTemplate of its pod
+    image: str | None = None  # where it is not the template's
+    memory: str | None = None  # the limit, where it is not the template's
+    keep: bool = False  # its pod stays for inspection
+    repeatable: bool = False  # it may run again on what it has left
+    reruns: bool = False  # of `publish`: the steps before it may run again within its task
+    data_sets: Mapping[str, str] = field(default_factory=dict)  # the declared ones: their paths
+
+    @property
+    def is_the_kit_s(self) -> bool:
+        """Whether the command finds the workspace itself."""
+        return self.argv[0] in KIT
+
+
+def workspace_variables(
+    data_sets: Mapping[str, str], workspace: str, dataset: str
+) -> dict[str, str]:
+    """Return the variables that tell a step where the run's clone is, and each data set in it.
+
+    `dataset` is the path of the lab's own data set.
+    """
+    paths = {DATASET: dataset, **data_sets}
+    places = {variable_name(name): f"{workspace}/{path}" for name, path in paths.items()}
+    return {"DATA_SETS": json.dumps(dict(data_sets)), "WORKSPACE": workspace, **places}
 
 
 def bytes_from_quantity(quantity: str) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from airflow.providers.cncf.kubernetes.utils.pod_manager import (
     PodManager,
     detect_pod_terminate_early_issues,
@@ -24,15 +26,25 @@ from kubernetes.client import (
     V1Preconditions,
     V1ResourceRequirements,
 )
-from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 from urllib3.exceptions import HTTPError
 
+from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
 from runtimes import (
-    HOPELESS,
     KEEP_HOURS,
+    Step,
+    again,
     bytes_from_quantity,
     memory_setting,
     out_of_memory_message,
+    workspace_variables,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +56,8 @@ CONTAINER = "base"
 NOT_FOUND, CONFLICT = 404, 409
 ENDED = ("Succeeded", "Failed")
 KEPT = "kept"  # the label of a pod that is not deleted when it ends
+WITHIN = "runs-again"  # the label of a step's pod that another step's task has made: that step
+SHARED = "shared"  # the volume with the runs' workspaces
 # Annotations that name a pod's run; a label would cut long names short.
 IDENTITY = {"dag_id": "{{ dag.dag_id }}", "run_id": "{{ run_id }}"}
 POLL = 0.2  # seconds between two looks at a pod
@@ -51,6 +65,8 @@ REPORT_SECONDS = 2  # how long a node may take to report that a container ended
 PAUSE = 1  # seconds between two attempts to create a pod whose name is taken
 GONE_SECONDS = 60  # how long the pod of a killed attempt may take to disappear
 UNREAD_SECONDS = 3600  # how long a pod that its operator has not read is kept at least
+# What the container's runtime says where there is nothing to start.
+NO_COMMAND = re.compile(r"exec: .*(executable file not found|no such file or directory)")
 NAME = 40  # characters of a pod's name that are for people
 
 
@@ -62,29 +78,25 @@ class StepPodOperator(KubernetesPodOperator):
     until it is gone. Exit code 65 fails the task for good, and so does running out of memory; any
     other code but 0 is retried.
 
+    Steps that have to run again do so within this task, one after another, in pods of their own:
+    their names and labels are derived from both tasks. None is at work beside this task's own pod.
+
     With `keep_hours` the pod of the task's last attempt is kept for inspection, until a later run
     of the DAG finds it older than that. Pods of earlier attempts are deleted: their name is what
     keeps two from running at once, and their logs, states and events are in the attempts' logs.
     """
 
-    template_fields: Sequence[str] = (*KubernetesPodOperator.template_fields, "keep_hours")
+    pod: Any
+    pod_request_obj: Any
+    remote_pod: Any
+    # Not the provider's: what it would render was not written to be a template.
+    template_fields: Sequence[str] = ("argv", "variables", "image", "annotations", "keep_hours")
 
-    def __init__(
-        self,
-        *,
-        argv: Sequence[str],
-        variables: dict[str, str],
-        template: str,
-        memory: str | None,
-        keep_hours: str | None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, step: Step, **kwargs: Any) -> None:
         super().__init__(
             namespace=NAMESPACE,
-            cmds=[argv[0]],
-            arguments=list(argv[1:]),
-            env_vars=variables,
-            labels={} if keep_hours is None else {KEPT: "True"},
+            image=step.image,
+            labels={KEPT: "True"} if step.keep else {},
             annotations=dict(IDENTITY),
             random_name_suffix=False,
             in_cluster=True,
@@ -93,13 +105,18 @@ class StepPodOperator(KubernetesPodOperator):
             log_events_on_startup=False,
             log_events_on_failure=True,
             log_pod_spec_on_failure=False,
-            on_finish_action="delete_pod" if keep_hours is None else "keep_pod",
+            on_finish_action="keep_pod" if step.keep else "delete_pod",
             do_xcom_push=False,
             **kwargs,
         )
-        self.template_name = template
-        self.memory = memory
-        self.keep_hours = keep_hours
+        self.step = step
+        self.argv = list(step.argv)
+        self.variables = dict(step.variables)
+        self.template_name = step.template
+        self.memory = step.memory
+        self.keep_hours = KEEP_HOURS if step.keep else None
+        self.within: str | None = None  # the task that runs this step again
+        self.at_work: StepPodOperator | None = None  # whose pod this task waits for
 
     @cached_property
     def pod_manager(self) -> PodManager:
@@ -108,14 +125,71 @@ class StepPodOperator(KubernetesPodOperator):
     def execute(self, context: Context) -> None:
         if self.keep_hours is not None and not self.upstream_task_ids:
             self.sweep(context, float(self.keep_hours))
-        self.name = pod_name(context)
-        self.full_pod_spec = self.read_template()
+        if context["ti"].try_number > 1:
+            self.end_orphans(context)
+        if not self.is_still_at_work(context):
+            for one in again.list_first(self, context):
+                self.run_again(one, context)
+        self.run_own(context)
+
+    def run_own(self, context: Context) -> None:
+        """Run this task's own step; when it was overtaken, run those before it and it again."""
+        steps = again.describe_steps(self, context, self.has_image_for)
+        more = {} if steps is None else {again.AGAIN: steps}
+        while not self.run_pod(context, more):
+            self.log.info("Somebody published meanwhile: the steps before this one run again")
+            for one in again.list_steps(again.list_before(self, context), context):
+                self.run_again(one, context)
+            more = {again.HAVE_RUN: "true"}
+
+    def has_image_for(self, step: Step) -> bool:
+        """Return whether a step can run in this one's container, with no more than that has."""
+        mine, its = ((one.template, one.image, one.memory) for one in (self.step, step))
+        return mine == its
+
+    def run_again(self, other: StepPodOperator, context: Context) -> None:
+        """Run another step of this DAG, rendered for this run, in a pod within this task."""
+        self.log.info("again: %s", " ".join(other.argv))
+        other.within = self.task_id
+        other.labels = {**other.labels, WITHIN: make_safe_label_value(other.task_id)}
+        self.at_work = other
+        other.run_pod(context)
+        self.at_work = None
+
+    def run_pod(self, context: Context, more: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Run the step's pod to its end; return whether it ended with code 0, or was overtaken.
+
+        Raise AirflowException for any other end.
+        """
+        # Those of an earlier pod of this task, which has ended.
+        self.pod, self.pod_request_obj, self.remote_pod = None, None, None
+        self.prepare_pod(context, more)
         try:
-            super().execute(context)
+            # Not `execute`: that is for Airflow's own runner, which knows of this task alone.
+            self.execute_sync(context)
         except AirflowException as error:
+            if self.step.reruns and has_ended_with(self.remote_pod, OVERTAKEN):
+                return False
             self.explain_failure(context, error)
             raise
         refuse_unproven(self.remote_pod)
+        return True
+
+    def prepare_pod(self, context: Context, more: Mapping[str, str]) -> None:
+        """Set what the provider makes the pod of: its name, its template, its environment."""
+        ti = context["ti"]
+        self.name = pod_name(context, self.task_id if self.within else None)
+        self.full_pod_spec = self.read_template()
+        (container,) = self.full_pod_spec.spec.containers
+        shared = next(one.mount_path for one in container.volume_mounts if one.name == SHARED)
+        workspace = f"{shared}/runs/{run_key(ti.dag_id, ti.run_id)}/repository"
+        if not self.step.is_the_kit_s and again.has_workspace(self):
+            container.working_dir = workspace
+        command, *arguments = map(literal, self.argv)
+        self.cmds, self.arguments = [command], arguments
+        own = {name: literal(value) for name, value in {**self.variables, **more}.items()}
+        data_sets = {name: literal(path) for name, path in self.step.data_sets.items()}
+        self.env_vars = {**own, **workspace_variables(data_sets, workspace, "$(DATASET_PATH)")}
 
     def read_template(self) -> V1Pod:
         """Return the pod of the cluster's PodTemplate, with the step's own memory."""
@@ -123,6 +197,58 @@ class StepPodOperator(KubernetesPodOperator):
         if self.memory:
             set_memory(found.spec.containers[0], self.memory)
         return V1Pod(metadata=V1ObjectMeta(labels=found.metadata.labels), spec=found.spec)
+
+    def is_still_at_work(self, context: Context) -> bool:
+        """Return whether the pod of a killed attempt is at work on this task's own step."""
+        return context["ti"].try_number > 1 and self.find_pod_at_work(pod_name(context))
+
+    def find_pod_at_work(self, name: str) -> bool:
+        try:
+            return self.client.read_namespaced_pod(name, NAMESPACE).status.phase not in ENDED
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return False
+            raise
+
+    def end_orphans(self, context: Context) -> None:
+        """Delete the pods of steps that a killed attempt of this task ran again, and wait for it.
+
+        They run again from the first one. Raise AirflowException when one stays.
+        """
+        labels = self._get_ti_pod_labels(context, include_try_number=False)
+        selector = ",".join([*(f"{k}={v}" for k, v in sorted(labels.items())), WITHIN])
+        Retrying(
+            retry=retry_if_result(bool),
+            stop=stop_after_delay(GONE_SECONDS),
+            wait=wait_fixed(PAUSE),
+            retry_error_callback=refuse_orphans,
+        )(self.delete_orphans, selector)
+
+    def delete_orphans(self, selector: str) -> list[V1Pod]:
+        """Delete the pods that are at work, and return them: they go a moment later."""
+        found = self.client.list_namespaced_pod(NAMESPACE, label_selector=selector).items
+        left = [pod for pod in found if pod.status.phase not in ENDED]
+        for pod in left:
+            self.log.info("The pod of an earlier attempt goes: %s", pod.metadata.name)
+            self.remove(pod)
+        return left
+
+    def on_kill(self) -> None:
+        """Delete the pod that is at work: that of a step that runs again, or the task's own."""
+        if self.at_work:
+            self.at_work.on_kill()
+        else:
+            super().on_kill()
+
+    def _build_find_pod_label_selector(self, *args: Any, **kwargs: Any) -> str:
+        """Return the provider's selector, without the pods of other steps that run again here."""
+        found: str = super()._build_find_pod_label_selector(*args, **kwargs)
+        return found if self.within else f"{found},!{WITHIN}"
+
+    def _get_pod_from_task_state_store(self, context: Context) -> V1Pod | None:
+        """Return the pod that the provider has noted, if it is this step's: a task may have two."""
+        found = super()._get_pod_from_task_state_store(context)
+        return found if found and found.metadata.name == self.name else None
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
         """Create the pod as the provider does, but wait for that of an attempt that is ending."""
@@ -188,8 +314,16 @@ class StepPodOperator(KubernetesPodOperator):
             limit = self.remote_pod.spec.containers[0].resources.limits["memory"]
             what = memory_setting(context) if self.memory else self.template_memory_setting()
             raise AirflowFailException(out_of_memory_message(self.task_id, limit, what)) from error
-        if ended is not None and ended.exit_code == HOPELESS:
-            raise AirflowFailException("no retry can help, the step's error is above") from error
+        if has_ended_with(self.remote_pod, HOPELESS):
+            whose = f"{self.task_id}, which ran again, says: " if self.within else ""
+            text = f"{whose}no retry can help, the step's error is above"
+            raise AirflowFailException(text) from error
+        if ended is not None and NO_COMMAND.search(ended.message or ""):
+            image = self.remote_pod.spec.containers[0].image
+            raise AirflowFailException(
+                f"{self.task_id}: the image {image} has no command {self.argv[0]}: name it as in "
+                "the image, or another image"
+            ) from error
 
     def template_memory_setting(self) -> str:
         """Return where the memory limit of every step of this template is set."""
@@ -241,19 +375,44 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, ApiException) and error.status == CONFLICT
 
 
-def pod_name(context: Context) -> str:
-    """Return a name: the same for each attempt of a run's task, and another for each task."""
+def pod_name(context: Context, other: str | None = None) -> str:
+    """Return a name: the same for each attempt of a run's task, and another for each task.
+
+    `other` is a task whose step runs again within that of the context: such a pod has a name of
+    its own, too.
+    """
     ti = context["ti"]
-    identity = "\0".join(map(str, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    readable = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower())[:NAME].strip("-")
+    parts = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, *([other] if other else []))
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+    words = f"{ti.dag_id}-{other}-again" if other else f"{ti.dag_id}-{ti.task_id}"
+    readable = re.sub(r"[^a-z0-9]+", "-", words.lower())[:NAME].strip("-")
     return f"{readable or 'step'}-{digest}"
+
+
+def literal(text: object) -> str:
+    """Return the text as a pod has to be given it: Kubernetes replaces `$(NAME)` in it."""
+    return str(text).replace("$", "$$")
+
+
+def refuse_orphans(state: RetryCallState) -> NoReturn:
+    """Raise AirflowException for the pods that stay: the next attempt waits again."""
+    left = state.outcome.result() if state.outcome else []
+    raise AirflowException(
+        f"{', '.join(pod.metadata.name for pod in left)} of an earlier attempt still works after "
+        f"{GONE_SECONDS} s, and no other step may in the run's workspace beside it"
+    )
 
 
 def terminated_state(pod: V1Pod | None) -> Any:
     """Return the terminated state of the step's container, or None if its node reported none."""
     statuses = (pod.status.container_statuses if pod and pod.status else None) or []
     return next((s.state.terminated for s in statuses if s.name == CONTAINER and s.state), None)
+
+
+def has_ended_with(pod: V1Pod | None, code: int) -> bool:
+    """Return whether the node has reported that the step ended with this exit code."""
+    ended = terminated_state(pod)
+    return ended is not None and ended.exit_code == code
 
 
 def refuse_unproven(pod: V1Pod | None) -> None:
@@ -287,29 +446,12 @@ def is_expired(pod: V1Pod, keep_hours: float) -> bool:
     return age >= (keep_hours * 3600 if read else max(keep_hours * 3600, UNREAD_SECONDS))
 
 
-def task(
-    task_id: str,
-    argv: Sequence[str],
-    variables: dict[str, str],
-    *,
-    template: str,
-    memory: str | None,
-    keep: bool,
-    **options: Any,
-) -> BaseOperator:
-    """Return the task that runs a console script of the template's image in a pod of its own.
+def task(task_id: str, step: Step, **options: Any) -> BaseOperator:
+    """Return the task that runs a command of an image in a pod of its own.
 
-    Raise ValueError when `memory` is not a quantity.
+    Raise ValueError when the memory is not a quantity.
     """
-    if memory:
-        bytes_from_quantity(memory)
-    operator: BaseOperator = StepPodOperator(
-        task_id=task_id,
-        argv=argv,
-        variables=variables,
-        template=template,
-        memory=memory,
-        keep_hours=KEEP_HOURS if keep else None,
-        **options,
-    )
+    if step.memory:
+        bytes_from_quantity(step.memory)
+    operator: BaseOperator = StepPodOperator(task_id=task_id, step=step, **options)
     return operator

@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
@@ -21,7 +22,17 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from runtimes import HOPELESS, bytes_from_quantity, memory_setting, out_of_memory_message
+from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
+from dataset_steps.errors import StepError
+from dataset_steps.workspace import LOCK_IS_HELD, acquire_lock, lock_file
+from runtimes import (
+    Step,
+    again,
+    bytes_from_quantity,
+    memory_setting,
+    out_of_memory_message,
+    workspace_variables,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,27 +42,36 @@ LOOK_SECONDS = 0.1  # between two looks at a step's memory
 
 
 class ProcessOperator(BaseOperator):
-    """Runs a console script as a process of this machine, in an environment of its own.
+    """Runs a command as a process of this machine, in an environment of its own.
 
     The process sees the lab's contract and its run, nothing of Airflow's environment. Exit code 65
     fails the task for good, and so does using more than `memory`; any other code but 0 is retried.
     """
 
-    template_fields: Sequence[str] = ("variables",)
+    template_fields: Sequence[str] = ("argv", "variables")
 
-    def __init__(
-        self, *, argv: Sequence[str], variables: dict[str, str], memory: str | None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, step: Step, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.argv = list(argv)
-        self.variables = variables
-        self.memory = memory
-        self.limit = bytes_from_quantity(memory) if memory else None
+        self.step = step
+        self.argv = list(step.argv)
+        self.variables = dict(step.variables)
+        self.memory = step.memory
+        self.limit = bytes_from_quantity(step.memory) if step.memory else None
 
     def execute(self, context: Context) -> None:
-        contract = json.loads(Path(os.environ["STEP_ENVIRONMENT_FILE"]).read_text(encoding="utf-8"))
+        for one in again.list_first(self, context):
+            print(f"again: {' '.join(one.argv)}", flush=True)
+            one.run_process(context)
+        # Here the image of every step is the same: this machine.
+        steps = again.describe_steps(self, context, is_of_its_image=lambda _: True)
+        self.run_process(context, {} if steps is None else {again.AGAIN: steps})
+
+    def run_process(self, context: Context, more: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Run the step's process with these variables, too. Raise AirflowException."""
+        place = Place.of_run(self, context)
+        env = {**self.variables, **more, **place.variables}
         with (
-            child(self.argv, {**contract, **self.variables}) as process,
+            child(self.argv, {**place.contract, **env}, place.workspace) as process,
             limiting_memory(process.pid, self.limit) as too_much,
         ):
             for line in process.lines:
@@ -60,12 +80,37 @@ class ProcessOperator(BaseOperator):
         if code == -signal.SIGKILL and too_much.is_set():
             what = memory_setting(context)
             raise AirflowFailException(out_of_memory_message(self.task_id, str(self.memory), what))
+        self.require_success(code, context)
+
+    def require_success(self, code: int, context: Context) -> None:
+        """Raise AirflowException unless the code is 0; AirflowFailException if no retry helps."""
+        words = " ".join(self.argv)
         if code == HOPELESS:
-            raise AirflowFailException(
-                f"{' '.join(self.argv)}: no retry can help, its error is above"
-            )
+            raise AirflowFailException(f"{words}: no retry can help, its error is above")
+        if code == OVERTAKEN and self.step.reruns:
+            again.list_before(self, context)  # which says why the step could not run them itself
         if code:
-            raise AirflowException(f"{' '.join(self.argv)} ended with code {code}")
+            raise AirflowException(f"{words} ended with code {code}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's steps work: the lab's contract, and the variables of the run's workspace."""
+
+    contract: Mapping[str, str]
+    variables: Mapping[str, str]
+    workspace: Path | None  # the folder to work in, for commands that don't find it themselves
+
+    @classmethod
+    def of_run(cls, operator: ProcessOperator, context: Context) -> Place:
+        """Return the place of the context's run."""
+        file, ti = Path(os.environ["STEP_ENVIRONMENT_FILE"]), context["ti"]
+        contract = json.loads(file.read_text(encoding="utf-8"))
+        folder = Path(contract["SHARED_DIR"], "runs", run_key(ti.dag_id, ti.run_id), "repository")
+        step = operator.step
+        variables = workspace_variables(step.data_sets, str(folder), contract["DATASET_PATH"])
+        is_foreign = not step.is_the_kit_s and again.has_workspace(operator)
+        return cls(contract, variables, folder if is_foreign else None)
 
 
 @dataclass(frozen=True)
@@ -78,18 +123,20 @@ class Child:
 
 
 @contextlib.contextmanager
-def child(argv: Sequence[str], env: dict[str, str]) -> Iterator[Child]:
-    """Fork this process and run `argv` in the fork.
+def child(
+    argv: Sequence[str], env: dict[str, str], workspace: Path | None = None
+) -> Iterator[Child]:
+    """Fork this process and run `argv` in the fork, in the workspace if there is one.
 
-    The fork calls the console script's function instead of starting a new Python: the scheduler has
+    The fork calls a console script's function instead of starting a new Python: the scheduler has
     imported what a step needs (executor.py of the kit's airflow_extensions), and imports are most
-    of a short step's time.
+    of a short step's time. Any other command takes the fork's place.
     The child is killed when the block is left before it has ended.
     """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        run_child(argv, env, write)
+        run_child(argv, env, workspace, write)
     os.close(write)
     status: list[int] = []
 
@@ -154,16 +201,20 @@ def used_memory(pid: int) -> int:
 
 
 # Airflow's own streams: if they were collected, they would close the descriptors they once had.
+# And the lock of the workspace, which is held until the child has ended.
 inherited: list[Any] = []
 
 
-def run_child(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn:
+def run_child(
+    argv: Sequence[str], env: dict[str, str], workspace: Path | None, output: int
+) -> NoReturn:
     """Run `argv` in this process and exit as it does; never return into Airflow's code."""
     code = 1
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # Airflow's own is a socket of its supervisor
         os.dup2(output, 1)
         os.dup2(output, 2)
         close_inherited()
@@ -174,12 +225,14 @@ def run_child(argv: Sequence[str], env: dict[str, str], output: int) -> NoReturn
         os.environ.clear()
         os.environ.update(env)
         os.chdir(env["SHARED_DIR"])
-        sys.argv = list(argv)
-        setproctitle(" ".join(argv))
-        load_entry_point(argv[0])()
-        code = 0
+        if workspace:
+            enter(workspace)
+        run_command(argv)
     except SystemExit as done:
-        code = done.code if isinstance(done.code, int) else 1
+        code = exit_code(done)
+    except StepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
     except BaseException:
         traceback.print_exc()
     finally:
@@ -197,33 +250,65 @@ def close_inherited() -> None:
                 os.close(descriptor)
 
 
-def load_entry_point(script: str) -> Callable[[], object]:
-    """Return the function of a console script."""
-    (entry,) = importlib.metadata.entry_points(group="console_scripts", name=script)
-    main: Callable[[], object] = entry.load()
+def enter(workspace: Path) -> None:
+    """Make the workspace the working directory, and keep every other process out of it.
+
+    The commands of the kit do so themselves, and are told here that it is done. The lock is free
+    when this process and all that it has started have ended: a retry waits for what a killed
+    attempt left behind. Raise StepError when there is no workspace, TemporaryError when another
+    process stays in it.
+    """
+    if not workspace.is_dir():
+        raise StepError(
+            "the run's workspace is not there (any more): clear the run's pull, and with it all "
+            "that comes after"
+        )
+    inherited.append(acquire_lock(lock_file(workspace.parent)))
+    os.environ.update(LOCK_IS_HELD)
+    os.chdir(workspace)
+
+
+def run_command(argv: Sequence[str]) -> NoReturn:
+    """Call a console script of this Python, or become any other command of PATH.
+
+    Raise SystemExit as it does, and StepError when there is no such command.
+    """
+    setproctitle(" ".join(argv))
+    if script := find_entry_point(argv[0]):
+        sys.argv = list(argv)
+        sys.exit(script())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which others don't expect
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606
+    except FileNotFoundError as error:
+        raise StepError(
+            f"there is no command {argv[0]}: install it where the lab's steps find it, on PATH or "
+            "into the lab's environment"
+        ) from error
+    except OSError as error:
+        raise StepError(f"the command {argv[0]} can't be run: {error.strerror}") from error
+
+
+def exit_code(done: SystemExit) -> int:
+    """Return the exit code as Python itself does: None is success, a text is an error."""
+    if done.code is None or isinstance(done.code, int):
+        return done.code or 0
+    print(done.code, file=sys.stderr)
+    return 1
+
+
+def find_entry_point(script: str) -> Callable[[], Any] | None:
+    """Return the function of a console script of this Python, or None if it is none."""
+    entries = importlib.metadata.entry_points(group="console_scripts", name=script)
+    main: Callable[[], Any] | None = next((entry.load() for entry in entries), None)
     return main
 
 
-def task(
-    task_id: str,
-    argv: Sequence[str],
-    variables: dict[str, str],
-    *,
-    template: str,  # noqa: ARG001
-    memory: str | None,
-    keep: bool,  # noqa: ARG001
-    **options: Any,
-) -> BaseOperator:
-    """Return the task that runs a console script in a fork of Airflow's worker.
+def task(task_id: str, step: Step, **options: Any) -> BaseOperator:
+    """Return the task that runs a command in a fork of Airflow's worker.
 
     A fork leaves nothing but its run's workspace, which the steps remove themselves: `keep` has no
-    effect here.
+    effect here, nor has the template or an image. Raise ValueError when the memory is not a
+    quantity.
     """
-    return ProcessOperator(
-        task_id=task_id,
-        argv=argv,
-        variables=variables,
-        memory=memory,
-        do_xcom_push=False,
-        **options,
-    )
+    return ProcessOperator(task_id=task_id, step=step, do_xcom_push=False, **options)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.steps import STEPS
 from tests.support.stores import md5_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def test_a_run_appends_a_record_in_the_dialect_of_the_file(project: Project) -> 
     for name, (content, record) in TAKEN.items():
         project.replace_dataset(content)
         run = project.run()
-        output = run.run_steps("push")  # it does what the steps before it did not
+        output = run.run_steps(*STEPS)
         newest = project.list_commits()[-1]
         assert newest.trailers["Run-Id"] == run.id
         assert project.stores.read_object(newest.md5) == content + record, name
@@ -52,7 +53,7 @@ def test_the_column_that_is_told_is_counted_on_after_a_race_too(project: Project
     told = {"KEY_COLUMN": "order_id"}
     assert [run.run_step(step, **told).code for step in ("pull", "modify")] == [0, 0]
     project.replace_dataset(content + b"9,0099\n")
-    assert run.run_step("push", **told).code == 0
+    assert run.run_step("publish", **told).code == 0
     newest = project.stores.read_object(project.list_commits()[-1].md5)
     (*_, record) = csv.reader(io.StringIO(newest.decode()))
     assert record[1] == "0100"

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dataset_steps.workspace import run_key, try_lock
+from dataset_steps.contract import run_key
+from dataset_steps.workspace import try_lock
 from lab import layout
 from tests.support.stores import DAG_VERSION, PATH, Process, Run, md5_of
 
 if TYPE_CHECKING:
     from tests.support.stores import Project, Stores
 
-STEPS = ("extract", "transform", "load")
+STEPS = ("pull", "extract", "transform", "load")
 HEADER = "Employee ID,Name,Job Role,Monthly Income,Left early,Attrition\n"
 NUMBERS = itertools.count(1)
 HOUR = 3600
@@ -164,7 +165,7 @@ def test_a_later_run_s_result_takes_the_place_of_an_earlier_one_s(
 
 def test_a_run_goes_on_with_the_version_that_it_extracted(start: Start, project: Project) -> None:
     run, then = start(), project.tip()
-    run.run_steps("extract")
+    run.run_steps("pull")
     project.replace_dataset(make_staff(9).encode())
     run.run_steps(*STEPS)
     assert run.read_summary()["departments"] == compute_summaries(make_staff())
@@ -192,7 +193,7 @@ def test_a_step_that_is_done_again_changes_nothing(start: Start, project: Projec
 
 
 KILLS = [
-    ("extract", "after", "extract:pull"),
+    ("pull", "after", "pull:download"),
     ("extract", "before", "extract:write_columns"),
     ("transform", "before", "transform:write_atomically"),
     ("load", "before", "load:put"),
@@ -232,6 +233,7 @@ def test_a_load_does_not_take_another_run_s_result_for_its_own(start: Start) -> 
 
 def test_a_step_before_its_time_says_what_is_missing(start: Start) -> None:
     assert "run the extract step first" in start().expect_refusal("transform")
+    assert "dataset was not pulled" in start().expect_refusal("extract")
     run = start()
     assert "run that step first" in run.expect_refusal("load")
     assert run.read_result() is None
@@ -265,14 +267,24 @@ def test_data_of_another_shape_is_refused_and_the_old_result_stays(
 
 def test_what_a_dag_may_not_ask_for_is_refused(start: Start) -> None:
     run = start()
-    assert "KEEP_HOURS is 'a day'" in run.expect_refusal("extract", KEEP_HOURS="a day")
-    run.run_steps("extract")
+    assert "KEEP_HOURS is 'a day'" in run.expect_refusal("pull", KEEP_HOURS="a day")
+    run.run_steps("pull", "extract")
     assert "COPIES is '0'" in run.expect_refusal("transform", COPIES="0")
+
+
+def test_a_directory_is_no_table(start: Start, project: Project) -> None:
+    """Its pointer names one; nothing else of it has to be right."""
+    run = start()
+    run.run_steps("pull")
+    dataset = run.folder / "repository" / PATH
+    dataset.unlink()
+    dataset.mkdir()
+    assert f"{PATH} is a directory" in run.expect_refusal("extract")
 
 
 def test_a_key_that_the_server_refuses_fails_for_good(start: Start) -> None:
     run = start()
-    run.run_steps("extract", "transform")
+    run.run_steps("pull", "extract", "transform")
     output = run.expect_refusal("load", AWS_SECRET_ACCESS_KEY="wrong")
     assert f"refused the step's key for s3://{layout.BUCKET}/{run.key}" in output
     assert run.read_result() is None
@@ -299,7 +311,7 @@ def test_a_kept_run_leaves_its_workspace_and_says_whose_it_is(start: Start) -> N
 def test_a_run_that_failed_at_once_is_kept_too(start: Start, project: Project) -> None:
     project.replace_pointer("no pointer")
     run = start("24")
-    run.expect_refusal("extract")
+    run.expect_refusal("pull")
     assert (run.folder / "kept.json").exists()
 
 
@@ -307,9 +319,9 @@ def test_a_later_run_removes_what_is_old(start: Start, project: Project) -> None
     old, failed, young = start("24"), start("24"), start("24")
     old.run_steps(*STEPS)
     for run in (failed, young):
-        run.run_steps("extract")
+        run.run_steps("pull")
     set_age(old, 24.1), set_age(failed, 24.1), set_age(young, 23.9)
-    output = start("24").run_steps("extract")
+    output = start("24").run_steps("pull")
     assert [run.folder.exists() for run in (old, failed, young)] == [False, False, True]
     assert f"removed {old.folder.name}" in output
     later = start("0")
@@ -321,18 +333,18 @@ def test_only_the_same_workflow_s_runs_are_removed(start: Start) -> None:
     mine, other, own = start("24"), start("24", dag_id="another"), start("0")
     unkept = start()
     for run in (mine, other, unkept, own):
-        run.run_steps("extract")
-    set_age(own, 1000).run_steps("extract")
+        run.run_steps("pull")
+    set_age(own, 1000).run_steps("pull")
     assert [r.folder.exists() for r in (mine, other, unkept, own)] == [False, True, True, True]
 
 
 def test_a_workspace_in_which_a_step_is_at_work_is_left(start: Start) -> None:
     run = start("24")
-    run.run_steps("extract")
+    run.run_steps("pull")
     lock = try_lock(run.folder.with_name(run.folder.name + ".lock"))
     assert lock
     with lock:
-        start("0").run_steps("extract")
-    assert (run.folder / "extract.csv").exists()
-    start("0").run_steps("extract")
+        start("0").run_steps("pull")
+    assert (run.folder / "kept.json").exists()
+    start("0").run_steps("pull")
     assert not run.folder.exists()

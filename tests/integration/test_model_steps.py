@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
+from dataset_steps import publication
 from dataset_steps.errors import StepError
 from lab import layout
 from lab.client import versions
 from lab.dataset.employees import write_employees
-from model_steps import publish, records, schema
+from model_steps import records, schema
 from model_steps.request import Request
 from model_steps.schema import Schema
 from tests.support.steps import MEASURE, run_dvc
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from tests.support.stores import Project
 
 RESULT = f"results/{DAG}/model.json"
-VALUES = ("md5:", "size:", "run_id:", "data_commit:")  # what a run changes in a model's pointer
+VALUES = ("md5:", "size:")  # what a run changes in a model's pointer
+WORK = ("pull", "prepare", "train", "validate")  # all that comes before the publishing
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +109,14 @@ def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
         "Run-Id": run.id,
         "Dag-Id": DAG,
         "Dag-Version": DAG_VERSION,
-        "Data-Commit": before.hash,
-        "Data-Md5": md5_of(employees),
-        "Model-Md5": md5_of(found.content),
-        "Model-Size": str(len(found.content)),
+        "Data-Path": MODEL,
+        "Data-Md5": md5_of(found.content),
+        "Data-Size": str(len(found.content)),
+        "From-Path": PATH,
+        "From-Commit": before.hash,
+        "From-Md5": md5_of(employees),
     }
-    assert after.message.startswith(f"model: train {MODEL}\n\nRun-Id: ")
+    assert after.message.startswith(f"data: train {MODEL}\n\nRun-Id: ")
     changed = project.git("show", "--name-status", "--format=%an", after.hash).split()
     names = ("dvc.yaml", "models/.gitignore", f"{MODEL}.dvc", METRICS, SCHEMA)
     assert changed == [DAG, *(word for name in names for word in ("A", name))]
@@ -120,9 +124,25 @@ def test_a_run_makes_one_commit(project: Project, employees: bytes) -> None:
     body = project.stores.client.get_object(Bucket=layout.BUCKET, Key=RESULT)["Body"]
     assert json.loads(body.read()) == {
         "run_id": run.id,
+        "dag_id": DAG,
+        "dag_version": DAG_VERSION,
         "commit": found.commit,
-        "data_commit": before.hash,
-        "model": {"path": MODEL, "md5": md5_of(found.content), "size": len(found.content)},
+        "data": [
+            {
+                "name": "model",
+                "path": MODEL,
+                "md5": md5_of(found.content),
+                "size": len(found.content),
+            }
+        ],
+        "from": [
+            {
+                "name": "dataset",
+                "path": PATH,
+                "commit": before.hash,
+                "md5": md5_of(employees),
+            }
+        ],
         "metrics": found.metrics,
     }
 
@@ -168,15 +188,14 @@ def test_anybody_can_pull_a_model_and_see_its_metrics(first_model: Project, tmp_
 
 
 def test_the_same_data_and_seed_make_the_same_model(modelled: Project) -> None:
-    found = [read_published(modelled)]
-    for seed in (CONF["SEED"], "8"):
-        new_training(modelled, SEED=seed).run_steps(*STEPS)
-        found.append(read_published(modelled))
-    same, again, other = found
-    assert (same.content, same.metrics) == (again.content, again.metrics)
-    assert same.commit != again.commit
-    assert same.content != other.content
-    assert len(list_training_runs(modelled)) == 3
+    """The very same model makes no commit, nor a result in the bucket."""
+    found, tip = read_published(modelled), modelled.tip()
+    said = new_training(modelled).run_steps(*STEPS)
+    assert "byte for byte what main has: no commit was made" in said
+    assert modelled.tip() == tip
+    new_training(modelled, SEED="8").run_steps(*STEPS)
+    assert read_published(modelled).content != found.content
+    assert len(list_training_runs(modelled)) == 2
 
 
 def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employees: bytes) -> None:
@@ -184,15 +203,15 @@ def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employe
     project.replace_dataset(first_records(whole, RECORDS + 500))
     project.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
     newer = project.list_commits()[-2].hash
-    for asked, made, content in (
-        (older, older, employees),
-        (older[:7], older, employees),
+    for seed, asked, made, content in (
+        ("1", older, older, employees),
+        ("2", older[:7], older, employees),
         # Not the commit that changed the README.
-        ("main", newer, first_records(whole, RECORDS + 500)),
+        ("3", "main", newer, first_records(whole, RECORDS + 500)),
     ):
-        new_training(project, DATA_COMMIT=asked).run_steps(*STEPS)
+        new_training(project, DATA_COMMIT=asked, SEED=seed).run_steps(*STEPS)
         trailers = read_published(project).trailers
-        assert (trailers["Data-Commit"], trailers["Data-Md5"]) == (made, md5_of(content))
+        assert (trailers["From-Commit"], trailers["From-Md5"]) == (made, md5_of(content))
     assert project.list_commits()[-1].md5 == md5_of(first_records(whole, RECORDS + 500)), (
         "the newest data stays"
     )
@@ -201,21 +220,22 @@ def test_a_model_of_an_older_data_commit(project: Project, whole: bytes, employe
 def test_models_change_nothing_of_the_dataset_s_line(modelled: Project) -> None:
     before = versions.read_history(modelled.lab, "main~1")
     assert versions.read_history(modelled.lab, "main") == before
-    modelled.run().run_steps("pull", "modify", "push")
-    new_training(modelled).run_steps(*STEPS)
+    modelled.run().run_steps("pull", "modify", "publish")
+    new_training(modelled, SEED="8").run_steps(*STEPS)
     after = versions.read_history(modelled.lab, "main")
     assert after[1:] == before
-    assert read_published(modelled).trailers["Data-Commit"] == after[0].commit
+    assert read_published(modelled).trailers["From-Commit"] == after[0].commit
 
 
 def test_the_lab_reads_the_newest_model(modelled: Project) -> None:
     found = read_published(modelled)
-    modelled.run().run_steps("pull", "modify", "push")
+    modelled.run().run_steps("pull", "modify", "publish")
     model = versions.read_model(modelled.lab, "main")
     assert (model.commit, model.md5) == (found.commit, md5_of(found.content))
     assert model.size == len(found.content)
-    assert (model.metrics, model.trailers) == (found.metrics, found.trailers)
-    assert model.data_commit == found.trailers["Data-Commit"]
+    assert model.metrics == found.metrics
+    assert model.trailers.items() <= found.trailers.items()
+    assert model.data_commit == found.trailers["From-Commit"]
     with versions.temporary_checkout(modelled.lab, "main", MODEL, PATH) as checkout:
         assert checkout.read(MODEL) == found.content
         assert md5_of(checkout.read(PATH)) == modelled.list_commits()[-1].md5
@@ -228,22 +248,22 @@ def write_text(path: Path, text: str) -> None:
 # --- Runs that are killed, repeated, or not alone -------------------------------------------------
 
 PLACES = [
-    ("prepare", "after", "dataset_steps.repository:clone"),
-    ("prepare", "before", "dataset_steps.remote:Remote.download"),
+    ("pull", "after", "dataset_steps.repository:clone"),
+    ("pull", "before", "dataset_steps.remote:Remote.download"),
     ("prepare", "after", "model_steps.records:split"),
     ("prepare", "before", "dataset_steps.workspace:Workspace.record"),
     ("prepare", "after", "dataset_steps.workspace:Workspace.record"),
     ("train", "after", "model_steps.train:fit_pipeline"),
     ("train", "after", "model_steps.model:dump"),
     ("train", "after", "dataset_steps.workspace:Workspace.record"),
-    ("validate", "before", "dataset_steps.workspace:Workspace.record"),
-    ("validate", "after", "dataset_steps.workspace:Workspace.record"),
-    ("publish", "before", "dataset_steps.remote:Remote.send"),
+    ("validate", "before", "dataset_steps.workspace:Workspace.seal"),
+    ("validate", "after", "dataset_steps.workspace:Workspace.seal"),
+    ("publish", "before", "dataset_steps.remote:Remote.store"),
     ("publish", "after", "dataset_steps.remote:Remote.store"),
     ("publish", "after", "dataset_steps.pointer:write"),
     ("publish", "after", "dataset_steps.repository:commit"),
     ("publish", "after", "dataset_steps.repository:push"),
-    ("publish", "after", "model_steps.publish:write_result"),
+    ("publish", "after", "dataset_steps.result:write"),
     ("publish", "before", "dataset_steps.workspace:Workspace.remove"),
     ("publish", "after", "dataset_steps.workspace:Workspace.clear"),
 ]
@@ -265,7 +285,7 @@ def test_a_run_whose_steps_are_killed_between_all_that_they_do(project: Project)
 
 def test_every_step_can_be_repeated(project: Project) -> None:
     run = new_training(project)
-    run.run_steps("prepare")
+    run.run_steps("pull", "prepare")
     assert "already prepared" in run.run_steps("prepare")
     run.run_steps("train")
     assert "already trained" in run.run_steps("train")
@@ -284,8 +304,8 @@ def test_every_step_can_be_repeated(project: Project) -> None:
 
 def test_no_commit_names_a_model_that_is_not_stored(project: Project) -> None:
     run = new_training(project)
-    run.run_steps("prepare", "train", "validate")
-    tip, content = project.tip(), (run.folder / "model.joblib").read_bytes()
+    run.run_steps(*WORK)
+    tip, content = project.tip(), (run.folder / "repository" / MODEL).read_bytes()
     run.kill_step("publish", "after", "dataset_steps.remote:Remote.store")
     assert project.stores.read_object(md5_of(content)) == content
     assert project.tip() == tip
@@ -295,23 +315,23 @@ def test_no_commit_names_a_model_that_is_not_stored(project: Project) -> None:
 
 def test_a_branch_that_moves_during_the_push(project: Project) -> None:
     run, other = new_training(project), project.with_own_folder().run()
-    run.run_steps("prepare", "train", "validate")
+    run.run_steps(*WORK)
     data = project.tip()
     with run.holding_step("publish", "dataset_steps.repository:push"):
         project.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
-        other.run_steps("pull", "modify", "push")
+        other.run_steps("pull", "modify", "publish")
     *_, readme, record, mine = project.list_commits()
     assert (record.parents, mine.parents) == ((readme.hash,), (record.hash,))
     assert (record.trailers["Run-Id"], list_training_runs(project)) == (other.id, [run.id])
-    assert read_published(project).trailers["Data-Commit"] == data
+    assert read_published(project).trailers["From-Commit"] == data
     assert project.git("show", "main:README.md") == "# Data\n"
 
 
 def test_a_dataset_run_that_is_overtaken_by_a_model(project: Project) -> None:
     run, other = new_training(project), project.with_own_folder().run()
-    run.run_steps("prepare", "train", "validate")
+    run.run_steps(*WORK)
     other.run_steps("pull", "modify")
-    with other.holding_step("push", "repository:push"):
+    with other.holding_step("publish", "repository:push"):
         run.run_steps("publish")
     *_, model, record = project.list_commits()
     assert (record.parents, model.trailers["Run-Id"]) == ((model.hash,), run.id)
@@ -321,7 +341,7 @@ def test_a_dataset_run_that_is_overtaken_by_a_model(project: Project) -> None:
 def test_two_runs_at_once_make_two_commits(project: Project) -> None:
     run, other = new_training(project, SEED="1"), new_training(project.with_own_folder(), SEED="2")
     for one in (run, other):
-        one.run_steps("prepare", "train", "validate")
+        one.run_steps(*WORK)
     with run.holding_step("publish", "dataset_steps.repository:push"):
         other.run_steps("publish")
         first = read_published(project)
@@ -335,16 +355,15 @@ def test_two_runs_at_once_make_two_commits(project: Project) -> None:
 
 def test_steps_out_of_order(project: Project) -> None:
     tip, run = project.tip(), new_training(project)
-    for step, task in (
-        ("publish", "train_model"),
-        ("validate", "prepare_features"),
-        ("train", "prepare_features"),
-    ):
-        assert f"nothing of {task}" in run.expect_refusal(step)
-    run.run_steps("prepare")
+    assert "nothing was pulled" in run.expect_refusal("publish")
+    assert "dataset was not pulled" in run.expect_refusal("prepare")
+    for step in ("validate", "train"):
+        assert "nothing of prepare_features" in run.expect_refusal(step)
+    run.run_steps("pull", "prepare")
     assert "nothing of train_model" in run.expect_refusal("validate")
+    assert MODEL in run.expect_refusal("publish")
     run.run_steps("train")
-    assert "nothing of validate_model" in run.expect_refusal("publish")
+    assert f"no step wrote {SCHEMA}" in run.expect_refusal("publish")
     assert project.tip() == tip
 
 
@@ -354,23 +373,24 @@ def test_steps_out_of_order(project: Project) -> None:
 def test_a_model_below_the_threshold_is_not_published(modelled: Project) -> None:
     kept = read_published(modelled)
     run = new_training(modelled, THRESHOLD="0.95")
-    run.run_steps("prepare", "train")
+    run.run_steps("pull", "prepare", "train")
     said = run.expect_refusal("validate")
     assert f"roc_auc is {kept.metrics['roc_auc']} on" in said
     assert "below the threshold of 0.95" in said
-    assert "nothing of validate_model" in run.expect_refusal("publish")
+    assert f"no step wrote {METRICS}" in run.expect_refusal("publish"), "not those of main"
     assert read_published(modelled) == kept
 
 
 def test_a_model_that_was_changed_or_lost_is_not_read(project: Project) -> None:
     run = new_training(project)
-    run.run_steps("prepare", "train", "validate")
-    tip, path = project.tip(), run.folder / "model.joblib"
+    run.run_steps(*WORK)
+    tip, path = project.tip(), run.folder / "repository" / MODEL
     content = path.read_bytes()
     for wrong in (content[:-9], content[:-9] + bytes(9), b"", None):
         path.unlink() if wrong is None else path.write_bytes(wrong)
-        for step in ("validate", "publish"):
-            assert "is not the one that was trained" in run.expect_refusal(step)
+        said = run.expect_refusal("publish")
+        assert ("model was changed by somebody else" if wrong is not None else MODEL) in said
+        assert "is not the one that was trained" in run.expect_refusal("validate")
     assert project.tip() == tip
     run.run_steps("train", "validate", "publish")
     assert read_published(project).content == content
@@ -382,8 +402,8 @@ def test_a_model_that_can_not_be_loaded(project: Project, wrong: str) -> None:
     import sklearn
 
     run = new_training(project)
-    run.run_steps("prepare", "train")
-    path = run.folder / "model.joblib"
+    run.run_steps("pull", "prepare", "train")
+    path = run.folder / "repository" / MODEL
     version = sklearn.__version__.encode()
     content = b"no pickle" if wrong == "text" else path.read_bytes().replace(version, b"0.9.9")
     path.write_bytes(content)
@@ -399,13 +419,13 @@ def test_a_data_commit_that_does_not_exist(project: Project) -> None:
     tip = project.tip()
     for asked in ("0123456789", "0" * 40, project.git("rev-parse", f"main:{PATH}.dvc").strip()):
         run = new_training(project, DATA_COMMIT=asked)
-        assert f"has no commit {asked} on any branch" in run.expect_refusal("prepare")
+        assert f"has no commit {asked} on any branch" in run.expect_refusal("pull")
     assert project.tip() == tip
 
 
 def test_a_data_commit_without_a_dataset(empty: Project) -> None:
     empty.push_change(lambda clone: write_text(clone / "README.md", "# Data\n"))
-    assert f"has no {PATH}.dvc" in new_training(empty).expect_refusal("prepare")
+    assert f"has no {PATH}.dvc" in new_training(empty).expect_refusal("pull")
 
 
 def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
@@ -413,14 +433,14 @@ def test_an_object_that_is_gone(project: Project, whole: bytes) -> None:
     project.stores.client.delete_object(Bucket=layout.BUCKET, Key=key)
     assert f"the remote has no object s3://{layout.BUCKET}/{key}" in new_training(
         project
-    ).expect_refusal("prepare")
+    ).expect_refusal("pull")
 
 
 def test_what_is_there_of_dvc_yaml_stays(tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
     write_text(path, "# theirs\nmetrics:\n  - other.json\nplots: []\n")
     for _ in range(2):
-        publish.register_metrics(path)
+        publication.register_metrics(path, [METRICS])
         now = path.read_text()
         assert "# theirs" in now
         assert yaml.safe_load(now) == {"metrics": ["other.json", METRICS], "plots": []}
@@ -441,7 +461,7 @@ def test_dvc_yaml_is_edited_where_it_has_to_be(
     path = tmp_path / "dvc.yaml"
     write_text(path, text)
     for _ in range(2):
-        publish.register_metrics(path)
+        publication.register_metrics(path, [METRICS])
         assert path.read_text() == (after or text)
 
 
@@ -452,7 +472,7 @@ def test_what_somebody_has_noted_of_a_model_stays(modelled: Project) -> None:
     def note(clone: Path) -> None:
         config, path = clone / ".dvc" / "config", clone / f"{MODEL}.dvc"
         write_text(config, config.read_text() + archive)
-        pointer = path.read_text().replace("meta:\n", "meta:\n  owner: me # not you\n")
+        pointer = f"{path.read_text()}meta:\n  owner: me # not you\n"
         write_text(path, f"# theirs\n{pointer}".replace("  hash:", "  remote: archive\n  hash:"))
 
     modelled.push_change(note)
@@ -465,7 +485,7 @@ def test_what_somebody_has_noted_of_a_model_stays(modelled: Project) -> None:
     (out,), meta = yaml.safe_load(after)["outs"], yaml.safe_load(after)["meta"]
     content = modelled.stores.read_object(out["md5"], prefix="archive/files/md5")
     assert (md5_of(content), len(content)) == (out["md5"], out["size"])
-    assert (meta["run_id"], meta["owner"]) == (run.id, "me")
+    assert meta == {"owner": "me"}
 
 
 @pytest.mark.parametrize("text", ["metrics: {}\n", "- a\n", "metrics: [\n", "text\n"])
@@ -473,7 +493,7 @@ def test_a_dvc_yaml_that_is_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
     write_text(path, text)
     with pytest.raises(StepError, match=r"dvc\.yaml"):
-        publish.register_metrics(path)
+        publication.register_metrics(path, [METRICS])
 
 
 # --- Schemas --------------------------------------------------------------------------------------
@@ -496,7 +516,9 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
 ) -> None:
     project, kept = modelled, read_published(modelled)
     project.replace_dataset(change_schema(employees))
-    said = new_training(project).expect_refusal("prepare")
+    refused = new_training(project)
+    refused.run_steps("pull")
+    said = refused.expect_refusal("prepare")
     for part in ("'Age' is missing", "'Birthday' is new", "'Years at Company' is text and was int"):
         assert part in said
     assert "Job Role" not in said
@@ -505,24 +527,32 @@ def test_a_dataset_of_another_schema_is_refused_until_it_is_accepted(
     accepted = new_training(project, ACCEPT_SCHEMA_CHANGE="true")
     accepted.run_steps(*STEPS)
     assert read_published(project).schema["columns"]["Birthday"] == "text"
-    older = new_training(project, DATA_COMMIT=kept.trailers["Data-Commit"])
+    older = new_training(project, DATA_COMMIT=kept.trailers["From-Commit"])
+    older.run_steps("pull")
     assert "'Birthday' is missing" in older.expect_refusal("prepare")
     assert list_training_runs(project)[1:] == [accepted.id]
 
 
 def test_a_schema_that_another_run_published_meanwhile(project: Project, employees: bytes) -> None:
-    run = new_training(project)
-    run.run_steps("prepare", "train", "validate")
+    """The steps run again, and find that their data no longer fits."""
+    older, free = new_training(project, DATA_COMMIT=project.tip()), new_training(project, SEED="8")
+    for run in (older, free):
+        run.run_steps(*WORK)
     project.replace_dataset(change_schema(employees))
     new_training(project).run_steps(*STEPS)
     tip = project.tip()
-    assert "'Birthday' is missing" in run.expect_refusal("publish")
-    assert project.tip() == tip
+    done = older.run_step("publish")
+    assert (done.code, project.tip()) == (65, tip)
+    assert "'Birthday' is missing" in done.output
+    free.run_steps("publish")
+    assert "Birthday" in read_published(project).schema["columns"], "of the newest data"
 
 
 def test_a_schema_in_the_repository_that_is_none(modelled: Project) -> None:
     modelled.push_change(lambda clone: write_text(clone / SCHEMA, "{}"))
-    assert "is not a schema" in new_training(modelled).expect_refusal("prepare")
+    run = new_training(modelled)
+    run.run_steps("pull")
+    assert "is not a schema" in run.expect_refusal("prepare")
 
 
 def test_what_is_a_drift_and_what_is_not() -> None:
@@ -627,8 +657,9 @@ def test_a_dataset_that_is_just_large_enough(tmp_path: Path) -> None:
 
 def test_a_broken_dataset_changes_nothing(project: Project) -> None:
     project.replace_dataset((HEADER.replace("Attrition", "Left") + make_rows()).encode())
-    tip = project.tip()
-    assert "no column Attrition" in new_training(project).expect_refusal("prepare")
+    tip, run = project.tip(), new_training(project)
+    run.run_steps("pull")
+    assert "no column Attrition" in run.expect_refusal("prepare")
     assert project.tip() == tip
 
 
@@ -638,12 +669,8 @@ def test_a_broken_dataset_changes_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("DATA_COMMIT", "HEAD"),
-        ("DATA_COMMIT", "--all"),
-        ("DATA_COMMIT", "012345"),
-        ("DATA_COMMIT", "0123456G"),
-        ("DATA_COMMIT", "main\n"),
-        ("DATA_COMMIT", ""),
+        ("THRESHOLD", ""),
+        ("SEED", "1\n"),
         ("THRESHOLD", "1.01"),
         ("THRESHOLD", "-0.1"),
         ("THRESHOLD", "nan"),
@@ -660,8 +687,8 @@ def test_a_request_that_makes_no_sense(name: str, value: str) -> None:
 
 
 def test_a_request() -> None:
-    env = {**CONF, "DATA_COMMIT": "0123abc", "ACCEPT_SCHEMA_CHANGE": "true"}
-    assert Request.from_environment(env) == Request("0123abc", 0.6, 7, accept_schema_change=True)
+    env = {**CONF, "ACCEPT_SCHEMA_CHANGE": "true"}
+    assert Request.from_environment(env) == Request(0.6, 7, accept_schema_change=True)
 
 
 # --- Size -----------------------------------------------------------------------------------------
@@ -673,7 +700,7 @@ def test_the_lab_s_own_dataset_is_trained_on_in_the_memory_of_the_pod(
     project.replace_dataset(whole)
     run, peaks = replace(new_training(project), fresh=True), {}
     for step in STEPS:
-        argv = (sys.executable, "-c", MEASURE, "model-steps", step)
+        argv = (sys.executable, "-c", MEASURE, *STEPS[step])
         done = run.run.finish(run.run.start(*argv, **run.env))
         code, peaks[step] = json.loads(done.output.splitlines()[-1])
         assert code == 0, done.output

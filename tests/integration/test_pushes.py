@@ -30,6 +30,7 @@ from lab.delivery import pushes
 from lab.home.processes import STOP_SECONDS
 from lab.shell import run
 from lab.wait import NotYet, wait_until
+from tests.support.steps import STEPS
 from tests.support.stores import Project, Stores
 
 SECRET = "ten-thousand-monkeys"
@@ -448,7 +449,7 @@ def test_airflow_is_told_of_each_reference(person: Person) -> None:
 def test_airflow_hears_nothing_of_what_a_run_pushes(person: Person) -> None:
     before = person.project.tip()
     with receiving(person.project.stores) as airflow:
-        person.project.run().run_steps("pull", "modify", "push")
+        person.project.run().run_steps(*STEPS)
     assert person.project.tip() != before
     assert not airflow.heard
     assert not person.list_pending()

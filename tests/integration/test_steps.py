@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from dvc_s3 import S3FileSystem
 
 from dataset_steps import remote
+from dataset_steps.content import Content
 from dataset_steps.errors import TemporaryError
 from dataset_steps.pointer import Pointer
 from dataset_steps.remote import Remote
@@ -30,7 +31,14 @@ from lab import layout
 from lab.backends.embedded.services import gitserver, seaweedfs
 from tests.support.serving import Silent, serving
 from tests.support.steps import HASTY, MEASURE, STEPS, open_remote, reproduce_dataset, run_dvc
-from tests.support.stores import DAG_ID, DAG_VERSION, PATH, employees, md5_of
+from tests.support.stores import (
+    DAG_ID,
+    DAG_VERSION,
+    PATH,
+    complete,
+    employees,
+    md5_of,
+)
 
 if TYPE_CHECKING:
     from tests.support.stores import Project, Run, Stores
@@ -125,7 +133,7 @@ def test_a_run_can_be_reproduced(project: Project, tmp_path: Path) -> None:
 def test_runs_one_after_another(project: Project) -> None:
     runs = [project.run() for _ in range(3)]
     for run in runs:
-        run.run_steps("push")  # it does what the steps before it did not
+        run.run_steps(*STEPS)
     assert project.list_run_ids() == [run.id for run in runs]
     keys = [
         project.stores.read_object(c.md5).splitlines()[-1].split(b",")[0]
@@ -146,11 +154,11 @@ def test_every_step_can_be_repeated(project: Project) -> None:
     assert run.dataset.read_bytes() == modified
     assert "already pulled" in run.run_steps("pull")
     assert run.dataset.read_bytes() == modified
-    published = run.run_steps("push")
+    published = run.run_steps("publish")
     tip = project.tip()
     assert tip in published
     assert "pulled" in first
-    assert tip in run.run_steps("push")
+    assert tip in run.run_steps("publish")
     assert project.tip() == tip
     assert len(project.prove_commits()) == 2
 
@@ -183,14 +191,14 @@ def test_odd_names_of_runs(project: Project, run_id: str) -> None:
     run = project.run(run_id)
     run.run_steps(*STEPS)
     tip = project.tip()
-    run.run_steps("push")
+    run.run_steps("publish")
     assert (project.tip(), project.list_run_ids()) == (tip, [run_id])
 
 
 def test_an_unversioned_bundle(project: Project) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
-    assert run.run_step("push", DAG_VERSION=None).code == 0
+    assert run.run_step("publish", DAG_VERSION=None).code == 0
     assert project.list_commits()[-1].trailers["Dag-Version"] == "unversioned"
 
 
@@ -207,23 +215,13 @@ def test_two_runs_from_one_base_make_two_commits(project: Project) -> None:
     assert project.stores.read_object(last.md5).count(b"\n") == 303
 
 
-def test_eight_runs_at_once(project: Project) -> None:
-    """Four take turns in one folder; each of the others has a folder of its own."""
-    runs = [project.run() for _ in range(4)] + [project.with_own_folder().run() for _ in range(4)]
-    pushes = [run.start("dataset-steps", "push") for run in runs]
-    done = [run.finish(push) for run, push in zip(runs, pushes, strict=True)]
-    assert [d.code for d in done] == [0] * 8, done
-    assert len(project.prove_commits()) == 9
-    assert sorted(project.list_run_ids()) == sorted(run.id for run in runs)
-
-
 def test_somebody_else_s_files_are_kept_and_the_dataset_is_not_pulled_again(
     project: Project,
 ) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
     other = project.push_change(lambda clone: write_bytes(clone / "README.md", b"# Data\n"))
-    said = run.run_steps("push")
+    said = run.run_steps("publish")
     assert "pulled" not in said
     assert "appended" not in said
     _, readme, mine = project.list_commits()
@@ -238,7 +236,7 @@ def test_a_branch_that_moves_during_the_push(project: Project) -> None:
     """The server refuses the push; the run's commit is made anew on top of the other one."""
     run = project.run()
     run.run_steps("pull", "modify")
-    with run.holding_step("push", "repository:push"):
+    with run.holding_step("publish", "repository:push"):
         project.push_change(lambda clone: write_bytes(clone / "README.md", b"# Data\n"))
     _, readme, mine = project.list_commits()
     assert mine.parents == (readme.hash,)
@@ -248,8 +246,9 @@ def test_a_branch_that_moves_during_the_push(project: Project) -> None:
 def test_a_dataset_that_moves_during_the_push(project: Project) -> None:
     run, other = project.run(), project.with_own_folder().run()
     run.run_steps("pull", "modify")
-    with run.holding_step("push", "repository:push"):
-        other.run_steps("push")
+    other.run_steps("pull")
+    with run.holding_step("publish", "repository:push"):
+        other.run_steps("modify", "publish")
     assert project.list_run_ids() == [other.id, run.id]
     project.prove_commits()
 
@@ -259,7 +258,7 @@ def test_a_dataset_that_somebody_replaced(project: Project) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
     project.replace_dataset(employees(7, f"shorter {project.name}"))
-    assert "pulled" in run.run_steps("push")
+    assert "pulled" in run.run_steps("publish")
     assert (
         project.stores.read_object(project.prove_commits()[-1].md5)
         .splitlines()[-1]
@@ -277,19 +276,19 @@ PLACES = [
     ("pull", "after", "repository:clone"),
     ("pull", "before", "remote:md5_of"),
     ("pull", "after", "remote:Remote.download"),
-    ("pull", "after", "workspace:Workspace.record_base"),
+    ("pull", "after", "pull:pull_once"),
     ("modify", "before", "modify:append"),
     ("modify", "after", "modify:append"),
-    ("modify", "after", "workspace:Workspace.record_change"),
-    ("push", "before", "remote:Remote.send"),
-    ("push", "after", "remote:Remote.store"),
-    ("push", "before", "files:sync_to_disk"),
-    ("push", "after", "pointer:write"),
-    ("push", "after", "repository:commit"),
-    ("push", "after", "workspace:Workspace.record_made"),
-    ("push", "after", "repository:push"),
-    ("push", "before", "workspace:Workspace.remove"),
-    ("push", "after", "workspace:Workspace.clear"),
+    ("modify", "after", "workspace:Workspace.seal"),
+    ("publish", "before", "remote:Remote.send"),
+    ("publish", "after", "remote:Remote.store"),
+    ("publish", "before", "files:sync_to_disk"),
+    ("publish", "after", "pointer:write"),
+    ("publish", "after", "repository:commit"),
+    ("publish", "after", "workspace:Workspace.record_made"),
+    ("publish", "after", "repository:push"),
+    ("publish", "before", "workspace:Workspace.remove"),
+    ("publish", "after", "workspace:Workspace.clear"),
 ]
 
 
@@ -318,22 +317,32 @@ def test_a_run_whose_push_was_killed_says_that_it_has_published(project: Project
     """Its commit was made in its own workspace, and not by another run of the same id."""
     run = project.run()
     run.run_steps("pull", "modify")
-    run.kill_step("push", "after", "repository:push")
-    assert run.run_steps("push") == f"published commit {project.tip()}\n"
+    run.kill_step("publish", "after", "repository:push")
+    assert run.run_steps("publish") == f"published commit {project.tip()}\n"
+
+
+FOLLOWING = (
+    "workspace:Workspace.clear",
+    "repository:clone",
+    "remote:Remote.download",
+    "pull:download",
+    "again:run_step",
+    "again:start_over",
+)
 
 
 def test_a_push_killed_while_it_follows_a_dataset_that_moved(project: Project) -> None:
     run = project.run()
     run.run_steps("pull", "modify")
-    for place in ("remote:Remote.download", "push:fetch_dataset", "modify:append", "push:modify"):
-        project.run().run_steps("push")
-        run.kill_step("push", "after", place)
-    run.run_steps("push")
+    for place in FOLLOWING:
+        project.run().run_steps(*STEPS)
+        run.kill_step("publish", "after", place)
+    run.run_steps("publish")
     assert project.list_run_ids()[-1] == run.id
-    assert len(project.prove_commits()) == 6
+    assert len(project.prove_commits()) == 2 + len(FOLLOWING)
 
 
-KILLS = {"pull": 2, "modify": 1, "push": 2}  # how often a run's step is killed
+KILLS = {"pull": 2, "modify": 1, "publish": 2}  # how often a run's step is killed
 
 
 @pytest.mark.sweep
@@ -364,7 +373,7 @@ def measure_seconds(run: Run, step: str) -> float:
 
 def kill_after(run: Run, step: str, seconds: float, *, group: bool) -> None:
     """Kill a step after some seconds: with all that it started, or alone."""
-    process = run.start("dataset-steps", step)
+    process = run.start("dataset-steps", *complete(step))
     time.sleep(seconds)  # the moment of the kill, not a wait
     if group:
         with suppress(ProcessLookupError):  # it has ended already
@@ -383,7 +392,7 @@ def test_the_git_of_a_killed_step_keeps_a_retry_out(project: Project, tmp_path: 
     script.chmod(0o700)
     run = project.run()
     path = f"{script.parent}:{project.environment(run.id)['PATH']}"
-    process = run.start("dataset-steps", "pull", PATH=path)
+    process = run.start("dataset-steps", "pull", "dataset", PATH=path)
     while not mark.exists():
         time.sleep(0.02)
     process.kill()
@@ -404,7 +413,7 @@ def test_a_lock_file_of_a_killed_git_does_not_block(project: Project) -> None:
     locks += ["refs/heads/main.lock", "refs/remotes/origin/main.lock"]
     for name in locks:
         (folder / name).touch()
-    run.run_steps("push")
+    run.run_steps("publish")
     assert project.list_run_ids() == [run.id]
 
 
@@ -413,14 +422,14 @@ def test_what_a_killed_modification_appended_is_cut_off(project: Project) -> Non
     run.run_steps("pull")
     with run.dataset.open("ab") as file:
         file.write(b'301,"M\xc3')
-    run.run_steps("modify", "push")
+    run.run_steps("modify", "publish")
     project.prove_commits()
 
 
 def test_a_half_emptied_workspace_is_pulled_anew(project: Project) -> None:
     run = project.run()
     run.run_steps("pull")
-    (run.folder / "base.json").unlink()
+    (run.folder / "pulled.dataset.json").unlink()
     run.dataset.unlink()
     run.run_steps(*STEPS)
     project.prove_commits()
@@ -433,10 +442,10 @@ def test_a_dataset_that_somebody_changed_is_refused(project: Project) -> None:
     before = project.tip()
     for other in (content.replace(b"note 3", b"note 4", 1), content + b"302,a,b,c\n", content[:-9]):
         run.dataset.write_bytes(other)
-        assert "was changed by somebody else" in run.expect_refusal("push")
+        assert "was changed by somebody else" in run.expect_refusal("publish")
     assert project.tip() == before
     run.dataset.write_bytes(content)
-    run.run_steps("push")
+    run.run_steps("publish")
 
 
 def test_a_base_that_somebody_changed_is_refused(project: Project) -> None:
@@ -444,17 +453,15 @@ def test_a_base_that_somebody_changed_is_refused(project: Project) -> None:
     run.run_steps("pull")
     content = run.dataset.read_bytes()
     run.dataset.write_bytes(content.replace(b"note 3", b"note 4", 1))
-    run.run_steps("modify")
-    assert "was changed by somebody else" in run.expect_refusal("push")
+    assert "was changed by somebody else" in run.expect_refusal("modify")
     assert len(project.list_commits()) == 1
 
 
 def test_steps_out_of_order(project: Project) -> None:
     run = project.run()
-    assert "run the pull step first" in run.expect_refusal("modify")
-    run.run_steps("push")
-    project.prove_commits()
-    assert project.list_run_ids() == [run.id]
+    assert "was not pulled into this run's workspace" in run.expect_refusal("modify")
+    assert "run the pull step first" in run.expect_refusal("publish")
+    assert len(project.prove_commits()) == 1
 
 
 # --- Errors that no retry can help
@@ -476,7 +483,7 @@ def test_an_object_of_other_bytes_is_refused(project: Project) -> None:
         run = project.run()
         said = run.expect_refusal("pull")
         assert f"the object s3://{layout.BUCKET}/{key} is not what its pointer names" in said
-        assert not (run.folder / "base.json").exists()
+        assert not (run.folder / "pulled.dataset.json").exists()
 
 
 def pointer_text(md5: object, size: object = 8) -> str:
@@ -491,9 +498,9 @@ def pointer_text(md5: object, size: object = 8) -> str:
         (pointer_text("no hash"), "which is not the MD5 of a file"),
         (pointer_text(None), "which is not the MD5 of a file"),
         (pointer_text(md5_of(employees(300)), 8), "is not what its pointer names"),
-        ("outs:\n- md5: [\n", "is not a pointer to one file"),
-        ("<<<<<<< HEAD\nouts:\n", "is not a pointer to one file"),
-        ("", "is not a pointer to one file"),
+        ("outs:\n- md5: [\n", "employees.csv.dvc is not a pointer: "),
+        ("<<<<<<< HEAD\nouts:\n", "employees.csv.dvc is not a pointer: "),
+        ("", "employees.csv.dvc is not a pointer: "),
     ],
 )
 def test_a_pointer_that_is_wrong(project: Project, text: str, why: str) -> None:
@@ -502,7 +509,7 @@ def test_a_pointer_that_is_wrong(project: Project, text: str, why: str) -> None:
 
 
 def test_a_repository_without_a_dataset(empty: Project) -> None:
-    assert "import the dataset first" in empty.run().expect_refusal("pull")
+    assert "import a dataset first" in empty.run().expect_refusal("pull")
 
 
 def test_a_repository_without_dvc(project: Project) -> None:
@@ -522,7 +529,7 @@ def prepare_run(step: str, project: Project) -> Run:
     [
         ("pull", "AWS_SECRET_ACCESS_KEY"),
         ("pull", "AWS_ACCESS_KEY_ID"),
-        ("push", "AWS_SECRET_ACCESS_KEY"),
+        ("publish", "AWS_SECRET_ACCESS_KEY"),
     ],
 )
 def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: str) -> None:
@@ -533,7 +540,7 @@ def test_a_wrong_s3_key_is_refused_quickly(project: Project, step: str, name: st
     assert "the S3 server refused the step's key" in said
 
 
-@pytest.mark.parametrize("step", ["pull", "push"])
+@pytest.mark.parametrize("step", ["pull", "publish"])
 def test_a_wrong_git_password_is_refused_quickly(project: Project, step: str) -> None:
     run = prepare_run(step, project)
     began = time.monotonic()
@@ -582,13 +589,13 @@ def test_a_machine_that_can_t_keep_a_workspace(project: Project) -> None:
 
 def run_hasty(run: Run, step: str, **env: str) -> str:
     """Run a step that does not wait between attempts; it must end with "a retry may help"."""
-    done = run.finish(run.start(sys.executable, "-c", HASTY, step, **env))
+    done = run.finish(run.start(sys.executable, "-c", HASTY, *complete(step), **env))
     assert done.code == 75, done
     assert done.output.startswith("error: ")
     return done.output
 
 
-@pytest.mark.parametrize("step", ["pull", "push"])
+@pytest.mark.parametrize("step", ["pull", "publish"])
 def test_a_git_server_that_is_down(project: Project, step: str) -> None:
     run = prepare_run(step, project)
     project.stores.kill(gitserver.NAME)
@@ -600,7 +607,7 @@ def test_a_git_server_that_is_down(project: Project, step: str) -> None:
     project.prove_commits()
 
 
-@pytest.mark.parametrize("step", ["pull", "push"])
+@pytest.mark.parametrize("step", ["pull", "publish"])
 def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
     run = prepare_run(step, project)
     project.stores.kill(seaweedfs.NAME)
@@ -617,10 +624,10 @@ def test_an_s3_server_that_is_down(project: Project, step: str) -> None:
 def test_servers_that_come_back_in_time(project: Project) -> None:
     """A step outlasts a restart; none of the task's attempts is spent on it."""
     run = project.run()
-    for step in ("pull", "push"):
+    for step in ("pull", "publish"):
         for service in (gitserver.NAME, seaweedfs.NAME):
             project.stores.kill(service)
-        process = run.start("dataset-steps", step)
+        process = run.start("dataset-steps", *complete(step))
         time.sleep(1.5)
         project.stores.start()
         done = run.finish(process)
@@ -655,11 +662,11 @@ STRANGERS = [
     ("pull", 404, b"", "answered 404 for"),
     ("pull", 404, PAGE, "DVC could not read"),
     ("pull", 200, PAGE, "gives no ETag"),
-    ("push", 403, b"", "answered 403 for"),
-    ("push", 404, b"", "answered 404 for"),
-    ("push", 404, PAGE, "answered 404 for"),
-    ("push", 404, b"<Error><Code/></Error>", "answered 404 for"),
-    ("push", 200, PAGE, "gives no ETag"),
+    ("publish", 403, b"", "answered 403 for"),
+    ("publish", 404, b"", "answered 404 for"),
+    ("publish", 404, PAGE, "answered 404 for"),
+    ("publish", 404, b"<Error><Code/></Error>", "answered 404 for"),
+    ("publish", 200, PAGE, "gives no ETag"),
 ]
 
 
@@ -695,7 +702,7 @@ def test_bytes_that_are_refused_where_their_head_is_not(project: Project) -> Non
     assert "no kms:Decrypt" in said
 
 
-@pytest.mark.parametrize("step", ["pull", "push"])
+@pytest.mark.parametrize("step", ["pull", "publish"])
 def test_a_bucket_that_is_not_there(project: Project, step: str) -> None:
     """It is not taken for a dataset that somebody has deleted."""
     run = prepare_run(step, project)
@@ -714,7 +721,7 @@ def test_secrets_are_in_no_file_commit_or_argument(project: Project) -> None:
     with recording_arguments() as seen:
         run.run_steps("pull", "modify")
         left = b"\0".join(p.read_bytes() for p in project.shared.rglob("*") if p.is_file())
-        run.run_steps("push")
+        run.run_steps("publish")
     assert b"[remote" in left, "the clone's configuration is among what was looked at"
     assert any("dataset-steps" in text for text in seen)
     assert any("git" in text and "push" in text for text in seen)
@@ -774,12 +781,12 @@ def test_bytes_that_arrive_changed_are_refused(
     named, path = make_pointer(content), tmp_path / "sent"
     path.write_bytes(content.replace(b"note 3", b"note 4"))
     with pytest.raises(TemporaryError, match="BadDigest"):
-        workspace_remote.store(named, path)
+        workspace_remote.store(Content(named), path)
     assert not workspace_remote.is_stored(named)
     with pytest.raises(ClientError, match="NoSuchKey"):
         stores.read_object(named.md5)
     path.write_bytes(content)
-    workspace_remote.store(named, path)
+    workspace_remote.store(Content(named), path)
     assert stores.read_object(named.md5) == content
 
 
@@ -792,7 +799,7 @@ def test_an_object_of_other_bytes_is_no_proof_and_is_replaced(
     key = stores.put_object(content)
     stores.client.put_object(Bucket=layout.BUCKET, Key=key, Body=content[::-1])
     assert not workspace_remote.is_stored(named)
-    workspace_remote.store(named, path)
+    workspace_remote.store(Content(named), path)
     assert stores.read_object(named.md5) == content
 
 
@@ -802,7 +809,7 @@ def test_an_object_that_is_there_is_not_sent_again(
     content = employees(20, "there already")
     stores.put_object(content)
     monkeypatch.setattr(Remote, "send", lambda *_: pytest.fail("it was sent again"))
-    workspace_remote.store(make_pointer(content), tmp_path / "absent")
+    workspace_remote.store(Content(make_pointer(content)), tmp_path / "absent")
 
 
 def test_bytes_that_are_lost_on_the_way_are_worth_another_try(
@@ -828,7 +835,7 @@ def test_an_object_of_several_parts_is_proved_by_reading_it_back(
     content = random.Random(1).randbytes(20_000_000)
     named, path = make_pointer(content), tmp_path / "large"
     path.write_bytes(content)
-    workspace_remote.store(named, path)
+    workspace_remote.store(Content(named), path)
     tag = workspace_remote.s3(named).head_object(**workspace_remote.location(named))["ETag"]
     assert named.md5 not in tag
     assert stores.read_object(named.md5) == content
@@ -860,7 +867,7 @@ def measure_peaks(project: Project, megabytes: int) -> dict[str, int]:
 
 def measure_peak(run: Run, step: str) -> int:
     """Measure by a small process: a child's peak begins at its parent's."""
-    done = run.finish(run.start(sys.executable, "-c", MEASURE, "dataset-steps", step))
+    done = run.finish(run.start(sys.executable, "-c", MEASURE, "dataset-steps", *complete(step)))
     code, most = json.loads(done.output.splitlines()[-1])
     assert code == 0, done.output
     assert isinstance(most, int)

@@ -23,12 +23,12 @@ from botocore.exceptions import ClientError, CredentialRetrievalError
 from lab import layout
 from lab.config import TREE
 from tests.support.serving import Silent, serving
+from tests.support.steps import STEPS
 from tests.support.stores import PREFIX, employees, md5_of, write_text
 
 if TYPE_CHECKING:
     from tests.support.stores import Done, Project, Run, Stores
 
-STEPS = ("pull", "modify", "push")
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 PATH = "/v1/credentials"
 TOKEN = "the-token-of-the-pods-service-account"

@@ -14,12 +14,11 @@ from lab.dataset import employees
 from tests.support.containers import LOOPBACK, Worker, find_files, inspect_container
 from tests.support.needs import ensure_image
 from tests.support.training import (
-    CONF,
-    DAG,
     RECORDS,
     STEPS,
     first_records,
     list_training_runs,
+    new_training,
     read_published,
 )
 
@@ -53,12 +52,13 @@ def test_a_run_in_containers_publishes_a_model(
     employees.write_employees(tmp_path / "all.csv")
     project.replace_dataset(first_records((tmp_path / "all.csv").read_bytes(), RECORDS))
     project = replace(project, shared=volume)
-    env = {**project.environment("in-containers"), **CONF, "DAG_ID": DAG, "SHARED_DIR": "/shared"}
+    env = {**project.environment("in-containers"), **new_training(project).env}
+    env = {**env, "SHARED_DIR": "/shared", "RUN_ID": "in-containers"}
     given = {
         k: v.replace("127.0.0.1", LOOPBACK) for k, v in env.items() if k not in {"PATH", "HOME"}
     }
-    for step in STEPS:
-        done = Worker(image, volume).run_to_end(step, env=given)
+    for command, *words in STEPS.values():
+        done = Worker(image, volume).run_to_end(*words, entrypoint=command, env=given)
         assert done.code == 0, done
         assert not project.stores.find_leaks(done.output)
     assert list_training_runs(project) == ["in-containers"]

@@ -54,7 +54,9 @@ VERSIONS = {"airflowVersion", "defaultAirflowTag", "defaultAirflowDigest", "tag"
 # Facts of a process and its image: a step's PATH differs from machine to machine.
 PROCESS = {"PATH", "HOME", "TMPDIR"}
 PLUGINS = "airflow-plugins"
-READER, ERRORS = (f"images/worker/dataset_steps/{name}.py" for name in ("table", "errors"))
+READER, ERRORS, CONTRACT = (
+    f"images/worker/dataset_steps/{name}.py" for name in ("table", "errors", "contract")
+)
 
 
 def read_values(name: str) -> Object:
@@ -302,9 +304,9 @@ def test_every_plugin_reaches_the_cluster() -> None:
     assert set(find_object("ConfigMap", PLUGINS, "base")["data"]) == files
 
 
-@pytest.mark.parametrize("changed", ["manifests/base/plugins/lab_bucket.py", READER])
+@pytest.mark.parametrize("changed", ["manifests/base/plugins/lab_bucket.py", READER, CONTRACT])
 def test_other_plugins_make_other_pods(tmp_path: Path, changed: str) -> None:
-    for name in ("manifests/base/plugins/lab_bucket.py", READER, ERRORS):
+    for name in ("manifests/base/plugins/lab_bucket.py", READER, ERRORS, CONTRACT):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one = 1\n")
     before = manifests.chart_values(tmp_path, images.read_lock())

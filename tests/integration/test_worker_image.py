@@ -30,7 +30,7 @@ from tests.support.containers import (
 )
 from tests.support.needs import ensure_image
 from tests.support.steps import HASTY, STEPS, reproduce_dataset
-from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done
+from tests.support.stores import CREDENTIALS, DEADLINE, STOPPER, Done, complete
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -81,7 +81,7 @@ class Pods:
         """Run a step to its end. No step's output may ever hold a secret."""
         env = self.environment(**changes)
         options = {"entrypoint": entrypoint} if entrypoint else {}
-        done = self.worker.run_to_end(*argv, env=env, **options)
+        done = self.worker.run_to_end(*map(str, complete(*argv)), env=env, **options)
         own = [value for name, value in changes.items() if value and name in CREDENTIALS]
         assert not self.project.stores.find_leaks(done.output, *own)
         return done
@@ -94,7 +94,7 @@ class Pods:
 
     def kill_step(self, step: str, place: str) -> None:
         """Kill the step's container when it comes to that function."""
-        argv = ("-c", STOPPER, place, "hold", step)
+        argv = ("-c", STOPPER, place, "hold", *map(str, complete(step)))
         options: dict[str, Any] = {"entrypoint": "python", "stdin_open": True}
         with self.worker.container(*argv, env=self.environment(), **options) as container:
             wait_until(lambda: expect_held(container), what=place, timeout=DEADLINE)
@@ -178,7 +178,7 @@ def test_a_run_makes_one_commit_that_can_be_reproduced(pods: Pods, tmp_path: Pat
 def test_a_second_push_changes_nothing(pods: Pods) -> None:
     pods.run_steps(*STEPS)
     tip = pods.project.tip()
-    assert tip in pods.run_steps("push")
+    assert tip in pods.run_steps("publish")
     assert pods.project.tip() == tip
     assert len(pods.project.prove_commits()) == 2
 
@@ -187,8 +187,8 @@ def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
     """Their locks do not keep out the containers that come after them."""
     for step, *places in (
         ("pull", "remote:md5_of"),
-        ("modify", "workspace:Workspace.record_change"),
-        ("push", "remote:Remote.send", "repository:push", "workspace:Workspace.remove"),
+        ("modify", "workspace:Workspace.seal"),
+        ("publish", "remote:Remote.send", "repository:push", "workspace:Workspace.remove"),
     ):
         for place in places:
             pods.kill_step(step, place)
@@ -223,11 +223,13 @@ def test_a_missing_variable_is_final(pods: Pods, name: str) -> None:
 def test_an_s3_server_that_can_not_be_reached_may_come_back(pods: Pods) -> None:
     unreachable = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
     pods.run_steps("pull", "modify")
-    done = pods.run_step("-c", HASTY, "push", entrypoint="python", **unreachable)
+    done = pods.run_step(
+        "-c", HASTY, *map(str, complete("publish")), entrypoint="python", **unreachable
+    )
     assert done.code == 75, done
     assert done.output.startswith("error: no answer from S3 for s3:")
     assert len(pods.project.list_commits()) == 1
-    pods.run_steps("push")
+    pods.run_steps("publish")
     assert pods.project.list_run_ids() == [pods.run_id]
 
 
@@ -268,7 +270,7 @@ def test_dvc_and_git_are_there(run: Callable[..., Done]) -> None:
     git = run("git", "--version")
     assert git.code == 0 and git.output.startswith("git version 2.")
     assert run("dataset-steps", "--help").code == 0
-    assert run("python", "-c", "import dvc_s3, boto3, tenacity").code == 0
+    assert run("python", "-c", "import dvc_s3, boto3, obstore, tenacity").code == 0
 
 
 def test_nothing_is_there_that_a_build_leaves(image: str, run: Callable[..., Done]) -> None:

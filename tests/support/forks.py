@@ -28,7 +28,7 @@ PRELOADED = (
     "__main__",  # pytest's own program, or each fork would import it anew
     "dataset_steps.preload",
     "dataset_steps.import_dataset",
-    *(f"model_steps.{step}" for step in ("__main__", "prepare", "train", "validate", "publish")),
+    *(f"model_steps.{step}" for step in ("__main__", "prepare", "train", "validate")),
     "tests.support.forks",
 )
 # Apple's libraries end a process that was forked and not replaced.

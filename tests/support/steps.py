@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.support.stores import Project, Run
 
-STEPS = ("pull", "modify", "push")
+STEPS = ("pull", "modify", "publish")
 
 
 def run_dvc(folder: Path, project: Project, *arguments: str) -> str:
@@ -64,7 +64,7 @@ from botocore.config import Config
 from tenacity import stop_after_attempt
 from dataset_steps import pull, remote, repository
 remote.CLIENT = Config(retries={"total_max_attempts": 1})
-for function in (pull.fetch_dataset, repository.fetch, repository.push):
+for function in (pull.download, repository.fetch, repository.push):
     function.retry.stop = stop_after_attempt(1)
 from dataset_steps.__main__ import main
 main(sys.argv[1:])

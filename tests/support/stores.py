@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from typing import Any
 import psutil
 import yaml
 
-from dataset_steps.workspace import run_key
+from dataset_steps.contract import run_key
 from lab import layout
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.gitserver.accounts import Account, write_accounts
@@ -43,6 +44,11 @@ DAG_VERSION = "0123456789abcdef0123456789abcdef01234567"
 PATH = "datasets/employees.csv"
 FOLDER = "store"  # of the DVC remote
 PREFIX = f"{FOLDER}/files/md5"
+# The steps of `dataset_pipeline` that any pipeline has, as that DAG has them.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "pull": ("pull", "dataset"),
+    "publish": ("publish", "dataset", "--message", "append a record to"),
+}
 DEADLINE = 120  # seconds for one step
 USERS = (layout.STEPS, layout.OWNER)
 CREDENTIALS = ("GIT_SYNC_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
@@ -297,7 +303,7 @@ class Project:
     def list_leftovers(self) -> list[str]:
         """List what ended runs have left in their folder, sorted, without the publish lock."""
         found = (p.name for p in (self.shared / "runs").iterdir())
-        return sorted(name for name in found if name != "publish.lock")
+        return sorted(name for name in found if not name.startswith("publish."))
 
     def environment(self, run_id: str) -> dict[str, str]:
         """Return the whole environment of a step of this run, as the embedded backend sets it."""
@@ -312,6 +318,7 @@ class Project:
             "DAG_ID": DAG_ID,
             "RUN_ID": run_id,
             "DAG_VERSION": DAG_VERSION,
+            "AGAIN": json.dumps([{"argv": ["dataset-steps", "modify"], "variables": {}}]),
         }
 
 
@@ -365,7 +372,8 @@ class Run:
         return Done(process.returncode, output)
 
     def run_step(self, *argv: str | Path, **env: str | None) -> Done:
-        process = self.start("dataset-steps", *argv, **env)
+        """Run one step; a step of `dataset_pipeline` has its arguments there."""
+        process = self.start("dataset-steps", *complete(*argv), **env)
         return self.finish(process, *(env.get(name) for name in CREDENTIALS))
 
     def run_steps(self, *steps: str) -> str:
@@ -383,13 +391,15 @@ class Run:
 
     def kill_step(self, step: str, when: str, place: str) -> None:
         """Run a step that kills itself `before` or `after` a function, as `remote:Remote.store`."""
-        done = self.finish(self.start(sys.executable, "-c", STOPPER, place, when, step))
+        words = (sys.executable, "-c", STOPPER, place, when, *complete(step))
+        done = self.finish(self.start(*words))
         assert done.code == -signal.SIGKILL, done
 
     @contextmanager
     def holding_step(self, step: str, place: str) -> Iterator[None]:
         """Hold the step before that function while the block runs; then it must succeed."""
-        process = self.start(sys.executable, "-c", STOPPER, place, "hold", step)
+        words = (sys.executable, "-c", STOPPER, place, "hold", *complete(step))
+        process = self.start(*words)
         try:
             assert process.stdout
             assert process.stdout.readline() == "held\n"
@@ -399,6 +409,11 @@ class Run:
         finally:
             process.kill()
             process.wait()
+
+
+def complete(*argv: str | Path) -> tuple[str | Path, ...]:
+    """Return a step's command line: `pull` or `publish` alone has the arguments of the DAG."""
+    return ARGUMENTS.get(str(argv[0]), argv) if len(argv) == 1 else argv
 
 
 def new_project(stores: Stores, folder: Path) -> Project:

@@ -13,22 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dataset_steps.workspace import run_key
+from dataset_steps.contract import run_key
 from tests.support.stores import STOPPER, Done, Run, md5_of
 
 if TYPE_CHECKING:
     from tests.support.stores import Project
 
 DAG = "ml_training_pipeline"
-STEPS = ("prepare", "train", "validate", "publish")
 MODEL, METRICS, SCHEMA = (
     f"models/attrition.{end}" for end in ("joblib", "metrics.json", "schema.json")
 )
-CONF = {"DATA_COMMIT": "main", "THRESHOLD": "0.6", "SEED": "7", "ACCEPT_SCHEMA_CHANGE": "false"}
+CONF = {"THRESHOLD": "0.6", "SEED": "7", "ACCEPT_SCHEMA_CHANGE": "false"}
 RECORDS = 3000
-MODEL_STOPPER = STOPPER.replace(
-    'import_module("dataset_steps." + module)', "import_module(module)"
-).replace("dataset_steps.__main__", "model_steps.__main__")
+# The command of each step, as the DAG has it.
+STEPS = {
+    "pull": ("dataset-steps", "pull", "dataset"),
+    "prepare": ("model-steps", "prepare"),
+    "train": ("model-steps", "train"),
+    "validate": ("model-steps", "validate"),
+    "publish": (
+        *("dataset-steps", "publish", "model", f"--file={SCHEMA}", f"--metrics={METRICS}"),
+        *("--result=model.json", "--message=train"),
+    ),
+}
+OWN = ("prepare", "train", "validate")  # those that publish may run again
+MODEL_STOPPER = STOPPER.replace('import_module("dataset_steps." + module)', "import_module(module)")
 
 
 def first_records(content: bytes, count: int) -> bytes:
@@ -55,10 +64,13 @@ class Training:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**CONF, "DAG_ID": DAG, **self.conf}
+        """What the DAG's tasks have beside the contract."""
+        own = {**CONF, "DAG_ID": DAG, "DATA_SETS": json.dumps({"model": MODEL}), **self.conf}
+        again = [{"argv": STEPS[name], "variables": {}} for name in OWN]
+        return {**own, "AGAIN": json.dumps(again)}
 
     def run_step(self, name: str) -> Done:
-        return self.run.finish(self.run.start("model-steps", name, **self.env))
+        return self.run.finish(self.run.start(*STEPS[name], **self.env))
 
     def run_steps(self, *steps: str) -> str:
         """Run the steps, all of which must succeed, and return what they printed."""
@@ -75,15 +87,14 @@ class Training:
         return last
 
     def kill_step(self, step: str, when: str, place: str) -> None:
-        argv = (sys.executable, "-c", MODEL_STOPPER, place, when, step)
-        done = self.run.finish(self.run.start(*argv, **self.env))
+        """Run a step that kills itself `before` or `after` a function, as `remote:Remote.store`."""
+        done = self.run.finish(self.run.start(*stopping(step, when, place), **self.env))
         assert done.code == -signal.SIGKILL, done
 
     @contextmanager
     def holding_step(self, step: str, place: str) -> Iterator[None]:
         """Hold the step before that function while the block runs; then it must succeed."""
-        argv = (sys.executable, "-c", MODEL_STOPPER, place, "hold", step)
-        process = self.run.start(*argv, **self.env)
+        process = self.run.start(*stopping(step, "hold", place), **self.env)
         try:
             assert process.stdout
             for line in process.stdout:
@@ -95,6 +106,13 @@ class Training:
         finally:
             process.kill()
             process.wait()
+
+
+def stopping(step: str, what: str, place: str) -> tuple[str, ...]:
+    """Return the command line of a step that is stopped at a function."""
+    command, *arguments = STEPS[step]
+    code = MODEL_STOPPER.replace("dataset_steps.__main__", f"{command.replace('-', '_')}.__main__")
+    return (sys.executable, "-c", code, place, what, *arguments)
 
 
 def new_training(project: Project, **conf: str) -> Training:

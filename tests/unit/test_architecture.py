@@ -15,7 +15,14 @@ from statistics import median
 import pytest
 
 TREE = Path(__file__).resolve().parents[2]
-CODE = ("lab", "eks", "dags", "images/worker/dataset_steps", "images/trainer/model_steps")
+CODE = (
+    "lab",
+    "eks",
+    "dags",
+    "images/worker/dataset_steps",
+    "images/trainer/model_steps",
+    "images/trainer/reading_steps",
+)
 MEDIAN_LINES, MOST_LINES = 8, 50
 NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
 CHOICE = re.compile(r"LAB_[A-Z_]*")
@@ -135,7 +142,7 @@ VERBS = set(
         Mark Match Measure Merge Migrate Move Name Notify Open Parse Pass Pause Play Post Prepare
         Press Print Promote Protect Prove Provide Publish Pull Push Put Raise Read Record Refuse
         Register Relay Remember Remove Render Replace Replay Request Require Reset Resolve Restore
-        Return Run Save Say Select Send Serve Set Shorten Show Sign Skip Sleep Split Start Stop
+        Return Run Save Say Seal Select Send Serve Set Shorten Show Sign Skip Sleep Split Start Stop
         Store Stream Strip Sum Take Tell Terminate Thaw Train Translate Try Turn Undo Update
         Upgrade Upload Use Validate Wait Wipe Wrap Write Yield
         """,

@@ -29,10 +29,16 @@ from kubernetes.client import (
 )
 from urllib3.exceptions import HTTPError
 
+from tests.support.dag_tasks import KIT, RUN_ID, make_context, render_task
+
 TREE = Path(__file__).resolve().parents[2]
 TEMPLATE = Path("manifests", "base", "templates", "step", "template.yaml")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a label of RFC 1123
-STEPS = {"pull_data": "pull", "modify_data": "modify", "push_data": "push"}
+STEPS = {
+    "pull_data": ["pull", "dataset"],
+    "modify_data": ["modify"],
+    "push_data": ["publish", "dataset", "--message=append a record to"],
+}
 RUN = {
     "RUN_ID": "{{ run_id }}",
     "DAG_ID": "{{ dag.dag_id }}",
@@ -52,8 +58,8 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def create_step(pod: ModuleType, task_id: str = "pull_data", **named: Any) -> Any:
     """Create a step of a DAG, as `steps.step` does."""
-    how = {"template": "step", "memory": None, "keep": False, **named}
-    return pod.task(task_id, ("dataset-steps", "pull"), RUN, **how)
+    step = importlib.import_module("runtimes").Step(("dataset-steps", "pull"), RUN, **named)
+    return pod.task(task_id, step)
 
 
 @pytest.fixture(scope="module")
@@ -242,9 +248,27 @@ def test_any_other_error_is_left_as_it_is(pod: ModuleType, step: Any, code: int)
         assert str(explain_error(step, one)) == "the provider's words"
 
 
+@pytest.mark.parametrize(
+    "said",
+    ['exec: "pull": executable file not found in $PATH', 'exec: "/x": no such file or directory'],
+)
+def test_a_command_that_the_image_has_not_fails_for_good(
+    pod: ModuleType, step: Any, said: str
+) -> None:
+    """As containerd says it, whose error Kubernetes shows as the container's end."""
+    left = build_pod(terminated_status(128, "StartError"))
+    left.status.container_statuses[0].state.terminated.message = f"runc create failed: {said}: x"
+    error = explain_error(step, left)
+    assert type(error) is pod.AirflowFailException
+    assert "the image mlops-lab/worker has no command dataset-steps" in str(error)
+    left.status.container_statuses[0].state.terminated.message = "runc create failed: no memory"
+    assert str(explain_error(step, left)) == "the provider's words"
+
+
 def test_the_step_s_codes_are_those_of_the_steps(pod: ModuleType) -> None:
     errors = importlib.import_module("dataset_steps.errors")
     assert errors.StepError.exit_code == pod.HOPELESS
+    assert errors.Overtaken.exit_code == pod.OVERTAKEN
 
 
 # --- Execution ----------------------------------------------------------------------------------
@@ -277,7 +301,7 @@ def execute_step(
         if raised:
             raise pod.AirflowException(raised)
 
-    monkeypatch.setattr(pod.KubernetesPodOperator, "execute", fake_execute)
+    monkeypatch.setattr(pod.KubernetesPodOperator, "execute_sync", fake_execute)
     step.__dict__["client"] = Api(V1Pod())
     step.execute(context(dag_id="dataset_pipeline", task_id="pull_data"))
 
@@ -331,7 +355,14 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
     (container,) = built.spec.containers
     assert (container.command, container.args) == (["dataset-steps"], ["pull"])
     own = {variable.name: variable.value for variable in container.env if variable.value}
-    assert own == RUN
+    workspace = f"/shared/runs/{pod.run_key('dataset_pipeline', 'r')}/repository"
+    assert own == {
+        **RUN,
+        "DATA_SETS": "{}",
+        "WORKSPACE": workspace,
+        "DATA_DATASET": f"{workspace}/$(DATASET_PATH)",
+    }
+    assert container.working_dir is None
     kept = {variable.name for variable in container.env if variable.value_from}
     assert kept == {"GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"}
     for name in ("image", "env_from", "resources", "security_context", "volume_mounts"):
@@ -491,8 +522,8 @@ def is_selected(labels: dict[str, str], selector: str) -> bool:
     """Return whether the selector matches; a missing label differs from any value."""
     for term in selector.split(","):
         name, differs, value = term.partition("!=") if "!=" in term else term.partition("=")
-        if term.startswith("!"):
-            if term[1:] in labels:
+        if "=" not in term:
+            if (term.lstrip("!") in labels) is term.startswith("!"):
                 return False
         elif (labels.get(name) == value) is (differs == "!="):
             return False
@@ -667,6 +698,308 @@ def test_a_step_does_not_fail_for_what_is_left_of_others(
     assert namespace.names() == ["old"]
 
 
+# --- Steps that run again -----------------------------------------------------------------------
+
+Codes = dict[str, list[int]]
+
+
+class Cluster(Namespace):
+    """A fake of a cluster in which pods end at once, with the codes that a test gives, or with 0.
+
+    A pod is known by its command's last word. The requests of all pods are in `requests`.
+    """
+
+    def __init__(self, codes: Codes, *pods: V1Pod) -> None:
+        super().__init__(*pods)
+        self.codes = codes
+        self.requests: list[V1Pod] = []
+
+    def read_namespaced_pod_template(self, name: str, _: str) -> Any:
+        found = read_template()
+        found.spec.containers[0].image = f"lab/{name}"
+        return SimpleNamespace(template=found)
+
+    def run(self, step: Any, context: Any) -> None:
+        """Run a step's pod as the provider does."""
+        request = step.build_pod_request_obj(context, dry_run=True)
+        step.pod = step.get_or_create_pod(request, context)
+        word = (request.spec.containers[0].args or request.spec.containers[0].command)[-1]
+        code = self.codes.get(word, [0]).pop(0) if self.codes.get(word) else 0
+        self.requests.append(request)
+        self.pods = [one for one in self.pods if one.metadata.name != step.pod.metadata.name]
+        step.remote_pod = build_pod(terminated_status(code))
+        if code:
+            raise AirflowException(f"Pod {step.name} returned a failure.")
+
+    def words(self) -> list[str]:
+        """Return the commands of all pods, in the order in which they ran."""
+        containers = [one.spec.containers[0] for one in self.requests]
+        return [" ".join([*one.command, *one.args]) for one in containers]
+
+    def env(self, number: int) -> dict[str, str]:
+        return {one.name: one.value for one in self.requests[number].spec.containers[0].env}
+
+
+@pytest.fixture
+def cluster(pod: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
+    """Return a function that makes the cluster in which a test's steps run."""
+
+    def make_cluster(codes: Codes | None = None, *pods: V1Pod) -> Cluster:
+        made = Cluster(codes or {}, *pods)
+
+        def run(step: Any, context: Any) -> None:
+            made.run(step, context)
+
+        monkeypatch.setattr(pod.StepPodOperator, "client", made, raising=False)
+        monkeypatch.setattr(pod.KubernetesPodOperator, "execute_sync", run)
+        monkeypatch.setattr(pod, "PAUSE", 0.001)
+        return made
+
+    return make_cluster
+
+
+def make_pipeline(pod: ModuleType, **how: Any) -> Any:
+    """Return a DAG with a step of somebody's own, `how`, between a pull and a publish."""
+    step = importlib.import_module("runtimes").Step
+    own = {"template": "model", **how}
+    with importlib.import_module("airflow.sdk").DAG("some_dag") as dag:
+        (
+            pod.task("pull", step((KIT, "pull", "orders"), RUN, role="pull"))
+            >> pod.task("clean", step(("my-steps", "clean"), {"HOW": "{{ params.how }}"}, **own))
+            >> pod.task("join", step(("my-steps", "join"), {}, **own))
+            >> pod.task(
+                "publish", step((KIT, "publish", "orders"), RUN, role="publish", reruns=True)
+            )
+        )
+    return dag
+
+
+def execute_task(dag: Any, task_id: str, **how: Any) -> Any:
+    """Run a task of the DAG as Airflow's runner does; return it."""
+    context_of_it = make_context(dag, task_id, params={"how": "$(HOME) $$"}, **how)
+    task = render_task(context_of_it)
+    task.execute(context_of_it)
+    return task
+
+
+def test_a_step_works_in_the_run_s_workspace_in_the_image_that_it_names(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    """Kubernetes sees no variable in what it is given, but for the one that is meant."""
+    found = cluster()
+    data_sets = {"report": "out/$(HOME)"}
+    execute_task(make_pipeline(pod, image="else.where/x:1", data_sets=data_sets), "clean")
+    (container,) = found.requests[0].spec.containers
+    workspace = f"/shared/runs/{pod.run_key('some_dag', RUN_ID)}/repository"
+    assert (container.image, container.image_pull_policy) == ("else.where/x:1", "IfNotPresent")
+    assert container.working_dir == workspace
+    env = found.env(0)
+    assert (env["WORKSPACE"], env["HOW"]) == (workspace, "$$(HOME) $$$$")
+    assert env["DATA_DATASET"] == f"{workspace}/$(DATASET_PATH)"
+    assert env["DATA_REPORT"] == f"{workspace}/out/$$(HOME)"
+    execute_task(make_pipeline(pod), "pull")
+    (container,) = found.requests[1].spec.containers
+    assert (container.image, container.working_dir) == ("lab/step", None)
+
+
+def test_a_word_that_looks_like_a_file_is_a_word(pod: ModuleType) -> None:
+    """The provider takes it for the name of a template."""
+    step = importlib.import_module("runtimes").Step(("x", "a.json", "{{ params.how }}.yaml"), {})
+    with importlib.import_module("airflow.sdk").DAG("some_dag") as dag:
+        pod.task("one", step)
+    task = render_task(make_context(dag, "one", params={"how": "well"}))
+    assert task.argv == ["x", "a.json", "well.yaml"]
+
+
+def test_a_retry_starts_afresh_in_pods_of_its_own(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    """Each names both tasks; one after another they work in the run's workspace."""
+    found = cluster()
+    execute_task(make_pipeline(pod), "join", attempt=2)
+    assert found.words() == [
+        "dataset-steps pull orders --again",
+        "my-steps clean",
+        "my-steps join",
+    ]
+    names = [one.metadata.name for one in found.requests]
+    attempt = make_context(make_pipeline(pod), "join")
+    assert names == [
+        *(pod.pod_name(attempt, other) for other in ("pull", "clean")),
+        pod.pod_name(attempt),
+    ]
+    others = {pod.pod_name(make_context(make_pipeline(pod), name)) for name in ("pull", "clean")}
+    assert len({*names, *others}) == 5
+    labels = [one.metadata.labels for one in found.requests]
+    assert {one["task_id"] for one in labels} == {"join"}
+    assert [one.get(pod.WITHIN) for one in labels] == ["pull", "clean", None]
+    assert found.env(1)["HOW"] == "$$(HOME) $$$$"
+    assert [one.spec.containers[0].image for one in found.requests] == [
+        "lab/step",
+        "lab/model",
+        "lab/model",
+    ]
+
+
+def find_selector(pod: ModuleType, within: str | None) -> str:
+    step = create_step(pod, "t")
+    step.within = within
+    step.labels = {pod.WITHIN: "other"} if within else {}
+    found: str = step._build_find_pod_label_selector(run_context())
+    return found
+
+
+def test_a_step_and_one_that_runs_again_do_not_take_each_other_s_pods(pod: ModuleType) -> None:
+    own = build_kept_pod("own", "Running", read=False)
+    again = build_kept_pod("again", "Running", read=False)
+    again.metadata.labels[pod.WITHIN] = "other"
+    for one, within in ((own, None), (again, "t")):
+        assert is_selected(one.metadata.labels, find_selector(pod, within))
+    assert not is_selected(again.metadata.labels, find_selector(pod, None))
+    assert not is_selected(own.metadata.labels, find_selector(pod, "t"))
+
+
+@pytest.mark.parametrize("noted", ["own", "another"])
+def test_the_provider_s_note_of_a_pod_counts_for_that_pod_only(
+    pod: ModuleType, step: Any, monkeypatch: pytest.MonkeyPatch, noted: str
+) -> None:
+    """A task has more than one pod, and Airflow notes one name for it."""
+    monkeypatch.setattr(
+        pod.KubernetesPodOperator, "_get_pod_from_task_state_store", lambda *_: named_pod(noted)
+    )
+    step.name = "own"
+    found = step._get_pod_from_task_state_store({})
+    assert (found is not None) == (noted == "own")
+
+
+def test_what_a_killed_attempt_ran_again_is_ended_first(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    """The cluster refuses a pod while another one of its run is at work."""
+    dag = make_pipeline(pod)
+    whose: dict[str, Any] = {
+        "dag_id": "some_dag",
+        "run_id": RUN_ID,
+        "task_id": "join",
+        pod.WITHIN: "clean",
+    }
+    name = pod.pod_name(make_context(dag, "join"), "clean")
+    left = build_kept_pod(name, "Running", read=False, **whose)
+    found = cluster({}, left)
+    execute_task(dag, "join", attempt=2)
+    assert list(found.going) == [left.metadata.uid]
+    assert len(found.words()) == 3
+
+
+def test_an_orphan_that_stays_is_waited_for_and_no_longer(
+    pod: ModuleType, cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whose: dict[str, Any] = {
+        "dag_id": "some_dag",
+        "run_id": RUN_ID,
+        "task_id": "join",
+        pod.WITHIN: "clean",
+    }
+    found = cluster({}, build_kept_pod("stays", "Running", read=False, **whose))
+    monkeypatch.setattr(found, "delete_namespaced_pod", lambda *_, **__: None)
+    monkeypatch.setattr(pod, "GONE_SECONDS", 0.01)
+    with pytest.raises(AirflowException, match="stays of an earlier attempt still works"):
+        execute_task(make_pipeline(pod), "join", attempt=2)
+    assert not found.requests
+
+
+def test_a_killed_attempt_s_own_pod_that_is_at_work_is_taken_up(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    """Nothing is undone under it."""
+    dag = make_pipeline(pod)
+    whose: dict[str, Any] = {"dag_id": "some_dag", "run_id": RUN_ID, "task_id": "join"}
+    left = build_kept_pod(pod.pod_name(make_context(dag, "join")), "Running", read=False, **whose)
+    found = cluster({}, left)
+    task = execute_task(dag, "join", attempt=2)
+    assert found.words() == ["my-steps join"]
+    assert task.pod is left
+
+
+def test_a_publish_that_was_overtaken_runs_the_steps_again(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    """They need another image. It goes on until nobody comes first."""
+    found = cluster({"orders": [80, 80, 0]})
+    execute_task(make_pipeline(pod), "publish")
+    publish = "dataset-steps publish orders"
+    both = ["my-steps clean", "my-steps join"]
+    assert found.words() == [publish, *both, publish, *both, publish]
+    assert [found.env(number).get("STEPS_HAVE_RUN") for number in (0, 3, 6)] == [
+        None,
+        "true",
+        "true",
+    ]
+    assert all("AGAIN" not in found.env(number) for number in range(7))
+    assert {one.metadata.labels.get(pod.WITHIN) for one in found.requests} == {
+        None,
+        "clean",
+        "join",
+    }
+
+
+@pytest.mark.parametrize("how", [{"template": "step"}, {"template": "step", "memory": "64Mi"}])
+def test_publish_runs_steps_of_its_own_image_itself(
+    pod: ModuleType, cluster: Callable[..., Cluster], how: dict[str, str]
+) -> None:
+    """Unless one has a limit of its own."""
+    found = cluster()
+    execute_task(make_pipeline(pod, **how), "publish")
+    told = found.env(0).get("AGAIN")
+    assert (told is None) == ("memory" in how)
+    if told:
+        assert "$$(HOME) $$$$" in told
+        assert [one["argv"][1] for one in json.loads(told)] == ["clean", "join"]
+
+
+def test_a_step_that_fails_while_it_runs_again_is_named(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    cluster({"orders": [80], "clean": [65]})
+    with pytest.raises(pod.AirflowFailException, match=r"^clean, which ran again, says: no retry"):
+        execute_task(make_pipeline(pod), "publish")
+    cluster({"orders": [80], "clean": [75]})
+    with pytest.raises(AirflowException, match=r"some-dag-clean-again-[0-9a-f]{16} returned"):
+        execute_task(make_pipeline(pod), "publish")
+
+
+def test_another_step_s_code_80_is_a_failure_as_any(
+    pod: ModuleType, cluster: Callable[..., Cluster]
+) -> None:
+    found = cluster({"clean": [80]})
+    with pytest.raises(AirflowException, match="returned a failure"):
+        execute_task(make_pipeline(pod), "clean")
+    assert len(found.requests) == 1
+
+
+def test_a_task_that_is_ended_ends_the_pod_that_is_at_work(
+    pod: ModuleType, cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow asks the task to end, and knows nothing of the step that runs again in it."""
+    found, deleted = cluster(), []
+    monkeypatch.setattr(found, "delete_namespaced_pod", lambda **how: deleted.append(how["name"]))
+    dag = make_pipeline(pod)
+    at_end = make_context(dag, "join", attempt=2, params={"how": ""})
+    task = render_task(at_end)
+
+    def be_ended(step: Any, _: Any) -> None:
+        if step.task_id == "clean":
+            step.pod = named_pod(step.name)
+            task.on_kill()
+            raise AirflowException("ended")
+        step.remote_pod = build_pod(terminated_status(0))
+
+    monkeypatch.setattr(pod.KubernetesPodOperator, "execute_sync", be_ended)
+    with pytest.raises(AirflowException, match="ended"):
+        task.execute(at_end)
+    assert deleted == [pod.pod_name(at_end, "clean")]
+
+
 # --- The node's reports -------------------------------------------------------------------------
 
 
@@ -790,7 +1123,7 @@ def parse_dag(
 
 def step_command(task: Any) -> list[str]:
     """Return the command of a step, on either runtime."""
-    return [*task.cmds, *task.arguments] if hasattr(task, "cmds") else list(task.argv)
+    return list(task.argv)
 
 
 @pytest.mark.parametrize(
@@ -803,13 +1136,12 @@ def test_a_dag_has_the_same_steps_wherever_they_run(
     assert dag.dag_id == "dataset_pipeline"
     assert {type(task).__name__ for task in dag.tasks} == {operator}
     assert {t.task_id: step_command(t) for t in dag.tasks} == {
-        task_id: ["dataset-steps", name] for task_id, name in STEPS.items()
+        task_id: ["dataset-steps", *words] for task_id, words in STEPS.items()
     }
     for task in dag.tasks:
-        variables = task.env_vars if runtime == "pod" else task.variables
-        key = {} if task.task_id == "pull_data" else {"KEY_COLUMN": "{{ params.key or '' }}"}
-        assert variables == {**RUN, **key}
-        assert ("env_vars" if runtime == "pod" else "variables") in task.template_fields
+        key = {"KEY_COLUMN": "{{ params.key or '' }}"} if task.task_id == "modify_data" else {}
+        assert task.variables == {**RUN, **key}
+        assert {"argv", "variables"} <= set(task.template_fields)
         assert (task.retries, task.retry_delay.total_seconds()) == (10, 3)
         assert task.execution_timeout.total_seconds() == 3600
         assert not task.do_xcom_push
@@ -823,11 +1155,11 @@ def test_the_etl_workflow_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch)
     """Each is kept for the hours of the DAG's param, and both params are validated."""
     dag = parse_dag(runtime, monkeypatch, "etl_workflow.py")
     assert {t.task_id: step_command(t) for t in dag.tasks} == {
-        name: ["dataset-steps", name] for name in ("extract", "transform", "load")
+        "pull": ["dataset-steps", "pull", "dataset"],
+        **{name: ["dataset-steps", name] for name in ("extract", "transform", "load")},
     }
     for task in dag.tasks:
-        variables = task.env_vars if runtime == "pod" else task.variables
-        assert variables["KEEP_HOURS"] == "{{ params.keep_hours }}"
+        assert task.variables["KEEP_HOURS"] == "{{ params.keep_hours }}"
     assert dag.get_task("transform").memory == "256Mi"
     if runtime == "pod":
         assert {t.keep_hours for t in dag.tasks} == {"{{ params.keep_hours }}"}
@@ -842,6 +1174,59 @@ def test_the_etl_workflow_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch)
     for keep in (-1, "24", 169, None):
         with pytest.raises(ParamValidationError):
             dag.params.get_param("keep_hours").resolve(keep)
+
+
+@pytest.mark.parametrize("runtime", ["pod", "process"])
+def test_the_training_s_steps(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data that was asked for is pulled; the training has a template of its own."""
+    dag = parse_dag(runtime, monkeypatch, "ml_training_pipeline.py")
+    steps = {t.task_id: t for t in dag.tasks if hasattr(t, "step")}
+    assert {name: step_command(t)[:2] for name, t in steps.items()} == {
+        "pull": ["dataset-steps", "pull"],
+        "prepare_features": ["model-steps", "prepare"],
+        "train_model": ["model-steps", "train"],
+        "validate_model": ["model-steps", "validate"],
+        "version_model": ["dataset-steps", "publish"],
+    }
+    assert step_command(steps["version_model"])[2:] == [
+        "model",
+        "--file=models/attrition.schema.json",
+        "--metrics=models/attrition.metrics.json",
+        "--result=model.json",
+        "--message=train",
+    ]
+    assert steps["pull"].variables["DATA_COMMIT"] == "{{ params.data_commit }}"
+    templates = {name: t.step.template for name, t in steps.items()}
+    assert templates == {
+        "pull": "step",
+        "prepare_features": "model",
+        "train_model": "training",
+        "validate_model": "model",
+        "version_model": "step",
+    }
+
+
+@pytest.mark.parametrize("runtime", ["pod", "process"])
+def test_the_readings_steps_are_a_stranger_s(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They know where their data is by the variables that each step has, and nothing else."""
+    dag = parse_dag(runtime, monkeypatch, "readings_pipeline.py")
+    assert {t.task_id: step_command(t) for t in dag.tasks} == {
+        "pull": ["dataset-steps", "pull", "readings", "--optional"],
+        "collect_readings": ["reading-steps", "collect"],
+        "summarise_readings": ["reading-steps", "summarise"],
+        "publish": [
+            *("dataset-steps", "publish", "readings", "readings_summary"),
+            "--message=add a day to",
+        ],
+    }
+    for name in ("collect_readings", "summarise_readings"):
+        step = dag.get_task(name).step
+        assert not step.is_the_kit_s
+        assert not step.repeatable
+        assert set(step.data_sets) >= {"readings", "readings_summary"}
+    for day in ("yesterday", "2026-13-01", 1):
+        with pytest.raises(ParamValidationError):
+            dag.params.get_param("day").resolve(day)
 
 
 def test_how_the_operator_is_set(step: Any) -> None:

@@ -17,13 +17,21 @@ from typing import Any, NoReturn
 
 import psutil
 import pytest
+from airflow.sdk import DAG, task
 from kubernetes.utils.quantity import parse_quantity
+
+from dataset_steps import contract
+from dataset_steps.workspace import try_lock
+from tests.support.dag_tasks import KIT, RUN_ID, make_context, render_task
 
 TREE = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 # Allocates that many MiB, prints a line, and runs until it is killed.
 GREEDY = "import time; taken = bytearray({0} << 20); print('has it', flush=True); time.sleep(60)"
-CONTEXT: Any = {"dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py")}
+CONTEXT: Any = {
+    "dag": SimpleNamespace(fileloc="/bundles/x/dags/some_dag.py"),
+    "ti": SimpleNamespace(dag_id="some_dag", run_id="r", task_id="a_step", try_number=1),
+}
 
 Run = Callable[..., None]
 
@@ -49,20 +57,25 @@ def process(dags: None) -> ModuleType:
 
 @pytest.fixture
 def run(
-    process: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: ModuleType, runtimes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
     """Return a function that executes another one as a step, in a child process."""
-    contract = {"SHARED_DIR": str(tmp_path), "PATH": os.environ["PATH"], "CONTRACT": "kept"}
+    given = {
+        "SHARED_DIR": str(tmp_path),
+        "DATASET_PATH": "data/all.csv",
+        "PATH": os.environ["PATH"],
+        "CONTRACT": "kept",
+    }
     file = tmp_path / "steps.json"
-    file.write_text(json.dumps(contract), "utf-8")
+    file.write_text(json.dumps(given), "utf-8")
     monkeypatch.setenv("STEP_ENVIRONMENT_FILE", str(file))
     monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
 
     def execute(main: Callable[[], object], memory: str | None = None) -> None:
-        monkeypatch.setattr(process, "load_entry_point", lambda _: main)
-        how: dict[str, Any] = {"template": "step", "memory": memory, "keep": True}
-        step = process.task("a_step", ("a-step", "word"), {"RUN_ID": "r"}, **how)
-        step.execute(CONTEXT)
+        monkeypatch.setattr(process, "find_entry_point", lambda _: main)
+        how: dict[str, Any] = {"memory": memory, "data_sets": {"report": "out/a report"}}
+        step = runtimes.Step(("a-step", "word"), {"RUN_ID": "r"}, **how)
+        process.task("a_step", step).execute(CONTEXT)
 
     return execute
 
@@ -90,11 +103,17 @@ def test_a_step_sees_the_contract_and_its_run_and_nothing_of_airflow(
 
     run(main)
     env, argv, folder = json.loads(read_last_line(capfd))
+    workspace = tmp_path / "runs" / contract.run_key("some_dag", "r") / "repository"
     assert env == {
         "SHARED_DIR": str(tmp_path),
+        "DATASET_PATH": "data/all.csv",
         "PATH": os.environ["PATH"],
         "CONTRACT": "kept",
         "RUN_ID": "r",
+        "DATA_SETS": '{"report": "out/a report"}',
+        "WORKSPACE": str(workspace),
+        "DATA_DATASET": f"{workspace}/data/all.csv",
+        "DATA_REPORT": f"{workspace}/out/a report",
     }
     assert (argv, folder) == (["a-step", "word"], str(tmp_path))
 
@@ -129,10 +148,192 @@ def test_a_step_that_raises_shows_it_and_is_tried_again(
 def test_a_step_that_is_left_behind_is_killed(process: ModuleType, tmp_path: Path) -> None:
     env = {"SHARED_DIR": str(tmp_path)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "load_entry_point", lambda _: lambda: time.sleep(60))
+        patch.setattr(process, "find_entry_point", lambda _: lambda: time.sleep(60))
         with pytest.raises(KeyError), process.child(["a-step"], env) as child:
             raise KeyError
     assert not psutil.pid_exists(child.pid)
+
+
+def test_a_step_reads_nothing_of_airflow_s_supervisor(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(lambda: print(os.read(0, 9)))
+    assert read_last_line(capfd) == "b''"
+
+
+@pytest.mark.parametrize(("said", "code"), [(None, 0), (0, 0), (3, 3), ("wrong", 1)])
+def test_what_a_console_script_returns_is_its_exit_code(
+    run: Run, process: ModuleType, said: object, code: int
+) -> None:
+    if code == 0:
+        run(lambda: said)
+    else:
+        with pytest.raises(process.AirflowException, match=f"ended with code {code}"):
+            run(lambda: said)
+
+
+# --- Any command, in the run's workspace ----------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the workspace of a run of `some_dag` that has pulled."""
+    given = {"SHARED_DIR": str(tmp_path), "DATASET_PATH": "all.csv", "PATH": os.environ["PATH"]}
+    file = tmp_path / "steps.json"
+    file.write_text(json.dumps(given), "utf-8")
+    monkeypatch.setenv("STEP_ENVIRONMENT_FILE", str(file))
+    workspace = tmp_path / "runs" / contract.run_key("some_dag", RUN_ID) / "repository"
+    workspace.mkdir(parents=True)
+    return workspace
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def make(process: ModuleType, runtimes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Return a function that makes the task of a step. The kit's commands print their words."""
+    find: Callable[[str], Any] = process.find_entry_point
+    found = {KIT: lambda: print("kit:", *sys.argv[1:], os.environ.get("AGAIN", ""))}
+    monkeypatch.setattr(process, "find_entry_point", lambda name: found.get(name) or find(name))
+
+    def make_task(task_id: str, *argv: str, **how: Any) -> Any:
+        return process.task(task_id, runtimes.Step(argv, {}, **how))
+
+    return make_task
+
+
+def pipeline(make: Make, *argv: str, **how: Any) -> Any:
+    """Return a DAG whose `work` runs the command between a pull and a publish."""
+    with DAG("some_dag") as dag:
+        (
+            make("pull", KIT, "pull", "orders", role="pull")
+            >> make("work", *argv, **how)
+            >> make("publish", KIT, "publish", "orders", role="publish", reruns=True)
+        )
+    return dag
+
+
+def execute(dag: Any, task_id: str = "work", **how: Any) -> None:
+    context = make_context(dag, task_id, **how)
+    render_task(context).execute(context)
+
+
+def test_any_command_of_path_runs_in_the_workspace(
+    make: Make, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It gets each word as it is, and no shell looks at it."""
+    code = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ['WORKSPACE_LOCK'])"
+    execute(pipeline(make, sys.executable, "-c", code, "a b", "$HOME", "*"))
+    assert read_last_line(capfd) == f"{bench} ['a b', '$HOME', '*'] held"
+
+
+def test_the_workspace_is_locked_while_a_command_works(make: Make, bench: Path) -> None:
+    """A retry waits for what a killed attempt left behind, children included."""
+    lock = bench.parent.with_name(bench.parent.name + ".lock")
+    script = "sleep 60 > /dev/null 2>&1 & echo $! > child"
+    execute(pipeline(make, "sh", "-c", script))
+    assert try_lock(lock) is None
+    child = psutil.Process(int((bench / "child").read_text("utf-8")))
+    child.kill()
+    psutil.wait_procs([child], 10)
+    found = try_lock(lock)
+    assert found
+    found.close()
+
+
+def test_the_kit_s_commands_find_the_workspace_themselves(
+    make: Make, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The lock that somebody else holds is theirs to wait for."""
+    lock = try_lock(bench.parent.with_name(bench.parent.name + ".lock"))
+    assert lock
+    with lock:
+        execute(pipeline(make, KIT, "modify", repeatable=True))
+    assert read_last_line(capfd).strip() == "kit: modify"
+
+
+def test_a_step_before_any_pull_has_no_workspace(
+    make: Make, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with DAG("some_dag") as dag:
+        make("work", "pwd")
+    execute(dag)
+    assert read_last_line(capfd) == str(bench.parents[2])
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (("no-such-command", "x"), "there is no command no-such-command: install it"),
+        (("/etc/passwd",), "the command /etc/passwd can't be run: Permission denied"),
+    ],
+)
+def test_a_command_that_can_not_run_is_not_tried_again(
+    make: Make,
+    process: ModuleType,
+    bench: Path,
+    capfd: pytest.CaptureFixture[str],
+    argv: tuple[str, ...],
+    error: str,
+) -> None:
+    with pytest.raises(process.AirflowFailException, match="no retry can help"):
+        execute(pipeline(make, *argv))
+    assert read_last_line(capfd).startswith(f"error: {error}")
+
+
+def test_a_workspace_that_is_gone_is_not_worked_in(
+    make: Make, process: ModuleType, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench.rmdir()
+    with pytest.raises(process.AirflowFailException):
+        execute(pipeline(make, "touch", "file"))
+    assert read_last_line(capfd).startswith("error: the run's workspace is not there")
+
+
+# --- Steps that run again -------------------------------------------------------------------------
+
+
+def test_a_retry_starts_afresh(make: Make, bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    execute(pipeline(make, "echo", "work"), attempt=2)
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines()[-3:]]
+    assert lines == ["again: dataset-steps pull orders --again", "kit: pull orders --again", "work"]
+
+
+def test_a_retry_fails_with_the_step_that_fails_again(
+    make: Make, process: ModuleType, monkeypatch: pytest.MonkeyPatch, bench: Path
+) -> None:
+    monkeypatch.setattr(process, "find_entry_point", lambda _: lambda: 75)
+    with pytest.raises(process.AirflowException, match="pull orders --again ended with code 75"):
+        execute(pipeline(make, "touch", "file"), attempt=2)
+    assert not (bench / "file").exists()
+
+
+def test_publish_runs_the_steps_again_itself(
+    make: Make, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their image is: here it is this machine."""
+    execute(pipeline(make, "echo", "work", template="model", image="elsewhere/x:1"), "publish")
+    told = json.loads(read_last_line(capfd).partition("orders ")[2])
+    assert told == [{"argv": ["echo", "work"], "variables": {}}]
+
+
+def test_a_publish_that_nobody_can_help_says_why(
+    make: Make, process: ModuleType, monkeypatch: pytest.MonkeyPatch, bench: Path
+) -> None:
+    @task
+    def tidy() -> None: ...
+
+    monkeypatch.setattr(process, "find_entry_point", lambda _: lambda: contract.OVERTAKEN)
+    with DAG("some_dag") as dag:
+        start = make("pull", KIT, "pull", "orders", role="pull")
+        end = make("publish", KIT, "publish", "orders", role="publish", reruns=True)
+        start >> tidy() >> end
+    with pytest.raises(process.AirflowFailException, match="tidy is no step"):
+        execute(dag, "publish")
+    with pytest.raises(process.AirflowException, match="ended with code 80") as caught:
+        execute(pipeline(make, KIT, "odd", repeatable=True))
+    assert type(caught.value) is process.AirflowException
 
 
 # --- Its memory ---------------------------------------------------------------------------------
@@ -264,4 +465,4 @@ def test_what_is_no_amount_is_no_dag(runtimes: ModuleType, process: ModuleType, 
         runtimes.bytes_from_quantity(text)
     if text:
         with pytest.raises(ValueError, match="no amount of memory"):
-            process.task("t", ("a-step",), {}, template="step", memory=text, keep=False)
+            process.task("t", runtimes.Step(("a-step",), {}, memory=text))

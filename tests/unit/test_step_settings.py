@@ -122,15 +122,28 @@ def test_the_command_exits_with_the_error_s_code(
     for name in ENV:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit) as end:
-        main(["pull"])
+        main(["pull", "dataset"])
     assert end.value.code == 65
     said = capsys.readouterr()
     assert said.err.startswith("error: the step's environment lacks GIT_URL, S3_BUCKET")
     assert not said.out
 
 
-@pytest.mark.parametrize("argv", [[], ["fetch"], ["import"], ["pull", "--force"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["fetch"], ["import"], ["pull"], ["pull", "dataset", "--force"], ["publish"]]
+)
 def test_other_arguments_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(argv)
     assert end.value.code == 2
+
+
+def test_a_step_knows_the_declared_ones_and_the_lab_s_own() -> None:
+    known = Settings.from_environment(ENV | {"DATA_SETS": '{"orders": "data/orders"}'})
+    assert known.data_sets == {"dataset": ENV["DATASET_PATH"], "orders": "data/orders"}
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", "1"])
+def test_a_variable_that_holds_no_data_sets(text: str) -> None:
+    with pytest.raises(StepError, match="DATA_SETS holds no data sets"):
+        Settings.from_environment(ENV | {"DATA_SETS": text})

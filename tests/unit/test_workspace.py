@@ -15,31 +15,38 @@ from pathlib import Path
 import pytest
 
 from dataset_steps import workspace
-from dataset_steps.errors import TemporaryError
+from dataset_steps.contract import run_key
+from dataset_steps.errors import StepError, TemporaryError
 from dataset_steps.workspace import (
-    Base,
-    Change,
+    LASTING,
+    LOCK_IS_HELD,
+    Asked,
+    Began,
+    Pulled,
+    Sealed,
     Workspace,
     exclusive_lock,
-    run_key,
     sweep,
     try_lock,
 )
 
-BASE = Base("0123abc", "d41d8cd98f00b204e9800998ecf8427e", 7)
+MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+DATA = {"orders": "data/orders", "dataset": "datasets/data.csv"}
+ASKED = Asked("orders", "data/orders", "main", optional=False)
+PULLED = Pulled("orders", "data/orders", "0123abc", MD5, 7)
 DEADLINE = 20  # seconds, for every wait of a test
 HOLDER = """
 import sys, time
 from pathlib import Path
 from dataset_steps.workspace import Workspace, exclusive_lock
-with exclusive_lock(Workspace(Path(sys.argv[1]), "data.csv", Path(sys.argv[1]).name)):
+with exclusive_lock(Workspace(Path(sys.argv[1]), dict(), Path(sys.argv[1]).name)):
     {inside}
 """
 
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "runs" / "run", "datasets/data.csv", "run")
+    return Workspace(tmp_path / "runs" / "run", DATA, "run")
 
 
 def lock_path(space: Workspace) -> Path:
@@ -108,6 +115,17 @@ def test_one_process_at_a_time(space: Workspace) -> None:
         assert space.root.is_dir()
 
 
+def test_a_step_that_the_holder_starts_does_not_wait(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with exclusive_lock(space):
+        for name, value in LOCK_IS_HELD.items():
+            monkeypatch.setenv(name, value)
+        with exclusive_lock(space):
+            pass
+        assert lock_path(space).exists()
+
+
 def test_waiting_ends(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "LOCK_SECONDS", 0.3)
     with holding_process(space, "print('inside'); time.sleep(60)") as child:
@@ -160,7 +178,7 @@ def test_never_two_inside_though_each_removes_the_lock(space: Workspace) -> None
     inside = f"""
     pass
 for _ in range(40):
-    space = Workspace(Path(sys.argv[1]), "data.csv", Path(sys.argv[1]).name)
+    space = Workspace(Path(sys.argv[1]), dict(), Path(sys.argv[1]).name)
     with exclusive_lock(space):
         mark = Path({str(space.root.parent.parent / "mark")!r})
         mark.touch(exist_ok=False)
@@ -180,33 +198,71 @@ for _ in range(40):
 
 def test_records_are_read_as_they_were_written(space: Workspace) -> None:
     space.clear()
-    assert (space.read_base(), space.read_change()) == (None, None)
-    space.record_base(BASE)
-    space.record_change(Change(BASE.md5, 12))
-    assert (space.read_base(), space.read_change()) == (BASE, Change(BASE.md5, 12))
+    assert (space.read_pulled("orders"), space.read_seal("orders")) == (None, None)
+    record_pull(space)
+    space.seal("orders", MD5, 12)
+    assert (space.read_pulled("orders"), space.read_seal("orders")) == (PULLED, Sealed(MD5, 12))
+    assert (space.list_asked(), space.list_pulled()) == ([ASKED], [PULLED])
+
+
+def record_pull(space: Workspace) -> None:
+    space.record("asked.orders", ASKED)
+    space.record("pulled.orders", PULLED)
+
+
+def test_what_was_not_pulled_is_named(space: Workspace) -> None:
+    space.clear()
+    record_pull(space)
+    assert space.require_pulled("orders") == PULLED
+    with pytest.raises(StepError, match="dataset was not pulled into this run's workspace"):
+        space.require_pulled("dataset")
+
+
+def test_a_data_set_is_at_its_path_in_the_clone(space: Workspace) -> None:
+    assert space.place("orders") == space.repository / "data" / "orders"
 
 
 def test_a_record_that_was_cut_off_is_none(space: Workspace) -> None:
     space.clear()
-    (space.root / "base.json.part").write_text('{"commit": "0')
-    assert space.read_base() is None
-    space.record_base(BASE)
-    (space.root / "base.json.part").write_text('{"commit": "0')
-    assert space.read_base() == BASE
+    (space.root / "pulled.orders.json.part").write_text('{"commit": "0')
+    assert space.read_pulled("orders") is None
+    record_pull(space)
+    (space.root / "pulled.orders.json.part").write_text('{"commit": "0')
+    assert space.read_pulled("orders") == PULLED
 
 
 def test_a_cleared_workspace_is_empty(space: Workspace) -> None:
     space.clear()
-    space.record_base(BASE)
-    space.dataset.parent.mkdir(parents=True)
-    space.dataset.touch()
+    record_pull(space)
+    space.place("dataset").parent.mkdir(parents=True)
+    space.place("dataset").touch()
     space.clear()
     assert list(space.root.iterdir()) == []
 
 
+def test_what_tells_how_to_begin_anew_outlives_what_was_pulled(space: Workspace) -> None:
+    space.clear()
+    record_pull(space)
+    space.record("began", Began("0123abc"))
+    space.record("again", Began("why"))
+    (space.repository / "file").mkdir(parents=True)
+    space.clear(but=LASTING)
+    assert sorted(path.name for path in space.root.iterdir()) == ["again.json", "asked.orders.json"]
+    assert space.is_begun()
+
+
+def test_a_link_out_of_the_workspace_is_not_followed(space: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    space.clear()
+    (space.root / "link").symlink_to(tmp_path / "theirs")
+    space.remove()
+    assert (tmp_path / "theirs" / "file").exists()
+
+
 def test_a_removed_workspace_leaves_nothing(space: Workspace) -> None:
     space.clear()
-    space.record_base(BASE)
+    record_pull(space)
     space.remove()
     assert not space.root.exists()
 
@@ -218,7 +274,7 @@ def test_a_removed_workspace_leaves_nothing(space: Workspace) -> None:
 def old(space: Workspace) -> Workspace:
     """Return a workspace that was last touched longer ago than one is kept."""
     with exclusive_lock(space):
-        space.record_base(BASE)
+        record_pull(space)
     long_ago = time.time() - workspace.KEEP_SECONDS - 60
     os.utime(space.root, (long_ago, long_ago))
     return space
@@ -235,7 +291,7 @@ def test_old_workspaces_are_swept(old: Workspace) -> None:
 def test_an_old_workspace_in_use_is_not_swept(old: Workspace) -> None:
     with exclusive_lock(old):
         sweep(old.root.parent)
-        assert old.read_base() == BASE
+        assert old.read_pulled("orders") == PULLED
         assert lock_path(old).exists()
 
 

@@ -4,8 +4,8 @@
     schema      the dataset's columns: their types, and the features that a model learns from
     records     the dataset, read and split line by line
     model       the model's paths, and how its file is written and read
-    prepare, train, validate, publish   one step each
+    prepare, train, validate   one step each
 
-What they share with `dataset_pipeline` (git, the DVC remote, the run's workspace) is in
-`dataset_steps`. A step may be killed at any moment and run again, as there.
+The dataset is pulled before them and the model is published after them by `dataset_steps`, where
+the run's workspace is, too. A step may be killed at any moment and run again, as there.
 """

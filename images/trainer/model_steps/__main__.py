@@ -1,4 +1,4 @@
-"""`model-steps prepare | train | validate | publish`: one step, for one run."""
+"""`model-steps prepare | train | validate`: one step, for one run."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ def main(argv: list[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("model-steps", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser("prepare", help="pull the dataset of a data commit, check and split it")
+    steps.add_parser("prepare", help="check and split the dataset that was pulled")
     steps.add_parser("train", help="train the model on the records to train with")
     steps.add_parser("validate", help="hold the model against the records held out")
-    steps.add_parser("publish", help="store the model, commit its pointer, push the commit")
     return parser
 
 
-def run(step: str, settings: Settings, workspace: Workspace) -> None:
+def run(step: str, _: Settings, workspace: Workspace) -> None:
     """Run the step, importing it only now: scikit-learn alone takes a second."""
     request = Request.from_environment(os.environ)
     match step:
         case "prepare":
             from model_steps.prepare import prepare
 
-            prepare(settings, workspace, request)
+            prepare(workspace, request)
         case "train":
             from model_steps.train import train
 
@@ -44,10 +43,6 @@ def run(step: str, settings: Settings, workspace: Workspace) -> None:
             from model_steps.validate import validate
 
             validate(workspace, request)
-        case "publish":
-            from model_steps.publish import publish
-
-            publish(settings, workspace, request)
 
 
 if __name__ == "__main__":

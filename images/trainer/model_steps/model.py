@@ -1,4 +1,4 @@
-"""The model: its paths in the workspace and in the repository, its file, and its records."""
+"""The model: where it and its files are, how it is written and read, and its records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from dataset_steps.errors import StepError
 from dataset_steps.files import atomic_write, md5_of
-from dataset_steps.pointer import Pointer
 from dataset_steps.workspace import Workspace
 from model_steps import schema
 from model_steps.schema import Schema
@@ -17,8 +16,8 @@ from model_steps.schema import Schema
 Record = TypeVar("Record")
 
 LONGEST = 300  # characters of Python's error for a file that can't be read
-# In the repository.
-MODEL = "models/attrition.joblib"
+NAME = "model"  # the data set, which the DAGs' data.toml declares
+# In the repository, where git keeps them itself.
 METRICS = "models/attrition.metrics.json"
 SCHEMA = "models/attrition.schema.json"
 
@@ -40,18 +39,6 @@ class Trained:
     md5: str
     size: int  # bytes
 
-    @property
-    def pointer(self) -> Pointer:
-        return Pointer(self.md5, self.size)
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The model that reached the threshold, and its metrics."""
-
-    md5: str
-    metrics: dict[str, float]
-
 
 def read_prepared(workspace: Workspace) -> Prepared:
     """Return the record of what the run prepared. Raise StepError unless that step is complete."""
@@ -61,11 +48,6 @@ def read_prepared(workspace: Workspace) -> Prepared:
 def read_trained(workspace: Workspace) -> Trained:
     """Return the record of the trained model. Raise StepError unless that step is complete."""
     return require_record(workspace.read_record("trained", Trained), "train_model")
-
-
-def read_validated(workspace: Workspace) -> Validated:
-    """Return the record of the validated model. Raise StepError unless that step is complete."""
-    return require_record(workspace.read_record("validated", Validated), "validate_model")
 
 
 def require_record(record: Record | None, task: str) -> Record:
@@ -80,7 +62,22 @@ def read_schema(workspace: Workspace) -> Schema:
 
 
 def model_file(workspace: Workspace) -> Path:
-    return workspace.root / "model.joblib"
+    """Return the model's file in the run's clone, where it is published from. Raise StepError."""
+    if NAME not in workspace.data_sets:
+        raise StepError(f"no data set {NAME} is declared: write [data.{NAME}] into data.toml")
+    return workspace.place(NAME)
+
+
+def metrics_file(workspace: Workspace) -> Path:
+    return workspace.repository / METRICS
+
+
+def forget_metrics(workspace: Workspace) -> None:
+    """Remove the metrics from the clone, where those of another model may be.
+
+    A model that was not validated has none, so it is not published.
+    """
+    metrics_file(workspace).unlink(missing_ok=True)
 
 
 def schema_file(workspace: Workspace) -> Path:
@@ -96,6 +93,7 @@ def dump(pipeline: Any, path: Path) -> Trained:
     """Write the trained pipeline to `path`, atomically."""
     import joblib  # takes a second with scikit-learn, which steps without a model don't need
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         joblib.dump(pipeline, file)
     return Trained(md5_of(path), path.stat().st_size)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dataset_steps.errors import StepError
 from dataset_steps.settings import require_one_line
 
-COMMIT = re.compile("main|[0-9a-f]{7,40}")
 SEEDS = range(2**32)  # the seeds that scikit-learn accepts
 ANSWERS = {"true": True, "false": False}
 
@@ -18,7 +16,6 @@ ANSWERS = {"true": True, "false": False}
 class Request:
     """One run's params. Airflow checks them; they are checked again for steps run by hand."""
 
-    data_commit: str
     threshold: float
     seed: int
     accept_schema_change: bool
@@ -27,7 +24,6 @@ class Request:
     def from_environment(cls, env: Mapping[str, str]) -> Request:
         """Return the request in `env`. Raise StepError."""
         return cls(
-            data_commit=parse_commit(require_variable(env, "DATA_COMMIT")),
             threshold=parse_threshold(require_variable(env, "THRESHOLD")),
             seed=parse_seed(require_variable(env, "SEED")),
             accept_schema_change=parse_boolean(require_variable(env, "ACCEPT_SCHEMA_CHANGE")),
@@ -38,12 +34,6 @@ def require_variable(env: Mapping[str, str], name: str) -> str:
     if not env.get(name):
         raise StepError(f"the step's environment lacks {name}")
     return require_one_line(name, env[name])
-
-
-def parse_commit(text: str) -> str:
-    if not COMMIT.fullmatch(text):
-        raise StepError(f"DATA_COMMIT {text!r} is neither main nor 7 to 40 digits of a hash")
-    return text
 
 
 def parse_threshold(text: str) -> float:

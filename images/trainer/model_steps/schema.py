@@ -48,13 +48,19 @@ class Schema:
 def read(path: Path) -> Schema | None:
     """Read the schema in a file; None if there is no such file. Raise StepError."""
     try:
-        columns = json.loads(path.read_text(encoding="utf-8"))["columns"]
-        return Schema({str(name): str(kind) for name, kind in columns.items()})
+        return parse(path.name, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def parse(name: str, text: str) -> Schema:
+    """Return the schema in the text of a file. Raise StepError, which names the file."""
+    try:
+        columns = json.loads(text)["columns"]
+        return Schema({str(column): str(kind) for column, kind in columns.items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StepError(
-            f"{path.name} in the repository is not a schema: restore it by git ({error})"
+            f"{name} in the repository is not a schema: restore it by git ({error})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`train`: train a model on the training records, in the run's workspace."""
+"""`train`: train a model on the training records, at its place in the run's clone."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def train(workspace: Workspace, request: Request) -> None:
     The same records and the same seed make the same bytes. A model that was trained already is not
     trained again, unless its file was changed or lost.
     """
-    path = model.model_file(workspace)
-    known = model.read_schema(workspace)
+    path, known = model.model_file(workspace), model.read_schema(workspace)
     if model.is_intact(path, workspace.read_record("trained", Trained)):
         print("already trained")
         return
+    model.forget_metrics(workspace)
     learnt = fit_pipeline(
         known, records.read_part(model.part_file(workspace, TRAINING), known), request.seed
     )

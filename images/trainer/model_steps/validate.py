@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from dataset_steps.errors import StepError
+from dataset_steps.files import write_atomically
 from dataset_steps.workspace import Workspace
 from model_steps import model, records
-from model_steps.model import Validated
 from model_steps.request import Request
 from model_steps.schema import HELD_OUT
 
@@ -18,8 +19,12 @@ DECIMALS = 6
 
 
 def validate(workspace: Workspace, request: Request) -> None:
-    """Record the model's metrics. Raise StepError when it is below the threshold."""
-    prepared = model.read_prepared(workspace)
+    """Write the model's metrics and schema beside it, and seal it: no other one is published.
+
+    Raise StepError when it is below the threshold.
+    """
+    prepared, made = model.read_prepared(workspace), model.verify_model(workspace)
+    model.forget_metrics(workspace)
     pipeline = model.load(workspace)
     part = records.read_part(model.part_file(workspace, HELD_OUT), model.read_schema(workspace))
     found = metrics(pipeline, part)
@@ -32,7 +37,9 @@ def validate(workspace: Workspace, request: Request) -> None:
         )
     counts = {"training_records": prepared.training, "held_out_records": prepared.held_out}
     all_of_them = {**found, **counts, "threshold": request.threshold}
-    workspace.record("validated", Validated(model.read_trained(workspace).md5, all_of_them))
+    workspace.seal(model.NAME, made.md5, made.size)
+    write_atomically(workspace.repository / model.SCHEMA, model.read_schema(workspace).text())
+    write_atomically(model.metrics_file(workspace), json.dumps(all_of_them, indent=2) + "\n")
 
 
 def metrics(pipeline: Any, part: records.Part) -> dict[str, float]:

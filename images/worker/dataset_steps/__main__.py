@@ -1,4 +1,4 @@
-"""`dataset-steps pull | modify | push | import FILE | extract | transform | load`: one step.
+"""`dataset-steps pull NAME | publish NAME | import PATH | modify | extract | transform | load`.
 
 `dataset-steps inspect FILE` is no step: it needs no run and no server.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dataset_steps.process import run_step
 from dataset_steps.settings import Settings
@@ -31,16 +32,14 @@ def main(argv: list[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dataset-steps", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser(
-        "pull", help="clone the repository and pull the dataset into the run's workspace"
-    )
+    add_pull(steps)
     steps.add_parser("modify", help="append one record to the workspace's dataset")
-    steps.add_parser("push", help="store the new version, commit its pointer, push the commit")
-    steps.add_parser("extract", help="pull the dataset and take the columns of a summary out of it")
+    add_publish(steps)
+    steps.add_parser("extract", help="take the columns of a summary out of the dataset")
     steps.add_parser("transform", help="summarise the extract by department")
     steps.add_parser("load", help="put the summary into the bucket")
-    first = steps.add_parser("import", help="store FILE as the first version of the dataset")
-    first.add_argument("file", type=Path, metavar="FILE")
+    first = steps.add_parser("import", help="store PATH as the first version of the dataset")
+    first.add_argument("source", type=Path, metavar="PATH", help="a file or a directory")
     inspect = steps.add_parser(
         "inspect", help="print as JSON what the table FILE holds, or its fault"
     )
@@ -48,25 +47,45 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_pull(steps: Any) -> None:
+    pull = steps.add_parser("pull", help="bring data sets into the run's workspace")
+    pull.add_argument("names", nargs="+", metavar="NAME")
+    pull.add_argument("--optional", action="store_true", help="there may be no version yet")
+    pull.add_argument("--again", action="store_true", help="empty the workspace first")
+
+
+def add_publish(steps: Any) -> None:
+    publish = steps.add_parser("publish", help="store what has changed, in one commit")
+    publish.add_argument("names", nargs="+", metavar="NAME")
+    publish.add_argument("--file", action="append", default=[], help="a file that git keeps")
+    publish.add_argument("--metrics", action="append", default=[], help="one that DVC shows, too")
+    publish.add_argument("--result", help="the object in the bucket that tells of the commit")
+    publish.add_argument("--message", default="publish", help="what the commit does to the paths")
+    publish.add_argument("--on-conflict", choices=("rerun", "fail"), default="rerun")
+
+
 def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace) -> None:
     """Run the step, importing it only now: imports are most of a short step's time."""
     match arguments.step:
         case "pull":
-            from dataset_steps.pull import pull
+            from dataset_steps.pull import Request, pull
 
-            pull(settings, workspace)
+            asked = Request.from_environment(
+                arguments.names, os.environ, optional=arguments.optional, again=arguments.again
+            )
+            pull(settings, workspace, asked, os.environ)
         case "modify":
             from dataset_steps.modify import modify
 
             modify(settings, workspace)
-        case "push":
-            from dataset_steps.push import push
+        case "publish":
+            from dataset_steps.publish import parse_request, publish
 
-            push(settings, workspace)
+            publish(settings, workspace, parse_request(arguments, os.environ), os.environ)
         case "extract":
             from dataset_steps.extract import extract
 
-            extract(settings, workspace, os.environ)
+            extract(workspace)
         case "transform":
             from dataset_steps.transform import transform
 
@@ -78,7 +97,7 @@ def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace)
         case "import":
             from dataset_steps.import_dataset import import_dataset
 
-            import_dataset(settings, workspace, arguments.file)
+            import_dataset(settings, workspace, arguments.source)
 
 
 if __name__ == "__main__":

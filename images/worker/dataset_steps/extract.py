@@ -1,33 +1,26 @@
-"""`extract`: take a summary's columns out of the newest version of the dataset."""
+"""`extract`: take a summary's columns out of the dataset that was pulled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from dataset_steps import kept
+from dataset_steps.contract import DATASET
+from dataset_steps.errors import StepError
 from dataset_steps.files import atomic_csv_writer, read_blocks
-from dataset_steps.pull import pull
-from dataset_steps.settings import Settings
 from dataset_steps.table import NoRecord, Table
 from dataset_steps.transform import COLUMNS, EXTRACT
 from dataset_steps.workspace import Workspace
 
 
-def extract(settings: Settings, workspace: Workspace, env: Mapping[str, str]) -> None:
-    """Pull the newest dataset and write its COLUMNS to `extract.csv` in the workspace.
+def extract(workspace: Workspace) -> None:
+    """Write the COLUMNS of the pulled dataset to `extract.csv` in the workspace.
 
-    A retry works on the very version that the first attempt pulled.
+    Raise StepError when nothing was pulled, and when it is no table with these columns.
     """
-    keep = kept.parse_keep_hours(env)
-    if keep is not None:
-        kept.sweep(settings, workspace, keep)
-    try:
-        pull(settings, workspace)
-    finally:
-        if keep is not None:
-            kept.write_note(settings, workspace)
-    count = write_columns(workspace.dataset, workspace.root / EXTRACT)
+    base, place = workspace.require_pulled(DATASET), workspace.place(DATASET)
+    if place.is_dir():
+        raise StepError(f"{base.path} is a directory, and a summary is made of one CSV file")
+    count = write_columns(place, workspace.root / EXTRACT)
     print(f"extracted {', '.join(COLUMNS)} of {count} records")
 
 

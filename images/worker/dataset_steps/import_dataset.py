@@ -7,9 +7,9 @@ from pathlib import Path
 from dvc.repo import Repo
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from dataset_steps import pointer, repository
-from dataset_steps.files import md5_of
-from dataset_steps.pointer import Pointer
+from dataset_steps import pointer, publication, repository
+from dataset_steps.contract import DATASET
+from dataset_steps.publication import Change
 from dataset_steps.remote import Remote
 from dataset_steps.repository import PushRejected
 from dataset_steps.settings import Settings
@@ -20,14 +20,14 @@ PREFIX = "store"  # the folder in the bucket, as in the guide this lab comes fro
 
 
 def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> None:
-    """Make the server's repository a DVC one and publish a pointer to the bytes of `source`.
+    """Make the server's repository a DVC one and publish a pointer to what is at `source`.
 
-    A repository that already has a pointer at the dataset's path is left as it is.
+    It is a file or a directory. A repository that already has a pointer at the dataset's path is
+    left as it is.
     """
-    version = Pointer(md5_of(source), source.stat().st_size)
     workspace.clear()
     repository.clone(settings.git_url, workspace.repository)
-    publish(settings, workspace, source, version)
+    publish(settings, workspace, source)
     workspace.remove()
 
 
@@ -37,23 +37,25 @@ def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> No
     wait=wait_random_exponential(multiplier=0.1, max=2),
     reraise=True,
 )
-def publish(settings: Settings, workspace: Workspace, source: Path, version: Pointer) -> None:
+def publish(settings: Settings, workspace: Workspace, source: Path) -> None:
     """Publish `source` unless the repository has a version. Raise PushRejected if outrun."""
-    clone = workspace.repository
+    clone, path = workspace.repository, settings.dataset_path
     repository.fetch(clone)
     if repository.tip(clone):
         repository.reset(clone)
-    if workspace.pointer.exists():
-        print(f"{settings.dataset_path} is already versioned")
+    if (clone / f"{path}.dvc").exists():
+        print(f"{path} is already versioned")
         return
-    paths = [*configure_dvc(clone, settings.bucket), repository.ignore_file(workspace.dataset)]
+    paths = configure_dvc(clone, settings.bucket)
     remote = Remote(clone)
-    remote.store(version, source)
-    pointer.write(workspace.pointer, version)
-    remote.require_pullable(settings.dataset_path)
-    trailers = pointer.trailers(settings.dataset_path, version)
-    message = repository.format_message(f"data: import {settings.dataset_path}", trailers)
-    repository.commit(clone, [*paths, workspace.pointer], message)
+    change = Change(DATASET, path, source, remote.measure(path, source), None, pulled=False)
+    remote.store(change.content, source, journal=workspace.root / "stored")
+    paths += publication.write_pointer(clone, change)
+    remote.require_pullable(path)
+    version = change.content.pointer
+    trailers = pointer.trailers(path, version).items()
+    message = repository.format_message(f"data: import {path}", trailers)
+    repository.commit(clone, paths, message)
     repository.push(clone)
     print(f"imported {version.size} bytes as version {version.md5}")
 

@@ -11,12 +11,14 @@ from typing import Any
 import boto3
 
 from dataset_steps import kept
+from dataset_steps.contract import DATASET
 from dataset_steps.errors import StepError
 from dataset_steps.patience import with_retries
-from dataset_steps.remote import CLIENT, Missing, s3_errors
+from dataset_steps.remote import CLIENT
+from dataset_steps.s3_errors import Missing, s3_errors
 from dataset_steps.settings import Settings
 from dataset_steps.transform import SUMMARY
-from dataset_steps.workspace import Base, Workspace
+from dataset_steps.workspace import Pulled, Workspace
 
 NAME = "employee_summary.json"
 
@@ -42,7 +44,7 @@ def result_key(settings: Settings) -> str:
 
 def build_result(settings: Settings, workspace: Workspace) -> bytes | None:
     """Return the summary and its lineage, or None when the workspace has none (any more)."""
-    base = workspace.read_base()
+    base = workspace.read_pulled(DATASET)
     try:
         departments = json.loads((workspace.root / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -53,11 +55,11 @@ def build_result(settings: Settings, workspace: Workspace) -> bytes | None:
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def lineage(settings: Settings, base: Base) -> dict[str, Any]:
+def lineage(settings: Settings, base: Pulled) -> dict[str, Any]:
     """Return the version of the data, and the run and version of the DAG."""
     return {
         "data": {
-            "path": settings.dataset_path,
+            "path": base.path,
             "commit": base.commit,
             "md5": base.md5,
             "size": base.size,

@@ -11,7 +11,7 @@ import dvc_s3
 import ruamel.yaml  # which DVC imports when it edits a pointer
 import s3fs
 
-from dataset_steps import __main__, extract, load, modify, pull, push, transform
+from dataset_steps import __main__, extract, load, modify, publish, pull, transform
 
 __all__ = [
     "__main__",
@@ -20,8 +20,8 @@ __all__ = [
     "extract",
     "load",
     "modify",
+    "publish",
     "pull",
-    "push",
     "ruamel",
     "s3fs",
     "transform",

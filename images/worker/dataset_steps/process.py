@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dataset_steps.errors import StepError, TemporaryError
+from dataset_steps.errors import Overtaken, StepError, TemporaryError
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace, exclusive_lock
 
@@ -14,7 +14,8 @@ from dataset_steps.workspace import Workspace, exclusive_lock
 def run_step(step: Callable[[Settings, Workspace], None]) -> None:
     """Run the step, alone in its run's workspace.
 
-    Exit with 65 when no retry can help, with 75 when one may.
+    Exit with 65 when no retry can help, with 75 when one may, and with 80 when other steps have
+    to run again first.
     """
     try:
         settings = Settings.from_environment(os.environ)
@@ -22,6 +23,9 @@ def run_step(step: Callable[[Settings, Workspace], None]) -> None:
         workspace = Workspace.from_settings(settings)
         with exclusive_lock(workspace):
             step(settings, workspace)
+    except Overtaken as error:
+        print(error)
+        sys.exit(error.exit_code)
     except StepError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

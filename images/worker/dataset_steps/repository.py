@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from dataset_steps.errors import StepError, TemporaryError
@@ -49,6 +51,7 @@ def git_environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_LITERAL_PATHSPECS": "1",  # a data set's name may hold * or [
         "LC_ALL": "C",
     }
     config = {**CONFIG, **author_config()}
@@ -142,13 +145,12 @@ def resolve(repository: Path, name: str) -> str | None:
 
     None when there is no such commit, or more than one.
     """
-    asked = f"origin/{name}" if name == BRANCH else name
-    said = git(
-        "cat-file",
-        "--batch-check=%(objectname)",
-        cwd=repository,
-        stdin=f"{asked}^{{commit}}\n",
-    )
+    return find_object(repository, f"{f'origin/{name}' if name == BRANCH else name}^{{commit}}")
+
+
+def find_object(repository: Path, name: str) -> str | None:
+    """Return the full hash of the only object of this name, or None."""
+    said = git("cat-file", "--batch-check=%(objectname)", cwd=repository, stdin=f"{name}\n")
     return said.strip() if FULL_HASH.fullmatch(said.strip()) else None
 
 
@@ -162,9 +164,39 @@ def read_file(repository: Path, commit: str, path: str) -> str:
     return git("show", f"{commit}:{path}", cwd=repository)
 
 
+def find_blob(repository: Path, commit: str, path: str) -> str | None:
+    """Return the object that a path is at a commit, or None where there is no such path."""
+    return find_object(repository, f"{commit}:{path}")
+
+
+def is_tracked(repository: Path, path: str) -> bool:
+    """Return whether the checked-out commit has a file at this path, or files below it."""
+    return bool(git("ls-files", "-z", "--", path, cwd=repository))
+
+
+def list_strays(repository: Path) -> list[str]:
+    """List the files in the work tree that git has other content of, or none; not ignored ones."""
+    said = git("status", "--porcelain", "-z", "--no-renames", cwd=repository)
+    return [row[3:] for row in said.split("\0") if row]
+
+
+def open_publishing_tree(repository: Path, tree: Path) -> None:
+    """Check `origin/main` out, with nothing else, into a work tree in which a commit is made.
+
+    It has the objects and the branches of `repository`, where the steps work: that one stays as
+    it is.
+    """
+    if not (tree / ".git").exists():
+        shutil.rmtree(tree, ignore_errors=True)
+        git("worktree", "prune", cwd=repository)
+        git("worktree", "add", "--force", "--detach", "--no-checkout", str(tree), cwd=repository)
+    git("reset", "--quiet", "--hard", f"origin/{BRANCH}", cwd=tree)
+    git("clean", "--quiet", "-ffdx", cwd=tree)
+
+
 def remove_stale_locks(repository: Path) -> None:
     """Delete lock files of a killed git; the workspace's lock guarantees that no other git runs."""
-    for pattern in ("*.lock", "refs/**/*.lock"):
+    for pattern in ("*.lock", "refs/**/*.lock", "worktrees/*/*.lock"):
         for lock in (repository / ".git").glob(pattern):
             lock.unlink(missing_ok=True)
 
@@ -185,9 +217,9 @@ def ignore_file(file: Path) -> Path:
     return path
 
 
-def format_message(subject: str, trailers: dict[str, str]) -> str:
+def format_message(subject: str, trailers: Iterable[tuple[str, str]]) -> str:
     """Return a commit message: a subject line, and trailers for `find_commit` and `lab verify`."""
-    lines = "\n".join(f"{key}: {value}" for key, value in trailers.items())
+    lines = "\n".join(f"{key}: {value}" for key, value in trailers)
     return f"{subject}\n\n{lines}\n"
 
 
@@ -211,6 +243,14 @@ def push(repository: Path) -> None:
 def head(repository: Path) -> str:
     """Return the commit that is checked out."""
     return git("rev-parse", "HEAD", cwd=repository).strip()
+
+
+def read_trailers(repository: Path, commit: str) -> list[tuple[str, str]]:
+    """Return the trailers of a commit, in their order."""
+    shown = "%(trailers:only,unfold,separator=%x1e)"
+    log = git("log", "-1", f"--format={shown}", commit, cwd=repository).removesuffix("\n")
+    pairs = (line.partition(": ") for line in log.split("\x1e") if line)
+    return [(key, value) for key, _, value in pairs]
 
 
 def find_commit(repository: Path, trailers: dict[str, str]) -> str | None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from dataset_steps.contract import (
+    DATASET,
+    FILE,
+    check_data_sets,
+    parse_data_sets,
+    require_inside,
+)
 from dataset_steps.errors import StepError
 
 # One line without control characters: these values become trailers of a commit. Git trims those:
@@ -26,6 +33,7 @@ class Settings:
     run_id: str
     dag_version: str
     key_column: str = ""  # the column that a new record counts on; empty: it is guessed
+    declared: Mapping[str, str] = field(default_factory=dict)  # paths of data sets, by name
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
@@ -38,9 +46,25 @@ class Settings:
             require_one_line(n, env[n]) for n in names
         )
         version = require_one_line("DAG_VERSION", env.get("DAG_VERSION") or "unversioned")
-        path = require_inside(dataset)
+        path = require_inside(dataset, "DATASET_PATH")
         key = env.get("KEY_COLUMN", "")
-        return cls(git_url, bucket, path, Path(shared), dag_id, run_id, version, key)
+        declared = parse_data_sets(env.get("DATA_SETS", ""))
+        check_data_sets({**declared, DATASET: path})
+        return cls(git_url, bucket, path, Path(shared), dag_id, run_id, version, key, declared)
+
+    @property
+    def data_sets(self) -> Mapping[str, str]:
+        """The path of each data set in the repository, by its name."""
+        return {DATASET: self.dataset_path, **self.declared}
+
+    def require_path(self, name: str) -> str:
+        """Return the path of a data set. Raise StepError when it is not declared."""
+        if name not in self.data_sets:
+            raise StepError(
+                f"no data set {name} is declared: write [data.{name}] and its path into {FILE} "
+                f"beside the DAGs; there are {', '.join(sorted(self.data_sets))}"
+            )
+        return self.data_sets[name]
 
 
 def require_one_line(name: str, value: str) -> str:
@@ -48,11 +72,3 @@ def require_one_line(name: str, value: str) -> str:
     if not ONE_LINE.fullmatch(value):
         raise StepError(f"{name} holds a line break, a control character or a blank at an end")
     return value
-
-
-def require_inside(path: str) -> str:
-    """Return `path`, or raise StepError unless it is inside the repository (not .git, not .dvc)."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or pure.parts[:1] in ((".git",), (".dvc",), ()):
-        raise StepError(f"DATASET_PATH {path!r} is not a path inside the repository")
-    return str(pure)

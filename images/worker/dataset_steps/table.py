@@ -18,6 +18,7 @@ import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import NamedTuple
 
 from dataset_steps.errors import StepError
@@ -340,7 +341,8 @@ class Table:
     def not_text(self, what: str, command: str = "iconv -f WINDOWS-1252 -t UTF-8") -> NotText:
         """Return the error for a table that is no text, but perhaps is after this command."""
         name = shlex.quote(self.name)
-        new = shlex.quote(f"{self.name}.utf-8")
+        ending = PurePath(self.name).suffix
+        new = shlex.quote(f"{self.name.removesuffix(ending)}.utf-8{ending}")
         fix = f"convert it (name the encoding that it really has): `{command} < {name} > {new}`"
         return NotText(f"{self.name}: {what}", fix)
 

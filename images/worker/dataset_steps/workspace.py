@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import re
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from dataset_steps.errors import TemporaryError
-from dataset_steps.files import write_atomically
+from dataset_steps.contract import run_key
+from dataset_steps.errors import StepError, TemporaryError
+from dataset_steps.files import remove, write_atomically
 from dataset_steps.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,30 +24,56 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 300  # how long a retry waits for an orphan of a killed attempt to end
 KEEP_SECONDS = 7 * 24 * 3600  # how long the workspace of a failed run is kept for inspection
+LASTING = ("asked.*", "again")  # the records that tell how to begin anew
+LOCK_IS_HELD = {"WORKSPACE_LOCK": "held"}  # in a step's environment: whoever started it has it
 
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Base:
-    """The version that a run started from: the commit, and what its pointer said."""
+class Began:
+    """The newest commit of `main` when the run began: all that it pulls is of that moment."""
 
     commit: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run has asked for of one data set. It outlives what was pulled."""
+
+    name: str
+    path: str
+    commit: str  # "main", or the beginning of a hash
+    optional: bool  # there may be no version yet
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether the newest version was asked for, and not that of a certain commit."""
+        return self.commit == "main"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The version of one data set that a run works on; without an MD5 there was none yet."""
+
+    name: str
+    path: str
+    commit: str  # the one that made the version
     md5: str
     size: int  # bytes
     # The MD5 of its bytes where the pointer's is another one: DVC 2 hashed texts with LF for CRLF.
     bytes_md5: str = ""
 
-    def is_of(self, pointer: Pointer) -> bool:
+    def is_of(self, pointer: Pointer | None) -> bool:
         """Return whether the pointer names this version."""
-        return (pointer.md5, pointer.size) == (self.md5, self.size)
+        return (pointer.md5, pointer.size) == (self.md5, self.size) if pointer else not self.md5
 
 
 @dataclass(frozen=True)
-class Change:
-    """The modified dataset: the version it was made from, and its size."""
+class Sealed:
+    """The content that a step made of a data set: what is published must be just that."""
 
-    parent: str  # the base's MD5
+    md5: str
     size: int  # bytes
 
 
@@ -62,45 +86,69 @@ class Made:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of one run's clone and dataset; the same for each attempt of its steps."""
+    """The folder of one run's clone and data sets; the same for each attempt of its steps."""
 
     root: Path
-    dataset_path: str
+    data_sets: Mapping[str, str]  # paths in the repository, by name
     key: str
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Workspace:
         """Return the workspace of the run that `settings` names."""
         key = run_key(settings.dag_id, settings.run_id)
-        return cls(settings.shared / "runs" / key, settings.dataset_path, key)
+        return cls(settings.shared / "runs" / key, settings.data_sets, key)
 
     @property
     def repository(self) -> Path:
+        """The clone, with the data sets in it: where the steps of a pipeline work."""
         return self.root / "repository"
 
     @property
-    def dataset(self) -> Path:
-        return self.repository / self.dataset_path
+    def publishing(self) -> Path:
+        """The work tree of the same clone in which a commit is made; no step works there."""
+        return self.root / "publishing"
 
-    @property
-    def pointer(self) -> Path:
-        return self.repository / f"{self.dataset_path}.dvc"
+    def place(self, name: str) -> Path:
+        """Return where a data set is: a file or a directory."""
+        return self.repository / self.data_sets[name]
 
-    def read_base(self) -> Base | None:
-        """Return the version that was pulled, or None when no pull is complete."""
-        return self.read_record("base", Base)
+    # --- Records: what the next attempt need not do again -----------------------------------------
 
-    def record_base(self, base: Base) -> None:
-        """Record that the pull is complete, for the next attempt."""
-        self.record("base", base)
+    def is_begun(self) -> bool:
+        """Return whether anything was asked for in this workspace."""
+        return any(self.root.glob("asked.*.json"))
 
-    def read_change(self) -> Change | None:
-        """Return the modified version, or None when no modification is complete."""
-        return self.read_record("change", Change)
+    def list_asked(self) -> list[Asked]:
+        """List what the run has asked for, by the data sets' names."""
+        names = sorted(path.name.split(".")[1] for path in self.root.glob("asked.*.json"))
+        found = (self.read_record(f"asked.{name}", Asked) for name in names)
+        return [asked for asked in found if asked]
 
-    def record_change(self, change: Change) -> None:
-        """Record that the modification is complete."""
-        self.record("change", change)
+    def read_pulled(self, name: str) -> Pulled | None:
+        """Return the version of a data set that was pulled, or None when no pull is complete."""
+        return self.read_record(f"pulled.{name}", Pulled)
+
+    def require_pulled(self, name: str) -> Pulled:
+        """Return the version of a data set that was pulled. Raise StepError when none was."""
+        if found := self.read_pulled(name):
+            return found
+        raise StepError(
+            f"{name} was not pulled into this run's workspace: the DAG needs a `pull` of it before "
+            "this step; clear that task to run it again"
+        )
+
+    def list_pulled(self) -> list[Pulled]:
+        """List the versions that were pulled, by the data sets' names."""
+        found = (self.read_pulled(asked.name) for asked in self.list_asked())
+        return [pulled for pulled in found if pulled]
+
+    def seal(self, name: str, md5: str, size: int) -> None:
+        """Record the content that a step made of a data set: no other one is published."""
+        self.record(f"sealed.{name}", Sealed(md5, size))
+
+    def read_seal(self, name: str) -> Sealed | None:
+        """Return the content that a step has sealed, or None."""
+        return self.read_record(f"sealed.{name}", Sealed)
 
     def has_made(self, commit: str) -> bool:
         """Return whether the commit was made here, in this attempt or in one that was cut off."""
@@ -121,23 +169,28 @@ class Workspace:
         """Write `value`, a dataclass, to the workspace: the next attempt finds the step done."""
         write_atomically(self.root / f"{name}.json", json.dumps(asdict(value)))
 
-    def clear(self) -> None:
-        """Empty the folder. The records go first: a half-emptied folder has none."""
-        for record in self.root.glob("*.json"):
+    def forget(self, name: str) -> None:
+        """Remove a record."""
+        (self.root / f"{name}.json").unlink(missing_ok=True)
+
+    # --- The end ----------------------------------------------------------------------------------
+
+    def clear(self, *, but: Sequence[str] = ()) -> None:
+        """Empty the folder, but for the records whose names match one of the patterns `but`.
+
+        The other records go first: a half-emptied folder has none of them.
+        """
+        kept = {path for name in but for path in self.root.glob(f"{name}.json")}
+        for record in {*self.root.glob("*.json")} - kept:
             record.unlink(missing_ok=True)
-        shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir(parents=True, exist_ok=True)
+        for path in {*self.root.iterdir()} - kept:
+            remove(path)
 
     def remove(self) -> None:
         """Delete the folder: nothing of the run is left but what it published."""
         self.clear()
         self.root.rmdir()
-
-
-def run_key(dag_id: str, run_id: str) -> str:
-    """Return the name of a run's folder: readable, and different for different runs."""
-    digest = hashlib.sha256(f"{dag_id}\0{run_id}".encode()).hexdigest()[:16]
-    return re.sub(r"[^A-Za-z0-9]+", "-", f"{dag_id}-{run_id}")[:60].strip("-") + "-" + digest
 
 
 @contextlib.contextmanager
@@ -148,7 +201,11 @@ def exclusive_lock(workspace: Workspace) -> Iterator[None]:
     Raise TemporaryError after LOCK_SECONDS.
     """
     workspace.root.parent.mkdir(parents=True, exist_ok=True)
-    path = workspace.root.with_name(workspace.key + ".lock")
+    if LOCK_IS_HELD.items() <= os.environ.items():
+        workspace.root.mkdir(exist_ok=True)
+        yield
+        return
+    path = lock_file(workspace.root)
     with acquire_lock(path):
         workspace.root.mkdir(exist_ok=True)
         yield
@@ -156,21 +213,9 @@ def exclusive_lock(workspace: Workspace) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def publish_lock(workspace: Workspace) -> Iterator[None]:
-    """Hold the lock by which the runs that share this folder publish one after another.
-
-    It only saves work: of runs that publish together one wins, and the others must pull and store
-    again. The compare-and-swap of the push keeps the history right, so after LOCK_SECONDS the
-    block runs without the lock.
-    """
-    try:
-        lock = acquire_lock(workspace.root.parent / "publish.lock")
-    except TemporaryError:
-        yield
-        return
-    with lock:
-        yield
+def lock_file(root: Path) -> Path:
+    """Return the lock of the workspace in this folder."""
+    return root.with_name(root.name + ".lock")
 
 
 def acquire_lock(path: Path) -> TextIO:
@@ -203,10 +248,10 @@ def try_lock(path: Path) -> TextIO | None:
 def sweep(runs: Path) -> None:
     """Remove unused workspaces of runs that failed more than KEEP_SECONDS ago."""
     for folder in runs.iterdir():
-        lock = folder.with_name(folder.name + ".lock")
+        lock = lock_file(folder)
         if is_expired(folder) and (held := try_lock(lock)):
-            with held:
-                shutil.rmtree(folder, ignore_errors=True)
+            with held, contextlib.suppress(OSError):  # a leftover is no reason to fail this run
+                remove(folder)
                 lock.unlink(missing_ok=True)
 
 

@@ -1,0 +1,129 @@
+"""What a DAG and its steps agree on: data sets and their names, a run's folder, exit codes.
+
+DAGs import it, too, so it needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataset_steps.errors import StepError
+
+HOPELESS = 65  # EX_DATAERR: the exit code when no retry can help
+OVERTAKEN = 80  # somebody published first: the steps between pull and publish have to run again
+
+DATASET = "dataset"  # the lab's own data set, at DATASET_PATH; it is not declared
+NAME = re.compile("[a-z][a-z0-9_]{0,39}")  # DATA_<NAME> is a variable of each step
+FILE = "data.toml"  # beside the DAGs
+# Names that git and DVC give a meaning to.
+TOOLS_OWN = {".git", ".dvc", ".hg", ".gitignore", ".dvcignore", "dvc.yaml", "dvc.lock"}
+# DVC reads `a:b` as output b of the stages in a, and can't push what has a backslash.
+UNTAKEN = {":", "\\"}
+LONGEST = 251  # bytes of a name; with `.dvc` at its end it is a pointer's
+
+
+class DataSetError(StepError):
+    """A declaration of data sets can't be right."""
+
+
+def run_key(dag_id: str, run_id: str) -> str:
+    """Return the name of a run's folder: readable, and different for different runs."""
+    digest = hashlib.sha256(f"{dag_id}\0{run_id}".encode()).hexdigest()[:16]
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{dag_id}-{run_id}")[:60].strip("-") + "-" + digest
+
+
+def variable_name(name: str) -> str:
+    """Return the variable that tells a step where a data set is."""
+    return f"DATA_{name.upper()}"
+
+
+# --- Declarations ---------------------------------------------------------------------------------
+
+
+def read_data_sets(file: Path) -> dict[str, str]:
+    """Return the path of each data set that the file declares, by its name; none without a file.
+
+    Raise DataSetError when the file can't be right.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataSetError(f"{file.name} is not TOML: {error}") from error
+    if unknown := sorted(content.keys() - {"data"}):
+        raise DataSetError(f"{file.name} has {unknown[0]!r}: a data set is written as [data.NAME]")
+    tables = content.get("data", {})
+    if not isinstance(tables, dict):
+        raise DataSetError(f"{file.name}: a data set is written as [data.NAME]")
+    if DATASET in tables:
+        raise DataSetError(
+            f"{file.name} declares {DATASET}, which is the lab's own data set: "
+            "`lab up --dataset PATH` says what it is"
+        )
+    found = {name: read_path(file.name, name, table) for name, table in tables.items()}
+    check_data_sets(found)
+    return found
+
+
+def read_path(file: str, name: str, table: Any) -> str:
+    """Return the path that a declaration gives. Raise DataSetError when it has anything else."""
+    if not isinstance(table, dict) or table.keys() != {"path"} or type(table["path"]) is not str:
+        raise DataSetError(f'{file}: [data.{name}] has `path = "…"`, and nothing else')
+    return require_inside(table["path"], f"the path of data set {name}")
+
+
+def check_data_sets(paths: Mapping[str, str]) -> None:
+    """Raise DataSetError for a name that can't be one, and for data sets that share files."""
+    for name in paths:
+        if not NAME.fullmatch(name):
+            raise DataSetError(
+                f"{name!r} is no name of a data set: use a letter, then letters, digits and _ "
+                "(lower case, 40 at most)"
+            )
+    ordered = sorted((PurePosixPath(path).parts, name) for name, path in paths.items())
+    for (first, one), (second, other) in itertools.pairwise(ordered):
+        if second[: len(first)] == first:
+            how = "are both at" if first == second else "are inside each other:"
+            raise DataSetError(
+                f"the data sets {one} and {other} {how} {paths[other]}: give each a path of its own"
+            )
+
+
+def require_inside(path: str, what: str) -> str:
+    """Return `path`, tidied; raise DataSetError unless it is inside the repository.
+
+    Neither .git nor .dvc is, nor a name that DVC or git gives a meaning to, or can't take.
+    """
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or not path.isprintable():
+        raise DataSetError(f"{what}, {path!r}, is not a path inside the repository")
+    if TOOLS_OWN & set(pure.parts):
+        raise DataSetError(f"{what}, {path!r}, is git's or DVC's own: choose another path")
+    if set(path) & UNTAKEN or path != path.strip() or len(os.fsencode(pure.name)) > LONGEST:
+        raise DataSetError(
+            f"{what}, {path!r}, is none that DVC takes: it has no `:`, no `\\`, no blank at an "
+            f"end, and its last name has {LONGEST} bytes at most"
+        )
+    if pure.suffix == ".dvc":
+        raise DataSetError(f"{what}, {path!r}, is a pointer's: name the data and not its pointer")
+    return str(pure)
+
+
+def parse_data_sets(text: str) -> dict[str, str]:
+    """Return the declared data sets that a step finds in the variable DATA_SETS."""
+    try:
+        found = json.loads(text or "{}").items()
+    except (ValueError, AttributeError) as error:
+        raise DataSetError("DATA_SETS holds no data sets: it is JSON, of name and path") from error
+    return {
+        str(name): require_inside(str(path), f"the path of data set {name}") for name, path in found
+    }

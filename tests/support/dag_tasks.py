@@ -1,0 +1,41 @@
+"""Tasks of a DAG as Airflow's runner sees them: rendered, with the context of one attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+RUN_ID = "manual__1"
+KIT = "dataset-steps"
+
+
+def make_context(
+    dag: Any,
+    task_id: str,
+    *,
+    attempt: int = 1,
+    states: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return the context of a task's attempt. Its other tasks have succeeded but for `states`."""
+    known = {one.task_id: "success" for one in dag.tasks} | dict(states or {})
+    ti = SimpleNamespace(
+        dag_id=dag.dag_id,
+        run_id=RUN_ID,
+        task_id=task_id,
+        map_index=-1,
+        try_number=attempt,
+        bundle_instance=SimpleNamespace(version="0123abc"),
+        get_task_states=lambda **asked: dict.fromkeys(asked["run_ids"], known),
+        xcom_push=lambda **_: None,
+    )
+    return {"dag": dag, "ti": ti, "run_id": RUN_ID, "params": dict(params or {})}
+
+
+def render_task(context: Any) -> Any:
+    """Return the task of the context as the runner executes it."""
+    task = context["dag"].get_task(context["ti"].task_id).prepare_for_execution()
+    task.render_template_fields(context)
+    context["task"] = task
+    return task

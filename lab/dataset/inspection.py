@@ -32,6 +32,7 @@ SECONDS = 600  # 1 GB of quoted text takes less than a minute
 DATA_ERROR = 65  # the exit code of `dataset-steps inspect` for a table that has a fault
 # How the name of a file that holds a table ends.
 TABLE = re.compile(r"\.(csv|tsv|tab|txt)$", re.IGNORECASE)
+OF_DVC = {"dvc.yaml", ".dvcignore"}  # `dvc add` of a directory with one of them fails
 IGNORED = {".git", ".dvc", ".hg"}  # what DVC leaves out of a directory, whatever is in it
 FAULTS: dict[str, type[DatasetError]] = {
     "unreadable": DatasetMissing,
@@ -176,7 +177,7 @@ def find_fault_in_directory(name: str, *, is_file: bool) -> str | None:
         return "has a name that is not UTF-8"
     if name in IGNORED:
         return "has a name that DVC leaves out"
-    if is_file and (name == "dvc.yaml" or name.endswith(".dvc")):
+    if is_file and (name in OF_DVC or name.endswith(".dvc")):
         return "has a name by which DVC takes it for a file of its own"
     return None
 

@@ -420,6 +420,23 @@ def test_steps_that_leave_nothing_to_publish(ordered: Project) -> None:
     mine.publish("report")
 
 
+def test_a_disk_that_is_full_is_worth_another_try(ordered: Project) -> None:
+    """A file may have 1 MiB here, which is what a full disk looks like to whoever writes it."""
+    first = Pipeline(ordered.run())
+    first.pull("orders")
+    first.write_orders(large=bytes(3 << 20))
+    first.publish("orders")
+    mine = Pipeline(replace(ordered.run(), fresh=True))
+    words = ("sh", "-c", "ulimit -f 2048; exec dataset-steps pull report orders")
+    process = mine.run.start(*words, DATA_SETS=mine.declared)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "error: " in output
+    assert not (mine.clone / ORDERS).exists()
+    mine.pull("report", "orders")
+    assert (mine.clone / ORDERS / "large").stat().st_size == 3 << 20
+
+
 def test_a_file_that_is_too_large_for_git(ordered: Project) -> None:
     mine = Pipeline(ordered.run())
     mine.pull("report")

@@ -184,6 +184,10 @@ def test_empty_directories_are_told(directory: Path, capsys: pytest.CaptureFixtu
         ("sub/.git/config", "sub/.git: has a name that DVC leaves out"),
         (".dvc/config", ".dvc: has a name that DVC leaves out"),
         ("sub/dvc.yaml", "sub/dvc.yaml: has a name by which DVC takes it for a file of its own"),
+        (
+            "sub/.dvcignore",
+            "sub/.dvcignore: has a name by which DVC takes it for a file of its own",
+        ),
         ("x.dvc", "x.dvc: has a name by which DVC takes it"),
         ("sub/\udcff", "sub/\\udcff: has a name that is not UTF-8"),
     ],

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -249,6 +249,28 @@ def test_what_tells_how_to_begin_anew_outlives_what_was_pulled(space: Workspace)
     space.clear(but=LASTING)
     assert sorted(path.name for path in space.root.iterdir()) == ["again.json", "asked.orders.json"]
     assert space.is_begun()
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_a_workspace_that_was_cut_off_while_it_was_removed(
+    space: Workspace, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for is there only with the clone that `publish` then works in."""
+    space.clear()
+    record_pull(space)
+    space.record("began", Began("0123abc"))
+    unlink, left = Path.unlink, iter(range(count))
+
+    def unlink_a_few(path: Path, **options: bool) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink_a_few)
+    with pytest.raises(KeyboardInterrupt) if count < 3 else nullcontext():
+        space.clear()
+    began = space.read_record("began", Began)
+    assert began is not None or not space.is_begun()
 
 
 def test_a_link_out_of_the_workspace_is_not_followed(space: Workspace, tmp_path: Path) -> None:

@@ -178,10 +178,11 @@ class Workspace:
     def clear(self, *, but: Sequence[str] = ()) -> None:
         """Empty the folder, but for the records whose names match one of the patterns `but`.
 
-        The other records go first: a half-emptied folder has none of them.
+        The other records go first: a half-emptied folder has none of them. Of these what was asked
+        for goes before the rest, so a folder in which anything was asked for has its clone.
         """
         kept = {path for name in but for path in self.root.glob(f"{name}.json")}
-        for record in {*self.root.glob("*.json")} - kept:
+        for record in sorted({*self.root.glob("*.json")} - kept):  # `asked.…` before `began`
             record.unlink(missing_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
         for path in {*self.root.iterdir()} - kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from lab.errors import LabError
 from tests.support.steps import STEPS, run_dvc
-from tests.support.stores import DAG_ID, DAG_VERSION, PATH, STOPPER, employees, md5_of
+from tests.support.stores import DAG_ID, DAG_VERSION, PATH, STOPPER, employees, md5_of, new_project
 
 if TYPE_CHECKING:
     from tests.support.stores import Project, Run
@@ -64,14 +65,24 @@ class Pipeline:
             self.write(f"{ORDERS}/{name}", content)
 
 
-@pytest.fixture
-def ordered(project: Project) -> Project:
+@pytest.fixture(scope="module")
+def ordered_once(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a repository in which a run has published a directory and a file."""
+    project = new_project(template.stores, tmp_path_factory.mktemp("ordered"))
+    shutil.copytree(template.bare, project.bare)
     first = Pipeline(project.run())
     first.pull("orders", "report", "--optional")
     first.write_orders()
     first.write(REPORT, b"three\n")
     first.publish("orders", "report")
+    return project
+
+
+@pytest.fixture
+def ordered(ordered_once: Project, tmp_path: Path) -> Project:
+    """Return a copy of that repository, of a test's own."""
+    project = new_project(ordered_once.stores, tmp_path)
+    shutil.copytree(ordered_once.bare, project.bare)
     return project
 
 
@@ -228,10 +239,10 @@ def test_small_files_and_metrics_are_in_the_same_commit(ordered: Project, tmp_pa
 COUNT = f'test "$MARK" = 7; printf "%s," "$RUN_ID" >> {REPORT}'
 
 
-def start_counting(project: Project) -> Pipeline:
+def start_counting(project: Project, *names: str) -> Pipeline:
     """Return a run that has pulled the report, and whose step has added the run's id to it."""
     mine = Pipeline(project.run(), COUNT)
-    mine.pull("orders", "report")
+    mine.pull(*(names or ("orders", "report")))
     with (mine.clone / REPORT).open("a") as file:
         file.write(f"{mine.run.id},")
     return mine
@@ -250,7 +261,7 @@ def test_the_steps_run_again_on_the_newest_version(ordered: Project) -> None:
 def test_twelve_runs_at_once_and_a_person_s_pushes(ordered: Project) -> None:
     """Eight take turns in one folder; each of the others has a folder of its own."""
     folders = [ordered] * 8 + [ordered.with_own_folder() for _ in range(4)]
-    runs = [start_counting(folder) for folder in folders]
+    runs = [start_counting(folder, "report") for folder in folders]
     with ThreadPoolExecutor(13) as pool:
         done = [pool.submit(mine.publish, "report") for mine in runs]
         for number in range(2):
@@ -284,30 +295,36 @@ def content_of_report(project: Project) -> str:
     return project.stores.read_object(str(read_out(project, REPORT)["md5"])).decode()
 
 
-@pytest.mark.parametrize(
-    ("when", "place"),
-    [
-        ("after", "workspace:Workspace.clear"),
-        ("after", "repository:clone"),
-        ("after", "again:pull_once"),
-        ("before", "again:run_step"),
-        ("after", "again:run_step"),
-        ("after", "again:start_over"),
-        ("after", "repository:open_publishing_tree"),
-    ],
-)
-def test_a_kill_while_the_steps_run_again_changes_nothing_twice(
-    ordered: Project, when: str, place: str
-) -> None:
-    mine, other = start_counting(ordered), start_counting(ordered)
-    other.publish("report")
+PLACES = [
+    ("after", "workspace:Workspace.clear"),
+    ("after", "repository:clone"),
+    ("after", "again:pull_once"),
+    ("after", "again:run_step"),
+    ("after", "again:start_over"),
+    ("after", "repository:open_publishing_tree"),
+    ("before", "again:run_step"),  # the last one: nobody publishes after it
+]
+
+
+def test_kills_while_the_steps_run_again_change_nothing_twice(ordered: Project) -> None:
+    """Before each of them another run publishes, so that the steps have to run again."""
+    mine, others = start_counting(ordered), []
+    for when, place in PLACES:
+        others.append(start_counting(ordered, "report"))
+        others[-1].publish("report")
+        kill_publish(mine, when, place)
+    mine.publish("report")
+    ids = "".join(f"{each.run.id}," for each in (*others, mine))
+    assert content_of_report(ordered) == f"three\n{ids}"
+
+
+def kill_publish(mine: Pipeline, when: str, place: str) -> None:
+    """Publish the report, and have the step kill itself before or after a function."""
     again = [{"argv": ["sh", "-ec", COUNT], "variables": {"MARK": "7"}}]
     words = (sys.executable, "-c", STOPPER, place, when, "publish", "report")
     process = mine.run.start(*words, DATA_SETS=mine.declared, AGAIN=json.dumps(again))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, output
-    mine.publish("report")
-    assert content_of_report(ordered) == f"three\n{other.run.id},{mine.run.id},"
 
 
 def test_steps_of_another_image_are_left_to_the_operator(ordered: Project) -> None:

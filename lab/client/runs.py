@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from lab.errors import AccessError, ConfError, DagError, LabError, RunError, ServiceError
 from lab.model import ENDED, Access, BrokenFile, Dag, Outcome, Run
@@ -63,16 +63,21 @@ def api_client(lab: Access) -> Iterator[ApiClient]:
 def fetch_token(lab: Access) -> str:
     """Return a token for the lab's Airflow account. Raises AccessError and ServiceError.
 
-    A refusal is retried: Airflow refuses, too, when its database was restarted and the connection
-    that it kept is broken.
+    A refusal is retried, and so is a failure: Airflow gives either, too, when its database was
+    restarted and the connection that it kept is broken.
     """
     retrying = Retrying(
-        retry=retry_if_exception_type(AccessError),
+        retry=retry_if_exception(is_an_answer),
         stop=stop_after_attempt(LOGINS),
         wait=wait_fixed(LOGIN_PAUSE),
         reraise=True,
     )
     return retrying(log_in, lab)
+
+
+def is_an_answer(error: BaseException) -> bool:
+    """Return whether Airflow itself has said no, instead of not answering at all."""
+    return isinstance(error, AccessError) or isinstance(error.__cause__, requests.HTTPError)
 
 
 def log_in(lab: Access, timeout: float = CALL_SECONDS) -> str:
@@ -88,7 +93,12 @@ def log_in(lab: Access, timeout: float = CALL_SECONDS) -> str:
         raise AccessError(
             f"Airflow refused the account {lab.airflow_user!r}", "its password is in `lab env`"
         )
-    reply.raise_for_status()
+    try:
+        reply.raise_for_status()
+    except requests.HTTPError as error:
+        raise ServiceError(
+            f"Airflow answered {reply.status_code} to a login", "lab logs airflow-api-server"
+        ) from error
     return str(reply.json()["access_token"])
 
 

@@ -111,6 +111,13 @@ def test_a_refused_account_is_an_access_error_without_the_password() -> None:
     assert "airflow_password" not in caught.value.what
 
 
+def test_an_airflow_whose_database_was_restarted_is_asked_again() -> None:
+    with answering(500, {}) as (url, received), pytest.raises(ServiceError) as caught:
+        runs.fetch_token(build_lab(url))
+    assert caught.value.what == "Airflow answered 500 to a login"
+    assert len(received) == runs.LOGINS
+
+
 def test_an_airflow_that_does_not_answer_is_a_service_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -291,7 +291,7 @@ def show_data_sets(lab: Lab, facts: dict[str, Any]) -> None:
     facts["dataset"] = {key: dataset[key] for key in dataset if key not in {"name", "files"}}
     print("data sets:")
     for each in found:
-        name = "" if each.name == each.path else f"{each.name:<12} "
+        name = "" if each.name == each.path else f"{each.name:<20} "
         print(f"  {name}{each.path}{tell_version(each)}")
 
 

@@ -151,4 +151,4 @@ def describe_proof(proof: DataProof) -> str:
     files = "" if proof.files is None else f"{proof.files} files, "
     maker = proof.run_id or OTHER_MAKERS[proof.made_by]
     earlier = f"{proof.parents_checked} earlier versions"
-    return f"{proof.name:<12} {path}{files}{proof.size} bytes, {earlier}, by {maker}"
+    return f"{proof.name:<20} {path}{files}{proof.size} bytes, {earlier}, by {maker}"

@@ -439,7 +439,7 @@ def test_status_lists_each_data_set(several: Colleague, capsys: pytest.CaptureFi
         f"{OTHER},",
     ]
     assert f"{READINGS}, {len(ODD)} files, " in lines[2]
-    assert lines[3] == "  later        data/later: no version yet"
+    assert lines[3] == "  later                data/later: no version yet"
     dataset, _, readings, later, other = facts["data"]
     assert facts["dataset"] == {k: dataset[k] for k in ("path", "commit", "md5", "size")}
     assert (readings["commit"], readings["files"]) == (several.commits["r2"], len(ODD))
@@ -587,6 +587,6 @@ def test_the_status_of_a_dataset_that_was_moved_says_that_main_has_none(
     facts: dict[str, Any] = {}
     show_data_sets(colleague.lab, facts)
     why = f"main has no {POINTER}: this commit has no dataset"
-    assert capsys.readouterr().out == f"data sets:\n  dataset      {PATH}: {why}\n"
+    assert capsys.readouterr().out == f"data sets:\n  dataset              {PATH}: {why}\n"
     assert facts["dataset"] == {"path": PATH, "error": why}
     assert colleague.lab.dataset("main~1").commit == colleague.lab.history()[0].commit

@@ -238,6 +238,8 @@ def test_small_files_and_metrics_are_in_the_same_commit(ordered: Project, tmp_pa
 
 COUNT = f'test "$MARK" = 7; printf "%s," "$RUN_ID" >> {REPORT}'
 
+LEAVE = f'touch {ORDERS}/"$(printf %s "$RUN_ID" | md5sum | cut -c 1-32)"'
+
 
 def start_counting(project: Project, *names: str) -> Pipeline:
     """Return a run that has pulled the report, and whose step has added the run's id to it."""
@@ -259,20 +261,24 @@ def test_the_steps_run_again_on_the_newest_version(ordered: Project) -> None:
 
 
 def test_twelve_runs_at_once_and_a_person_s_pushes(ordered: Project) -> None:
-    """Eight take turns in one folder; each of the others has a folder of its own."""
+    """Each run changes a directory and a file; eight take turns in one folder, four in others."""
     folders = [ordered] * 8 + [ordered.with_own_folder() for _ in range(4)]
-    runs = [start_counting(folder, "report") for folder in folders]
+    runs = [replace(start_counting(folder), script=f"{COUNT}; {LEAVE}") for folder in folders]
+    for mine in runs:
+        mine.write(f"{ORDERS}/{md5_of(mine.run.id.encode())}", b"")
     with ThreadPoolExecutor(13) as pool:
-        done = [pool.submit(mine.publish, "report") for mine in runs]
+        done = [pool.submit(mine.publish, "orders", "report") for mine in runs]
         for number in range(2):
             push_report(ordered, f"person {number},")
         said = [each.result() for each in done]
     assert all("published commit" in text for text in said)
-    *before, last = content_of_report(ordered).split(",")
-    wanted = [mine.run.id for mine in runs] + ["person 0", "person 1"]
-    assert (sorted(before), last) == (sorted(["three\n" + before[0][6:], *before[1:]]), "")
-    assert sorted(name.removeprefix("three\n") for name in before) == sorted(wanted)
-    assert sorted(ordered.list_run_ids()[1:]) == sorted(mine.run.id for mine in runs)
+    ids = sorted(mine.run.id for mine in runs)
+    assert sorted(ordered.list_run_ids()[1:]) == ids
+    *told, last = content_of_report(ordered).removeprefix("three\n").split(",")
+    assert (sorted(told), last) == (sorted([*ids, "person 0", "person 1"]), "")
+    listing = ordered.stores.read_object(str(read_out(ordered, ORDERS)["md5"]))
+    left = {entry["relpath"] for entry in json.loads(listing)} - FILES.keys()
+    assert left == {md5_of(run_id.encode()) for run_id in ids}
 
 
 @retry(stop=stop_after_attempt(20), retry=retry_if_exception_type(LabError), reraise=True)

@@ -321,9 +321,9 @@ def test_a_shown_proof_has_a_line_for_each_of_several_data_sets(
     assert head.endswith("Proved: this commit brings its 3 data sets back, byte for byte")
     assert lines[-4:] == [
         "data sets:",
-        f"  dataset      {A}, 1 bytes, 2 earlier versions, by manual__1",
-        f"  b            {B}, 3 files, 7 bytes, 0 earlier versions, by the first import",
-        "  x.bin        9 bytes, 1 earlier versions, by r",
+        f"  dataset              {A}, 1 bytes, 2 earlier versions, by manual__1",
+        f"  b                    {B}, 3 files, 7 bytes, 0 earlier versions, by the first import",
+        "  x.bin                9 bytes, 1 earlier versions, by r",
     ]
 
 

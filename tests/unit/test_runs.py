@@ -104,6 +104,13 @@ def test_a_token_is_asked_for_with_the_labs_account() -> None:
     assert received == [{"username": "airflow_user", "password": "airflow_password"}]
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing wait between two logins."""
+    monkeypatch.setattr(runs, "LOGIN_PAUSE", 0.01)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_refused_account_is_an_access_error_without_the_password() -> None:
     with answering(401, {}) as (url, _), pytest.raises(AccessError) as caught:
         runs.fetch_token(build_lab(url))
@@ -111,6 +118,7 @@ def test_a_refused_account_is_an_access_error_without_the_password() -> None:
     assert "airflow_password" not in caught.value.what
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_airflow_whose_database_was_restarted_is_asked_again() -> None:
     with answering(500, {}) as (url, received), pytest.raises(ServiceError) as caught:
         runs.fetch_token(build_lab(url))

@@ -21,8 +21,6 @@ from runtimes import PUBLISH, PULL, WORK, Step
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-AGAIN = "AGAIN"  # of `publish`: the steps that it may run again itself, as JSON
-HAVE_RUN = "STEPS_HAVE_RUN"  # of `publish`: its operator has just run them again
 AFRESH = "--again"  # of `pull`: discard all that is in the workspace first
 NEVER_RAN = {"skipped", "upstream_failed", "removed"}
 

@@ -36,7 +36,7 @@ from tenacity import (
 )
 from urllib3.exceptions import HTTPError
 
-from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
+from dataset_steps.contract import AGAIN, HAVE_RUN, HOPELESS, OVERTAKEN, run_key
 from runtimes import (
     KEEP_HOURS,
     Step,
@@ -135,12 +135,12 @@ class StepPodOperator(KubernetesPodOperator):
     def run_own(self, context: Context) -> None:
         """Run this task's own step; when it was overtaken, run those before it and it again."""
         steps = again.describe_steps(self, context, self.has_image_for)
-        more = {} if steps is None else {again.AGAIN: steps}
+        more = {} if steps is None else {AGAIN: steps}
         while not self.run_pod(context, more):
             self.log.info("Somebody published meanwhile: the steps before this one run again")
             for one in again.list_steps(again.list_before(self, context), context):
                 self.run_again(one, context)
-            more = {again.HAVE_RUN: "true"}
+            more = {HAVE_RUN: "true"}
 
     def has_image_for(self, step: Step) -> bool:
         """Return whether a step can run in this one's container, with no more than that has."""

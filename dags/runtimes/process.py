@@ -22,7 +22,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
+from dataset_steps.contract import AGAIN, HOPELESS, OVERTAKEN, run_key
 from dataset_steps.errors import StepError
 from dataset_steps.workspace import LOCK_IS_HELD, acquire_lock, lock_file
 from runtimes import (
@@ -64,7 +64,7 @@ class ProcessOperator(BaseOperator):
             one.run_process(context)
         # Here the image of every step is the same: this machine.
         steps = again.describe_steps(self, context, is_of_its_image=lambda _: True)
-        self.run_process(context, {} if steps is None else {again.AGAIN: steps})
+        self.run_process(context, {} if steps is None else {AGAIN: steps})
 
     def run_process(self, context: Context, more: Mapping[str, str] = MappingProxyType({})) -> None:
         """Run the step's process with these variables, too. Raise AirflowException."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import random
 import shutil
@@ -19,11 +18,11 @@ from pathlib import Path
 from dataset_steps.contract import run_key
 from lab.config import Config
 from lab.lab import Lab
-from tests.bench.plain import contract, script_environment
+from tests.bench.plain import script_environment
 from tests.bench.row import Row
+from tests.bench.sizes import DAG_ID, Steps
 from tests.bench.turns import take_turns
 
-DAG_ID = "bench"
 SIZE = 4096  # bytes of a file
 SERIAL = itertools.count(time.time_ns())  # no round finds what another has stored
 
@@ -110,27 +109,12 @@ def time_steps(lab: Lab, config: Config, count: int) -> float:
     """Publish a new directory by the steps, one by one; return the seconds that it took."""
     with tempfile.TemporaryDirectory() as name:
         source, path = write_files(Path(name) / "source", count), f"bench/{next(SERIAL)}"
-        env = {
-            **contract(config),
-            **script_environment(lab, config, Path(name)),
-            "DATASET_PATH": lab.dataset_path,
-            "DATA_SETS": json.dumps({"files": path}),
-            "SHARED_DIR": name,
-            "DAG_ID": DAG_ID,
-            "RUN_ID": path,
-        }
+        steps = Steps(lab, config, Path(name), path)
         began = time.monotonic()
-        run_step(env, "pull", "files", "--optional")
-        place = Path(name, "runs", run_key(DAG_ID, path), "repository", path)
-        shutil.copytree(source, place)
-        run_step(env, "publish", "files")
+        steps("pull", "dataset", "--optional")
+        shutil.copytree(source, Path(name, "runs", run_key(DAG_ID, path), "repository", path))
+        steps("publish", "dataset")
         return time.monotonic() - began
-
-
-def run_step(env: dict[str, str], *arguments: str) -> None:
-    """Run a step of the worker, whose lines are none of the table's."""
-    words = ["dataset-steps", *arguments]
-    subprocess.run(words, env=env, check=True, stdout=subprocess.DEVNULL, timeout=1800)
 
 
 def time_script(lab: Lab, config: Config, count: int) -> float:

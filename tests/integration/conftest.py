@@ -10,7 +10,6 @@ site      staging in it, of which nothing is created yet
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ if TYPE_CHECKING:  # moto takes a second that most tests here need not spend
     from eks.site import Site
     from tests.support.cloud import Cloud
 
-from tests.support.stores import Project, Stores, employees, new_project
+from tests.support.stores import Project, Stores, copy_project, employees, new_project
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +62,7 @@ def template(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Projec
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
     """Return a repository that holds the import's commit only."""
-    project = new_project(template.stores, tmp_path)
-    shutil.copytree(template.bare, project.bare)
-    return project
+    return copy_project(template, tmp_path)
 
 
 @pytest.fixture

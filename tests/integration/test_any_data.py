@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from lab.errors import LabError
 from tests.support.steps import STEPS, run_dvc
-from tests.support.stores import DAG_ID, DAG_VERSION, PATH, STOPPER, employees, md5_of, new_project
+from tests.support.stores import DAG_ID, DAG_VERSION, PATH, STOPPER, copy_project, employees, md5_of
 
 if TYPE_CHECKING:
     from tests.support.stores import Project, Run
@@ -68,8 +67,7 @@ class Pipeline:
 @pytest.fixture(scope="module")
 def ordered_once(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Return a repository in which a run has published a directory and a file."""
-    project = new_project(template.stores, tmp_path_factory.mktemp("ordered"))
-    shutil.copytree(template.bare, project.bare)
+    project = copy_project(template, tmp_path_factory.mktemp("ordered"))
     first = Pipeline(project.run())
     first.pull("orders", "report", "--optional")
     first.write_orders()
@@ -81,9 +79,7 @@ def ordered_once(template: Project, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def ordered(ordered_once: Project, tmp_path: Path) -> Project:
     """Return a copy of that repository, of a test's own."""
-    project = new_project(ordered_once.stores, tmp_path)
-    shutil.copytree(ordered_once.bare, project.bare)
-    return project
+    return copy_project(ordered_once, tmp_path)
 
 
 def checkout(project: Project, folder: Path, commit: str = "main") -> Path:

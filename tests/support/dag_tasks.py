@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 RUN_ID = "manual__1"
 KIT = "dataset-steps"
+TREE = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def dags_on_path(factory: pytest.TempPathFactory, *more: str, **variables: str) -> Iterator[None]:
+    """Put the DAGs (and more folders) on the path, as for the DAG processor, in a new AIRFLOW_HOME.
+
+    `variables` are set in the environment meanwhile.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(factory.mktemp("airflow")))
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        for folder in ("dags", *more):
+            patch.syspath_prepend(str(TREE / folder))
+        yield
 
 
 def make_context(

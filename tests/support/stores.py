@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -424,3 +425,10 @@ def new_project(stores: Stores, folder: Path) -> Project:
     project.shared.mkdir()
     stores.grant(project.name)
     return project
+
+
+def copy_project(project: Project, folder: Path) -> Project:
+    """Return a project with a copy of another one's repository, and with a folder of its own."""
+    copy = new_project(project.stores, folder)
+    shutil.copytree(project.bare, copy.bare)
+    return copy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,17 +14,13 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from dataset_steps import again as publishing
-from tests.support.dag_tasks import KIT, make_context, render_task
-
-TREE = Path(__file__).resolve().parents[2]
+from tests.support.dag_tasks import KIT, dags_on_path, make_context, render_task
 
 
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Put the DAGs on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(TREE / "dags"))
+    with dags_on_path(tmp_path_factory):
         yield
 
 
@@ -203,7 +198,3 @@ def test_publish_that_may_fail_runs_no_step_again(
         start = make("pull", KIT, "pull", "orders", role="pull")
         start >> make("clean") >> make("publish", KIT, "publish", "orders", role="publish")
     assert describe(again, dag) is None
-
-
-def test_the_names_are_those_of_the_publishing_step(again: ModuleType) -> None:
-    assert again.HAVE_RUN == publishing.HAVE_RUN

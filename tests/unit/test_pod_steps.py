@@ -29,7 +29,7 @@ from kubernetes.client import (
 )
 from urllib3.exceptions import HTTPError
 
-from tests.support.dag_tasks import KIT, RUN_ID, make_context, render_task
+from tests.support.dag_tasks import KIT, RUN_ID, dags_on_path, make_context, render_task
 
 TREE = Path(__file__).resolve().parents[2]
 TEMPLATE = Path("manifests", "base", "templates", "step", "template.yaml")
@@ -49,10 +49,7 @@ RUN = {
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Put DAGs and plugins on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        for folder in ("dags", "manifests/base/plugins"):
-            patch.syspath_prepend(str(TREE / folder))
+    with dags_on_path(tmp_path_factory, "manifests/base/plugins"):
         yield
 
 

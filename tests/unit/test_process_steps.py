@@ -22,9 +22,8 @@ from kubernetes.utils.quantity import parse_quantity
 
 from dataset_steps import contract
 from dataset_steps.workspace import try_lock
-from tests.support.dag_tasks import KIT, RUN_ID, make_context, render_task
+from tests.support.dag_tasks import KIT, RUN_ID, dags_on_path, make_context, render_task
 
-TREE = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 # Allocates that many MiB, prints a line, and runs until it is killed.
 GREEDY = "import time; taken = bytearray({0} << 20); print('has it', flush=True); time.sleep(60)"
@@ -39,9 +38,7 @@ Run = Callable[..., None]
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Put the DAGs on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(TREE / "dags"))
+    with dags_on_path(tmp_path_factory):
         yield
 
 

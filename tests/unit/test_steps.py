@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk import DAG
 
 from dataset_steps.contract import DataSetError
+from tests.support.dag_tasks import dags_on_path
 
 TREE = Path(__file__).resolve().parents[2]
 DECLARED = '[data.orders]\npath = "data/orders"\n[data.report]\npath = "out/report.pdf"\n'
@@ -20,10 +21,7 @@ DECLARED = '[data.orders]\npath = "data/orders"\n[data.report]\npath = "out/repo
 @pytest.fixture(scope="module", autouse=True)
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Put the DAGs on the path, as for the DAG processor, with a new AIRFLOW_HOME."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("STEP_RUNTIME", "process")
-        patch.syspath_prepend(str(TREE / "dags"))
+    with dags_on_path(tmp_path_factory, STEP_RUNTIME="process"):
         yield
 
 

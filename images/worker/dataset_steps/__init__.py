@@ -19,6 +19,7 @@
     again       the steps between pull and publish, run again on newer versions
     turn        which of the runs that share a folder publishes
     result      the facts of a run's commit, in the bucket
+    bucket      objects there that a run replaces whole
     modify, extract, transform, load     one step each, of `dataset_pipeline` and `etl_workflow`
     record      the record that `modify` appends
     kept        workspaces kept for inspection, and for how long

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_steps import turn
+from dataset_steps.contract import HAVE_RUN
 from dataset_steps.errors import Overtaken, StepError, TemporaryError
 from dataset_steps.pull import begin, pull_once
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import LASTING, LOCK_IS_HELD, Workspace
 
 NOTE = "again"  # the record that the steps have to run again
-HAVE_RUN = "STEPS_HAVE_RUN"  # in publish's environment: its operator has just run them again
 
 
 @dataclass(frozen=True)

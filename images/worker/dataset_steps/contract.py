@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dataset_steps.errors import StepError
+from dataset_steps.errors import Overtaken, StepError
 
-HOPELESS = 65  # EX_DATAERR: the exit code when no retry can help
-OVERTAKEN = 80  # somebody published first: the steps between pull and publish have to run again
+# Exit codes: no retry can help; the steps between pull and publish have to run again.
+HOPELESS, OVERTAKEN = StepError.exit_code, Overtaken.exit_code
+# Variables of `publish`: the steps that it may run again itself, as JSON, and that its operator has
+# just run those that it may not.
+AGAIN, HAVE_RUN = "AGAIN", "STEPS_HAVE_RUN"
 
 DATASET = "dataset"  # the lab's own data set, at DATASET_PATH; it is not declared
 NAME = re.compile("[a-z][a-z0-9_]{0,39}")  # DATA_<NAME> is a variable of each step
@@ -43,6 +46,16 @@ def run_key(dag_id: str, run_id: str) -> str:
 def variable_name(name: str) -> str:
     """Return the variable that tells a step where a data set is."""
     return f"DATA_{name.upper()}"
+
+
+def find_path(data_sets: Mapping[str, str], name: str) -> str:
+    """Return the path of a data set. Raise DataSetError when it is not declared."""
+    if name not in data_sets:
+        raise DataSetError(
+            f"no data set {name} is declared: write [data.{name}] and its path into {FILE} "
+            f"beside the DAGs; there are {', '.join(sorted(data_sets))}"
+        )
+    return data_sets[name]
 
 
 # --- Declarations ---------------------------------------------------------------------------------

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-import boto3
-
 from dataset_steps import kept
+from dataset_steps.bucket import client, put
 from dataset_steps.contract import DATASET
 from dataset_steps.errors import StepError
 from dataset_steps.patience import with_retries
-from dataset_steps.remote import CLIENT
 from dataset_steps.s3_errors import Missing, s3_errors
 from dataset_steps.settings import Settings
 from dataset_steps.transform import SUMMARY
@@ -70,20 +66,6 @@ def lineage(settings: Settings, base: Pulled) -> dict[str, Any]:
     }
 
 
-@with_retries  # each attempt replaces the object by the same bytes
-def put(bucket: str, key: str, content: bytes) -> None:
-    """Write `content` to the object; the server refuses bytes that were damaged in transit."""
-    digest = hashlib.md5(content, usedforsecurity=False).digest()
-    with s3_errors(f"s3://{bucket}/{key}"):
-        client().put_object(
-            Bucket=bucket,
-            Key=key,
-            Body=content,
-            ContentMD5=base64.b64encode(digest).decode(),
-            ContentType="application/json",
-        )
-
-
 @with_retries  # it only reads
 def read_run_id(bucket: str, key: str) -> str | None:
     """Return the run whose result is in the bucket, or None if there is none."""
@@ -93,8 +75,3 @@ def read_run_id(bucket: str, key: str) -> str | None:
         return str(json.loads(body)["run_id"])
     except (Missing, ValueError, KeyError, TypeError):
         return None
-
-
-def client() -> Any:
-    """Return boto3's client; endpoint, region and credentials come from the environment."""
-    return boto3.client("s3", config=CLIENT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_steps import pointer, repository, yaml_files
@@ -40,12 +40,6 @@ class Change:
     content: Content
     before: Pointer | None  # what `main` names; None where it has no version
     pulled: bool  # whether the run has pulled the version before
-
-    @property
-    def content_there(self) -> Content:
-        """The content as it is published: in the remote that the version before is in."""
-        remote = self.before.remote if self.before else None
-        return replace(self.content, pointer=replace(self.content.pointer, remote=remote))
 
 
 def write_files(workspace: Workspace, files: Files) -> list[Path]:
@@ -101,7 +95,7 @@ def write_pointer(tree: Path, change: Change) -> list[Path]:
     """Write a data set's pointer, and have git ignore a new one. Return the paths."""
     file = tree / f"{change.path}.dvc"
     ignored = [] if change.before else [repository.ignore_file(tree / change.path)]
-    pointer.write(file, change.content_there.pointer)
+    pointer.write(file, change.content.pointer)
     return [file, *ignored]
 
 

@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 from dataset_steps import again, pointer, publication, repository, result, turn
 from dataset_steps.again import Step
 from dataset_steps.content import Content
-from dataset_steps.contract import require_inside
+from dataset_steps.contract import AGAIN, require_inside
 from dataset_steps.errors import Overtaken, StepError, TemporaryError
 from dataset_steps.pointer import Pointer
 from dataset_steps.publication import Change, Files
@@ -60,7 +60,7 @@ def parse_request(arguments: Namespace, env: Mapping[str, str]) -> Request:
         arguments.result,
         require_one_line("the message", arguments.message),
         arguments.on_conflict == "rerun",
-        again.parse_steps(env.get("AGAIN")),
+        again.parse_steps(env.get(AGAIN)),
     )
 
 
@@ -161,14 +161,14 @@ def publish_once(settings: Settings, workspace: Workspace, request: Request) -> 
         start_over(settings, workspace, request, moved)
     tell_strays(workspace, request)
     repository.open_publishing_tree(workspace.repository, workspace.publishing)
-    remote = Remote(workspace.repository)
+    remote = Remote(workspace.publishing)
     changes = list(filter(None, (find_change(workspace, remote, name) for name in request.names)))
     written = publication.write_files(workspace, request.files)
     if not changes and not written:
         newest = repository.head(workspace.publishing)
         workspace.record(UNCHANGED, Unchanged(newest))
         return None
-    return make_commit(settings, workspace, request, changes, written)
+    return make_commit(settings, workspace, request, remote, changes, written)
 
 
 def start_over(settings: Settings, workspace: Workspace, request: Request, why: str) -> None:
@@ -234,7 +234,8 @@ def find_change(workspace: Workspace, remote: Remote, name: str) -> Change | Non
     changed since a step sealed it.
     """
     path, place = workspace.data_sets[name], workspace.place(name)
-    before = read_pointer(workspace, NEWEST, f"{path}.dvc")
+    newest = workspace.publishing / f"{path}.dvc"
+    before = pointer.read(newest) if newest.exists() else None
     content = remote.measure(path, place)
     refuse_other_content(workspace, name, content)
     pulled = workspace.read_pulled(name)
@@ -267,15 +268,15 @@ def make_commit(
     settings: Settings,
     workspace: Workspace,
     request: Request,
+    remote: Remote,
     changes: Sequence[Change],
     written: Sequence[Path],
 ) -> str:
     """Store what has changed, commit and push it. Raise PushRejected if outrun."""
     tree = workspace.publishing
-    remote = Remote(tree)
     for change in changes:
         remote.store(
-            change.content_there,
+            change.content,
             change.place,
             base=change.before,
             pulled=change.pulled,

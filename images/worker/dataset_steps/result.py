@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dataset_steps import load, repository
+from dataset_steps import repository
+from dataset_steps.bucket import put
 from dataset_steps.settings import Settings
 from dataset_steps.workspace import Workspace
 
@@ -27,7 +28,7 @@ def write(
     }
     key = f"results/{settings.dag_id}/{name}"
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-    load.put(settings.bucket, key, text.encode())
+    put(settings.bucket, key, text.encode())
     print(f"wrote s3://{settings.bucket}/{key}")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dataset_steps.contract import (
     DATASET,
-    FILE,
     check_data_sets,
+    find_path,
     parse_data_sets,
     require_inside,
 )
@@ -59,12 +59,7 @@ class Settings:
 
     def require_path(self, name: str) -> str:
         """Return the path of a data set. Raise StepError when it is not declared."""
-        if name not in self.data_sets:
-            raise StepError(
-                f"no data set {name} is declared: write [data.{name}] and its path into {FILE} "
-                f"beside the DAGs; there are {', '.join(sorted(self.data_sets))}"
-            )
-        return self.data_sets[name]
+        return find_path(self.data_sets, name)
 
 
 def require_one_line(name: str, value: str) -> str:

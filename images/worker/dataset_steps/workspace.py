@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from dataset_steps.contract import run_key
+from dataset_steps.contract import find_path, run_key
 from dataset_steps.errors import StepError, TemporaryError
 from dataset_steps.files import remove, write_atomically
 from dataset_steps.settings import Settings
@@ -109,8 +109,8 @@ class Workspace:
         return self.root / "publishing"
 
     def place(self, name: str) -> Path:
-        """Return where a data set is: a file or a directory."""
-        return self.repository / self.data_sets[name]
+        """Return where a data set is: a file or a directory. Raise StepError for another name."""
+        return self.repository / find_path(self.data_sets, name)
 
     # --- Records: what the next attempt need not do again -----------------------------------------
 

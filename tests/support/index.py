@@ -35,9 +35,12 @@ class Index:
     def address_with_password(self) -> str:
         return self.address.replace("://", f"://{self.user}:{self.password}@")
 
-    def add(self, package: str, files: Mapping[str, str]) -> str:
-        """Add a package of these files; return the line of a lock that pins it by its hash."""
+    def add(self, package: str, files: Mapping[str, str]) -> None:
+        """Add a package of these files."""
         self.wheels[package] = build_wheel(package, files)
+
+    def lock(self, package: str) -> str:
+        """Return the line of a lock that pins a package by its hash."""
         return f"{package}=={VERSION} --hash=sha256:{self.hash_of(package)}\n"
 
     def hash_of(self, package: str) -> str:

@@ -1,7 +1,8 @@
-"""What a session hands on to pip and uv of a person's settings: how to reach an index."""
+"""How the environment of a session is installed; what pip and uv are told of an index."""
 
 from __future__ import annotations
 
+import ast
 import os
 import ssl
 import subprocess
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-import noxfile
+from lab import installing
 
+TREE = Path(__file__).resolve().parents[2]
 FOREIGN = ("PIP_", "UV_", "SSL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -46,6 +48,32 @@ def set_system_certificates(
     monkeypatch.setattr(sys, "platform", "linux")
 
 
+# --- Where nox runs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["lab/__init__.py", "lab/installing.py", "lab/sessions.py"])
+def test_an_old_python_can_read_what_nox_imports(module: str) -> None:
+    """It says that it is too old only once it has imported this."""
+    tree = ast.parse((TREE / module).read_text("utf-8"), feature_version=(3, 9))
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {a.name for i in imports if isinstance(i, ast.Import) for a in i.names}
+    froms = {str(i.module) for i in imports if isinstance(i, ast.ImportFrom)}
+    others = names | froms - {"nox", "lab.installing"}
+    assert {name.partition(".")[0] for name in others} - {"nox"} <= sys.stdlib_module_names
+    assert "tomllib" not in names | froms  # since 3.11
+    assert "__future__" in froms or module == "lab/__init__.py"  # annotations stay text
+
+
+@pytest.mark.parametrize("version", [(3, 10, 14), (3, 15, 0)])
+def test_a_python_that_the_lab_does_not_support_is_refused(
+    session: Any, version: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.name, session.error = "e2e", pytest.fail
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(pytest.fail.Exception, match=r"this is Python .*python3.13 -m nox -s e2e"):
+        installing.prepare(session)
+
+
 # --- pip's own ----------------------------------------------------------------------------------
 
 
@@ -63,7 +91,7 @@ def test_pips_settings_are_merged_as_pip_does(
     variables = {"CONFIG_FILE": file, "RETRIES": 3, "INDEX_URL": "", "USER": 1, "PROXY": ""}
     set_variables(monkeypatch, {f"PIP_{name}": value for name, value in variables.items()})
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = noxfile.read_pip_settings(session)
+    found = installing.read_pip_settings(session)
     assert {"user", "target", "proxy", "config-file"}.isdisjoint(found)
     assert found["index-url"] == "https://install"
     assert found["retries"] == "3"
@@ -79,7 +107,7 @@ def test_pips_files_are_read_in_its_order(session: Any, monkeypatch: pytest.Monk
     )
     asked = SimpleNamespace(returncode=0, stdout=said, stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: asked)
-    assert noxfile.list_pip_files(session) == ["/g, with a comma", "/u1", "/u2", "/s", "/e"]
+    assert installing.list_pip_files(session) == ["/g, with a comma", "/u1", "/u2", "/s", "/e"]
 
 
 # --- For uv -------------------------------------------------------------------------------------
@@ -98,7 +126,7 @@ def test_uv_is_told_what_pip_is_told(tmp_path: Path) -> None:
         "proxy": "http://me:pw@proxy:3128",
         "cache-dir": "/pips/own",
     }
-    told = noxfile.uv_variables(found)
+    told = installing.uv_variables(found)
     proxies = {name: told.pop(name) for name in list(told) if name.lower().endswith("_proxy")}
     assert set(proxies) == {"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"}
     assert set(proxies.values()) == {"http://me:pw@proxy:3128"}
@@ -117,7 +145,7 @@ def test_uv_is_told_what_pip_is_told(tmp_path: Path) -> None:
 def test_uvs_own_variables_win(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the names that uv had for them before, too."""
     set_variables(monkeypatch, {"UV_INDEX_URL": "https://mine", "UV_HTTP_RETRIES": "1"})
-    told = noxfile.uv_variables({"index-url": "https://pip", "retries": "9", "timeout": "7"})
+    told = installing.uv_variables({"index-url": "https://pip", "retries": "9", "timeout": "7"})
     assert told == {"UV_HTTP_TIMEOUT": "7"}
 
 
@@ -126,7 +154,7 @@ FOREIGN_TO_ALL = ("UV_CONSTRAINT", "UV_PYTHON", "UV_FIND_LINKS_TOO", "PYTHONPATH
 
 
 def test_variables_are_kept_by_name() -> None:
-    assert list(filter(noxfile.KEPT.fullmatch, (*KEPT, *FOREIGN_TO_ALL))) == list(KEPT)
+    assert list(filter(installing.KEPT.fullmatch, (*KEPT, *FOREIGN_TO_ALL))) == list(KEPT)
 
 
 # --- Certificates -------------------------------------------------------------------------------
@@ -139,9 +167,9 @@ def test_without_a_setting_uv_trusts_the_system(
     folder = tmp_path / "certs"
     folder.mkdir()
     set_system_certificates(monkeypatch, folder=folder)
-    assert noxfile.certificate_variables({}, session) == {}
+    assert installing.certificate_variables({}, session) == {}
     (folder / "one.pem").touch()
-    assert noxfile.certificate_variables({}, session) == {"UV_SYSTEM_CERTS": "true"}
+    assert installing.certificate_variables({}, session) == {"UV_SYSTEM_CERTS": "true"}
 
 
 @pytest.mark.parametrize("name", ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "SSL_CERT_FILE"])
@@ -149,7 +177,7 @@ def test_what_tells_uv_already_is_left_alone(
     session: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "true")
-    assert noxfile.certificate_variables({}, session) == {}
+    assert installing.certificate_variables({}, session) == {}
 
 
 @pytest.mark.parametrize("variable", ["", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
@@ -163,11 +191,11 @@ def test_a_certificate_of_pips_is_trusted_beside_the_systems(
     found = {} if variable else {"cert": str(given)}
     set_variables(monkeypatch, {variable: given} if variable else {})
     set_system_certificates(monkeypatch, system, tmp_path)
-    told = noxfile.certificate_variables(found, session)
+    told = installing.certificate_variables(found, session)
     assert told["SSL_CERT_DIR"] == str(tmp_path)
     assert Path(told["SSL_CERT_FILE"]).read_text() == "of the system\nof the company"
     set_system_certificates(monkeypatch, given)
-    told = noxfile.certificate_variables(found, session)
+    told = installing.certificate_variables(found, session)
     assert told == {"SSL_CERT_FILE": str(given)}
 
 
@@ -177,5 +205,5 @@ def test_a_folder_of_certificates_is_trusted(
     system = tmp_path / "system"
     system.mkdir()
     set_system_certificates(monkeypatch, folder=system)
-    told = noxfile.certificate_variables({"cert": str(tmp_path)}, session)
+    told = installing.certificate_variables({"cert": str(tmp_path)}, session)
     assert told == {"SSL_CERT_DIR": f"{system}{os.pathsep}{tmp_path}"}

@@ -31,7 +31,7 @@ def need_tool(name: str) -> None:
 
 def need_image(key: str) -> str:
     """Return the name of a locked image; skip unless Docker has it."""
-    name = images.read_lock()[key].name
+    name = images.read_lock(Config.from_environment())[key].name
     try:
         docker.inspect_engine()
         if not docker.image_id(name):
@@ -46,7 +46,7 @@ def ensure_image(key: str) -> str:
 
     Skips where there is no Docker, or it lacks what the image is built from.
     """
-    known = images.read_lock()
+    known = images.read_lock(Config.from_environment())
     image = known[key]
     try:
         docker.inspect_engine()
@@ -64,7 +64,7 @@ def build_images(config: Config) -> None:
     """Pull or build all images of a lab on kind; other labs need none."""
     if config.backend == "kind":
         with build_lock():
-            images.ensure_images()
+            images.ensure_images(config)
 
 
 def build_lock() -> FileLock:

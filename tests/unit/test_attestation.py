@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from eks import attestation
 from eks.attestation import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from lab.cluster import docker, images, tools
-from lab.config import TREE, Config
-from lab.delivery import publish, ssh
+from lab.config import KIT, Config
+from lab.delivery import bundle, ssh
 from lab.errors import MachineError, PromotionError
-from tests.support import attest, attested
+from lab.testing import witness
+from lab.testing.witness import Witness
+from tests.support import attested
 from tests.support.attested import PREDICATE, PROOF, TESTS, make_statement
 
 pytest_plugins = ["pytester"]
@@ -35,7 +37,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return the Config of a copy of this tree; without kubectl, its base is not rendered."""
     monkeypatch.setattr(tools, "find_local", lambda _: None)
     monkeypatch.setattr(attestation, "digest_rendering", lambda _: "0" * 64)
-    return attested.copy_tree(tmp_path)
+    return attested.use_library(attested.copy_tree(tmp_path), monkeypatch)
 
 
 def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
         tmp_path / "k",
     )
     default = Config.from_environment({"LAB_ATTESTATION": "", "LAB_ATTESTATION_KEY": ""})
-    assert attestation.attestation_path(default) == TREE / "attestation.json"
+    assert attestation.attestation_path(default) == KIT / "attestation.json"
     assert default.attestation_key is None
 
 
@@ -54,34 +56,37 @@ def test_where_it_is_and_what_signs_it_may_be_chosen(tmp_path: Path) -> None:
 
 
 def test_every_file_that_is_promoted_is_a_subject(config: Config) -> None:
-    found = attestation.digest_files(config.tree)
-    wanted = [p for p in (TREE / "manifests" / "base").rglob("*") if p.suffix in {".yaml", ".py"}]
+    found = attestation.digest_files(config)
+    wanted = [p for p in (KIT / "manifests" / "base").rglob("*") if p.suffix in {".yaml", ".py"}]
     for key in ("worker", "trainer"):
-        wanted += images.list_sources(TREE / "images" / key)
+        wanted += images.list_sources(KIT / "images" / key)
     assert len(wanted) > 40
-    assert {path.relative_to(TREE).as_posix() for path in wanted} <= found.keys()
+    assert {path.relative_to(KIT).as_posix() for path in wanted} <= found.keys()
     assert "manifests/base/plugins/.airflowignore" in found
     assert {"images/lock.toml", "manifests/airflow/values.yaml"} <= found.keys()
 
 
 def test_the_dags_are_those_that_are_published(config: Config, tmp_path: Path) -> None:
-    (config.tree / "dags" / ".secret").write_text("x")
-    (config.tree / "dags" / "runtimes" / "notes.txt").write_text("x")
-    publish.mirror_dag_folder(config.tree / "dags", tmp_path / "published")
+    (config.root / "dags" / ".secret").write_text("x")
+    (config.root / "dags" / "notes.txt").write_text("x")
+    bundle.write_bundle(config, tmp_path / "published")
     files = [path for path in (tmp_path / "published").rglob("*") if path.is_file()]
-    delivered = {f"dags/{path.relative_to(tmp_path / 'published').as_posix()}" for path in files}
-    found = {name for name in attestation.digest_files(config.tree) if name.startswith("dags/")}
-    assert found == delivered
-    assert "dags/runtimes/notes.txt" in found
+    delivered = {path.relative_to(tmp_path / "published").as_posix() for path in files}
+    tops = ("dags/", f"{attested.LIBRARY.as_posix()}/")
+    names = attestation.digest_files(config)
+    found = {name.removeprefix(top) for top in tops for name in names if name.startswith(top)}
+    assert found == delivered - {bundle.DECLARED}, "which is made of lab.toml"
+    assert {"notes.txt", "steps.py", "runtimes/pod.py"} <= found
+    assert "lab.toml" in names
 
 
 def test_what_python_has_compiled_counts_for_nothing(config: Config) -> None:
-    before = attestation.digest_files(config.tree)
+    before = attestation.digest_files(config)
     for folder in ("dags", "manifests/base/plugins", "images/worker/dataset_steps"):
-        cache = config.tree / folder / "__pycache__"
+        cache = config.root / folder / "__pycache__"
         cache.mkdir()
         (cache / "steps.cpython-311.pyc").write_bytes(b"x")
-    assert attestation.digest_files(config.tree) == before
+    assert attestation.digest_files(config) == before
 
 
 def test_the_chart_is_the_pinned_one_or_the_file_that_was_given(
@@ -112,7 +117,7 @@ def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
 ) -> None:
     monkeypatch.setattr(docker, "image_id", lambda name: f"sha256:{len(name)}")
     monkeypatch.setattr(attestation, "read_kubernetes_version", lambda _: "v1.36.4")
-    monkeypatch.setattr(tools, "find", lambda name: config.tree / name)
+    monkeypatch.setattr(tools, "find", lambda name: config.root / name)
     monkeypatch.setattr(tools, "ask_version", lambda name, _: {"kind": "0.33.0"}.get(name, "1.2.3"))
     subjects = attestation.compute_digests(config)
     found = attestation.build_statement(config, subjects, PROOF, TESTS, variations=False)
@@ -121,11 +126,11 @@ def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
     assert told["tools"] == {
         "kind": "0.33.0", "kubectl": "1.2.3", "helm": "1.2.3", "kubernetes": "v1.36.4"
     }  # fmt: skip
-    worker = images.read_lock(config.tree)["worker"].name
+    worker = images.read_lock(config)["worker"].name
     assert {"name": worker, "id": f"sha256:{len(worker)}"} in told["images"]
     assert (told["tests"], told["variations"]) == (TESTS, False)
     assert (told["commit"], told["dirty"]) == (None, None)  # the copy is no git checkout
-    assert str(config.tree) not in found.as_json() and str(Path.home()) + "/" not in found.as_json()
+    assert str(config.root) not in found.as_json() and str(Path.home()) + "/" not in found.as_json()
 
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
@@ -163,10 +168,10 @@ def flip_bit(data: bytes, chance: random.Random) -> bytes:
 def test_one_byte_of_any_file_is_enough(config: Config) -> None:
     known, chance = make_statement(config), random.Random(SEED)
     attestation.write(attestation.attestation_path(config), known)
-    paths = list(attestation.list_promoted_files(config.tree))
+    paths = list(attestation.list_promoted_files(config))
     assert len(paths) > 80
     for path in paths:
-        name, before = path.relative_to(config.tree).as_posix(), path.read_bytes()
+        name, before = path.relative_to(config.root).as_posix(), path.read_bytes()
         path.write_bytes(flip_bit(before, chance))
         with pytest.raises(PromotionError) as refused:
             attestation.check(config)
@@ -180,7 +185,8 @@ FOLDERS = (
     "manifests/base/plugins",
     "manifests/overlays/kind",
     "dags",
-    "dags/runtimes",
+    "lab/delivery/library",
+    "lab/delivery/library/runtimes",
     "images/worker",
     "images/worker/dataset_steps",
     "images/trainer",
@@ -189,7 +195,7 @@ FOLDERS = (
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_file_that_is_added_removed_or_renamed(config: Config, folder: str) -> None:
-    known, place = make_statement(config), config.tree / folder
+    known, place = make_statement(config), config.root / folder
     (place / "added.txt").touch()
     assert attestation.list_changes(known, config) == [f"{folder}/added.txt was added"]
     (place / "added.txt").unlink()
@@ -205,24 +211,24 @@ def test_a_file_that_is_added_removed_or_renamed(config: Config, folder: str) ->
 @pytest.mark.parametrize("folder", ["dags", "manifests/base"])
 def test_what_a_link_to_a_folder_would_bring_counts(config: Config, folder: str) -> None:
     known = make_statement(config)
-    (config.tree / folder / "more").symlink_to(config.tree / "eks" / "environments")
+    (config.root / folder / "more").symlink_to(config.root / "eks" / "environments")
     assert f"{folder}/more/staging.toml was added" in attestation.list_changes(known, config)
 
 
 def test_a_file_that_is_not_promoted_may_change(config: Config) -> None:
     known = make_statement(config)
-    (config.tree / "images" / "minio" / "Dockerfile").write_text("FROM scratch")
-    (config.tree / "manifests" / "airflow" / "values-eks.yaml").write_text("{}")
+    (config.root / "images" / "minio" / "Dockerfile").write_text("FROM scratch")
+    (config.root / "manifests" / "airflow" / "values-eks.yaml").write_text("{}")
     assert attestation.list_changes(known, config) == []
 
 
 def test_a_file_that_the_attestation_leaves_out_was_not_tested(config: Config) -> None:
     subjects = attestation.compute_digests(config)
-    del subjects["dags/steps.py"], subjects["chart/airflow"]
+    del subjects["dags/assets.py"], subjects["chart/airflow"]
     assert attestation.list_changes(Statement(subjects, PREDICATE), config) == [
-        "dags/steps.py was added"
+        "dags/assets.py was added"
     ]
-    subjects["dags/steps.py"] = attestation.compute_digests(config)["dags/steps.py"]
+    subjects["dags/assets.py"] = attestation.compute_digests(config)["dags/assets.py"]
     assert attestation.list_changes(Statement(subjects, PREDICATE), config) == [
         "chart/airflow was changed"
     ]
@@ -230,7 +236,7 @@ def test_a_file_that_the_attestation_leaves_out_was_not_tested(config: Config) -
 
 def test_of_many_changes_the_first_are_named(config: Config) -> None:
     attestation.write(attestation.attestation_path(config), make_statement(config))
-    for path in (config.tree / "dags").glob("*.py"):
+    for path in (config.root / "dags").glob("*.py"):
         path.write_text("")
     with pytest.raises(PromotionError, match=r"and \d+ more") as refused:
         attestation.check(config)
@@ -428,8 +434,8 @@ CONFTEST = """
 import pytest
 from eks import attestation
 from lab.config import Config
+from lab.testing import witness
 from pathlib import Path
-from tests.support import attest
 from tests.conftest import pytest_collection_modifyitems
 TREE = Path(__file__).parent
 PATCH = pytest.MonkeyPatch()
@@ -445,7 +451,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for marker in ("variation", "long"):
         config.addinivalue_line("markers", f"{marker}: of a test")
-    config.pluginmanager.register(attest.Witness(TREE), attest.NAME)
+    again = {"variation"} if config.getoption("--once") else set()
+    config.stash[witness.LEFT_OUT] = frozenset({"long"} | again)
+    config.pluginmanager.register(witness.Witness(TREE), witness.NAME)
     PATCH.setattr(attestation, "build_statement", build_statement)
 
 def pytest_unconfigure():
@@ -456,15 +464,15 @@ class Lab:
         return "the proof"
 
 @pytest.fixture(scope="session", params=["embedded", "kind"])
-def lab_config(request):
+def lab_backend(request):
     return request.param
 
 @pytest.fixture(scope="session")
-def lab(request, lab_config):
-    config = Config(home=TREE / "home", backend=lab_config, tree=TREE)
-    before = attest.digest_tested_files(config)
+def lab(request, lab_backend):
+    config = Config(home=TREE / "home", backend=lab_backend, root=TREE, kit=TREE)
+    before = witness.digest_tested_files(config)
     yield Lab()
-    attest.keep_statement(request, config, Lab(), before)
+    witness.keep_statement(request, config, Lab(), before)
 """
 FIRST = """
 import pytest
@@ -483,9 +491,12 @@ def test_of_no_backend(): pass
 
 
 @pytest.fixture
-def project(config: Config, pytester: pytest.Pytester) -> pytest.Pytester:
+def project(
+    config: Config, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
     """Return a project with the files to attest and two end-to-end test files of a fake lab."""
-    config.tree.rename(pytester.path / "tree")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the kit's has a real lab
+    config.root.rename(pytester.path / "tree")
     for entry in (pytester.path / "tree").iterdir():
         entry.rename(pytester.path / entry.name)
     folder = pytester.mkdir("tests") / "e2e"
@@ -499,7 +510,7 @@ def project(config: Config, pytester: pytest.Pytester) -> pytest.Pytester:
 def test_a_green_session_is_attested(project: pytest.Pytester) -> None:
     result = project.runpytest()
     result.stdout.fnmatch_lines("attested, for a promotion to AWS: *attestation.json")
-    config = Config(home=project.path, tree=project.path)
+    config = Config(home=project.path, root=project.path, kit=project.path)
     told = attestation.check(config).predicate
     assert told["tests"] == ["tests/e2e/test_first.py", "tests/e2e/test_second.py"]
     assert (told["proof"]["said"], told["variations"]) == ("the proof", True)
@@ -549,7 +560,7 @@ def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
     tmp_path: Path, failed: int
 ) -> None:
     path = tmp_path / "attestation.json"
-    worker, controller = attest.Witness(tmp_path), attest.Witness(tmp_path)
+    worker, controller = Witness(tmp_path), Witness(tmp_path)
     shown = {"subjects": {"a": "b"}, "predicate": PREDICATE, "path": str(path)}
     worker.shown = json.dumps(shown)
     output: dict[str, object] = {}
@@ -562,27 +573,27 @@ def test_what_a_worker_has_shown_is_attested_when_all_workers_are_green(
         assert attestation.read(path).subjects == {"a": "b"}
 
 
-def finish_session(witness: attest.Witness, config: SimpleNamespace, failed: int) -> None:
+def finish_session(ended: Witness, config: SimpleNamespace, failed: int) -> None:
     """End a session with that many failed tests."""
-    witness.pytest_sessionfinish(cast("Any", SimpleNamespace(config=config, testsfailed=failed)))
+    ended.pytest_sessionfinish(cast("Any", SimpleNamespace(config=config, testsfailed=failed)))
 
 
 def test_a_tree_that_was_changed_meanwhile_is_not_attested(project: pytest.Pytester) -> None:
-    body = "open('dags/steps.py', 'a').write('# later')"
+    body = "open('dags/assets.py', 'a').write('# later')"
     (project.path / "tests" / "e2e" / "test_second.py").write_text(SECOND.format(body=body))
     result = project.runpytest()
-    result.stdout.fnmatch_lines("nothing is attested: dags/steps.py was changed while *")
+    result.stdout.fnmatch_lines("nothing is attested: dags/assets.py was changed while *")
     assert not (project.path / "attestation.json").exists()
 
 
 def test_a_key_of_no_use_is_named_before_a_lab_is_made(config: Config, tmp_path: Path) -> None:
     with pytest.raises(PromotionError, match="is no private ed25519 key"):
-        attest.digest_tested_files(
+        witness.digest_tested_files(
             replace(config, backend="kind", attestation_key=tmp_path / "absent")
         )
 
 
 def test_other_backends_look_at_nothing(tmp_path: Path) -> None:
     assert (
-        attest.digest_tested_files(Config(home=tmp_path, backend="embedded", tree=tmp_path)) == {}
+        witness.digest_tested_files(Config(home=tmp_path, backend="embedded", root=tmp_path)) == {}
     )

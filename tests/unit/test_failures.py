@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tests.support.failures import Failures
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from lab.testing.failures import Failures
 
 pytest_plugins = ["pytester"]
 
@@ -36,6 +35,24 @@ def test_right():
 """
 
 
+RIGHT = """
+import pytest
+
+@pytest.fixture
+def lab_config():
+    return "choices"
+
+def test_right(lab_config):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _without_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no plugin of the environment: the kit's own has these failures, too."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def report(pytester: pytest.Pytester, tests: str) -> list[str]:
     plugins: list[Any] = [Failures()]
     pytester.makepyfile(test_it=tests)
@@ -54,15 +71,20 @@ def test_failures_are_told_in_short_before_their_tracebacks(pytester: pytest.Pyt
     ]
 
 
+def test_a_session_without_a_lab_is_left_alone(pytester: pytest.Pytester) -> None:
+    said = report(pytester, "def test_wrong(): assert False")
+    assert not [line for line in said if "in short" in line]
+
+
 def test_nothing_is_told_where_nothing_failed(pytester: pytest.Pytester) -> None:
-    said = report(pytester, "def test_right(): pass")
+    said = report(pytester, RIGHT)
     assert not [line for line in said if "in short" in line]
 
 
 def test_what_is_said_is_not_captured(pytester: pytest.Pytester) -> None:
     fixture = "@pytest.fixture(autouse=True)\ndef kept(request):\n    yield\n    {}"
     saying = fixture.format("print_line(request.config, 'kept: the lab'); print('not this')")
-    tests = "import pytest\nfrom tests.support.failures import print_line\n"
+    tests = "import pytest\nfrom lab.testing.failures import print_line\n"
     tests += f"{saying}\ndef test_it(): pass"
     said = report(pytester, tests)
     assert "kept: the lab" in said

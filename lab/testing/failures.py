@@ -6,33 +6,37 @@ Each failure comes with what was wrong with the lab at that moment, which no lat
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.backends import find_backend
-from lab.config import Config
-from lab.errors import LabError
-from tests.support.control import make_control
-from tests.support.control.pods import Pods
+if TYPE_CHECKING:
+    from lab.cluster.api import Cluster
+    from lab.config import Config
 
-NAME = "failures"
+NAME = "mlops_lab_failures"
 LINES = 8  # of a pod's log
 WIDTH = 240  # characters of a line
 
 
 class Failures:
-    """The failures of a session. A pytest plugin."""
+    """The failures of a session that has a test with a lab. A pytest plugin."""
 
     def __init__(self) -> None:
+        self.has_lab = False
         self.lines: list[str] = []
         self.state: list[str] = []  # of the lab, as last described
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.has_lab = any("lab_config" in getattr(item, "fixturenames", ()) for item in items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if report.failed:
+        if report.failed and self.has_lab:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
             lines = [f"{report.nodeid} ({report.when}): {first_and_last_line(why)}"]
@@ -75,31 +79,37 @@ def first_and_last_line(text: str) -> str:
 
 def describe_lab(config: Config) -> list[str]:
     """List the services that do not serve and, on a cluster, the ends of their pods' logs."""
+    from lab.backends import find_backend
+
     try:
         found = find_backend(config.backend).list_services(config)
         down = [f"{service.name} does not serve" for service, serves in found if not serves]
-        control = make_control(config)
-        return down + (describe_unready_pods(control) if isinstance(control, Pods) else [])
+        return down + (describe_unready_pods(config) if config.backend == "kind" else [])
     except Exception as error:
         return [f"the lab can't be asked: {first_and_last_line(str(error))}"]
 
 
-def describe_unready_pods(pods: Pods) -> list[str]:
+def describe_unready_pods(config: Config) -> list[str]:
     """List each pod that has a container that is not ready, with the last lines of its logs."""
-    kubectl, lines = pods.cluster.kubectl, []
-    for row in kubectl("get", "pods", "--all-namespaces", "--no-headers").splitlines():
+    from lab.backends.kind import node
+    from lab.cluster.api import Cluster
+
+    cluster, lines = Cluster(node.kubeconfig_path(config)), []
+    for row in cluster.kubectl("get", "pods", "--all-namespaces", "--no-headers").splitlines():
         namespace, name, ready, status, *_ = row.split()
         if len(set(ready.split("/"))) > 1 and status != "Completed":
             lines.append(" ".join(row.split()))
-            lines += tail_logs(pods, namespace, name)
+            lines += tail_logs(cluster, namespace, name)
     return lines
 
 
-def tail_logs(pods: Pods, namespace: str, name: str) -> list[str]:
+def tail_logs(cluster: Cluster, namespace: str, name: str) -> list[str]:
     """Return the last lines of a pod's logs or, without logs, what keeps it from starting."""
+    from lab.errors import LabError
+
     try:
         words = ("logs", "--namespace", namespace, name, "--all-containers", f"--tail={LINES}")
-        logged = pods.cluster.kubectl(*words, timeout=30).splitlines()
+        logged = cluster.kubectl(*words, timeout=30).splitlines()
     except LabError as error:
         logged = (error.output or error.what).splitlines()
     return [f"  {line}" for line in logged[-2 * LINES :]]

@@ -10,5 +10,7 @@ objects        the bucket's objects: what they hold, and what they must
 hashes         the hashes by which DVC names them
 dvc_process    DVC as a process: where data is, and pulling it
 dvc_locations  the program that runs there for the former
+taken_in       the commit by which the lab took a repository in, and what that one had no more
+clones         paths of data, in clones that live as long as the process
 git, s3        clients of the lab's servers
 """

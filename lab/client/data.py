@@ -18,6 +18,7 @@ from lab.client.dvc_process import Locate, Place, Question
 from lab.client.history import History
 from lab.client.objects import Bucket, Named
 from lab.client.s3 import RESTORE
+from lab.client.taken_in import TakenIn, lost_at
 from lab.errors import ProofError
 from lab.model import Version
 
@@ -145,10 +146,16 @@ def parse_folder(content: bytes, url: str) -> tuple[File, ...]:
         raise ProofError(f"{url} is no list of files: {error!r}", RESTORE) from error
 
 
-def check_older(locate: Locate, bucket: Bucket, located: Sequence[tuple[Version, Answers]]) -> None:
+def check_older(
+    locate: Locate,
+    bucket: Bucket,
+    located: Sequence[tuple[Version, Answers]],
+    taken: TakenIn | None = None,
+) -> None:
     """Check that the data of each version is in the bucket, whole. Raises ProofError.
 
-    A file that several folders have is looked at once.
+    A file that several folders have is looked at once; what was missing when the repository was
+    `taken` in, not at all.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda each: find_data(bucket, *each), located)
@@ -158,6 +165,7 @@ def check_older(locate: Locate, bucket: Bucket, located: Sequence[tuple[Version,
             (data.place.store, file.md5): data.name_file(file, keys)
             for data in folders
             for file in data.files or ()
+            if file.md5 not in lost_at(taken, data.version.commit)
         }
         list(pool.map(bucket.check, files.values()))
 

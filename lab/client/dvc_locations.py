@@ -23,6 +23,8 @@ from dvc.scm import SCM
 from dvc.utils.serialize import parse_yaml
 from dvc.utils.strictyaml import YAMLValidationError
 
+STAND_IN = "the lab's store"  # in place of whatever remote an older commit names
+
 
 class NotKept(Exception):
     """The data is in no S3 remote of this repository, or not under its hash."""
@@ -31,12 +33,16 @@ class NotKept(Exception):
 class Project:
     """A DVC project as of one commit: the one that the pointers of a folder belong to."""
 
-    def __init__(self, commit: str, folder: str) -> None:
+    def __init__(self, commit: str, folder: str, store: str | None = None) -> None:
+        """Read the commit's configuration; `store` is the URL that stands for its remotes."""
         scm = SCM(".")
         own = {"cache": {"dir": str(Path.home() / "cache")}}  # whatever the commit names
         self.repo = Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=own)
         self.repo.dvcignore = None  # what one commit ignores is no matter of where data is
         self.remotes: dict[str | None, Any] = {}
+        self.stand_in = STAND_IN if store else None
+        if store:
+            self.repo.config["remote"][STAND_IN] = {"url": store}
 
     def load_output(self, pointer: str, text: str) -> Any:
         """Return what a pointer with this text names, as DVC has read it."""
@@ -47,6 +53,7 @@ class Project:
 
     def find_remote(self, name: str | None) -> Any:
         """Return the remote of this name, or the default one. Raise NotKept unless it is on S3."""
+        name = self.stand_in or name
         if name not in self.remotes:
             self.remotes[name] = self.repo.cloud.get_remote(name)
         remote = self.remotes[name]
@@ -61,10 +68,11 @@ def answer(question: dict[str, Any], projects: dict[tuple[str, ...], Project]) -
     """Return a place, or why DVC names none. Projects are kept for the next question."""
     pointer = f"/{question['path']}"
     folder = posixpath.dirname(pointer)
-    key = folder, *question["config"]
+    store = question["store"]
+    key = folder, store or "", *question["config"]
     try:
         if key not in projects:
-            projects[key] = Project(question["commit"], folder)
+            projects[key] = Project(question["commit"], folder, store)
         return find_place(projects[key], pointer, question["text"], question["oids"])
     except NoRemoteError:
         return ".dvc/config names no default remote"

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from configparser import ConfigParser, Error
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import IO, Any, cast
 
-from lab.client import s3
+from lab.client import s3, taken_in
 from lab.errors import LabError, ProofError
 from lab.files import write_private_file
 from lab.model import Access
@@ -28,6 +28,7 @@ LOCATIONS = Path(__file__).with_name("dvc_locations.py")
 SETTINGS = {"cache": {"dir": "cache", "local": ""}, "core": {"check_update": "false"}}
 MEND = "git checkout and dvc pull in a clone say the same: mend it there, in a new commit"
 NO_REMOTE = "No remote provided and no default remote set"
+REMOTE = re.compile(r"^[\s-]+remote:\s*['\"]?([\w.-]+)", re.MULTILINE)  # of an output, in a pointer
 MISSING = re.compile(r"Missing cache files:\n(.+): (.+)")
 GENERAL = re.compile(
     r"(failed to pull data from the cloud|configuration error|unexpected error) - "
@@ -115,13 +116,18 @@ def locating(lab: Access, clone: Path) -> Iterator[Locate]:
     One process reads the clone's commits for all of them: to import DVC takes longer than hundreds
     of answers. The function raises LabError when DVC fails or takes too long.
     """
-    home = clone.parent / "locations"
+    home, taken = clone.parent / "locations", taken_in.read_taken_in(lab, clone)
+
+    def describe(question: Question) -> dict[str, object]:
+        is_older = taken is not None and taken.is_older(question.commit)
+        return {**asdict(question), "store": taken_in.store_url(lab) if is_older else None}
+
     with running_dvc(lab, home, LOCATIONS, cwd=clone, talks=True) as (process, errors):
 
         def locate(questions: Sequence[Question]) -> list[Place | str]:
             if not questions:
                 return []
-            asked = json.dumps([asdict(question) for question in questions])
+            asked = json.dumps([describe(question) for question in questions])
             if said := talk(process, asked):
                 answers = json.loads(said)
                 return [each if isinstance(each, str) else read_place(each) for each in answers]
@@ -138,18 +144,24 @@ def talk(process: subprocess.Popen[str], line: str) -> str:
     Raises LabError when that takes too long.
     """
     given, said = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-    timer = Timer(SECONDS, process.kill)
+    late = Event()
+    timer = Timer(SECONDS, end_late, (process, late))
     timer.start()
+    answer = ""
     try:
-        print(line, file=given, flush=True)
-        answer = said.readline()
-        if not answer and timer.finished.is_set():
-            raise timeout_error()
-    except BrokenPipeError:
-        return ""
+        with suppress(BrokenPipeError):
+            print(line, file=given, flush=True)
+            answer = said.readline()
     finally:
         timer.cancel()
+    if not answer and late.is_set():
+        raise timeout_error()
     return answer
+
+
+def end_late(process: subprocess.Popen[str], late: Event) -> None:
+    late.set()
+    process.kill()
 
 
 def read_text(path: Path) -> str:
@@ -180,11 +192,12 @@ def pulling(lab: Access, clone: Path, *paths: str) -> Iterator[Callable[[], None
     One process pulls all paths of a DVC project. The block's failure ends DVC at once.
     """
     projects: dict[Path, list[str]] = {}
+    store = taken_in.find_store(lab, clone)
     for path in paths:
         projects.setdefault(find_project(clone, path), []).append(path)
     with ExitStack() as stack:
         ends = [
-            stack.enter_context(pulling_project(lab, clone, project, number, here))
+            stack.enter_context(pulling_project(lab, clone, project, number, here, store))
             for number, (project, here) in enumerate(projects.items())
         ]
 
@@ -197,11 +210,21 @@ def pulling(lab: Access, clone: Path, *paths: str) -> Iterator[Callable[[], None
 
 @contextmanager
 def pulling_project(
-    lab: Access, clone: Path, project: Path, number: int, paths: Sequence[str]
+    lab: Access,
+    clone: Path,
+    project: Path,
+    number: int,
+    paths: Sequence[str],
+    store: str | None = None,
 ) -> Iterator[Callable[[], None]]:
-    """Run `dvc pull` of paths of one DVC project, as `pulling` does."""
+    """Run `dvc pull` of paths of one DVC project, as `pulling` does.
+
+    With `store`, that is where all of them are, whatever remote the commit names.
+    """
     write_settings(project)
     pointers = [str((clone / f"{path}.dvc").relative_to(project)) for path in paths]
+    if store:
+        write_remotes(project, pointers, store)
     home, words = clone.parent / f"pull-{number}", ("-m", "dvc", "pull", "--", *pointers)
     with running_dvc(lab, home, *words, cwd=project) as (process, errors):
         yield lambda: require_pulled(paths, wait_for(process), read_text(errors), clone)
@@ -232,6 +255,16 @@ def write_settings(project: Path) -> None:
         write_private_file(file, text.getvalue())
     except (Error, OSError):
         return  # there is no project, or its settings are none: DVC says so
+
+
+def write_remotes(project: Path, pointers: Sequence[str], url: str) -> None:
+    """Have one place be the default remote, and each that a pointer names: no other is left."""
+    with suppress(OSError):  # there is no pointer or no project: DVC says so
+        found = (REMOTE.findall(read_text(project / pointer)) for pointer in pointers)
+        names = dict.fromkeys(["store", *(name for each in found for name in each)])
+        sections = (f"['remote \"{name}\"']\nurl = {url}\n" for name in names)
+        text = "".join(["[core]\nremote = store\n", *sections])
+        write_private_file(project / ".dvc" / "config", text)
 
 
 def require_pulled(paths: Sequence[str], code: int, said: str, clone: Path) -> None:

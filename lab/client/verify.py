@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import filecmp
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from lab.client import data, dvc_process, runs, s3, versions
 from lab.client.data import Data
-from lab.client.dvc_process import Locate
+from lab.client.dvc_process import Locate, Place, Question
 from lab.client.git import run_git
 from lab.client.history import History
 from lab.client.objects import Bucket
+from lab.client.taken_in import TakenIn, lost_at, read_taken_in
 from lab.client.trailers import HAND, find_maker
 from lab.data_sets import POINTER
 from lab.errors import ProofError
@@ -49,6 +50,7 @@ def prove_data_sets(
     bucket, objects = Bucket(lab), clone.parent / "objects"
     objects.mkdir()
     paths = [history.path.removesuffix(POINTER) for history in histories.values()]
+    taken = read_taken_in(lab, clone)
     named = partial(naming, alone=len(paths) == 1)
     newest: dict[str, Version] = {}
     for name, history in histories.items():
@@ -59,20 +61,59 @@ def prove_data_sets(
         located = data.locate_versions(locate, histories)
         for number, (name, version) in enumerate(newest.items()):
             with named(name):
-                found = data.open_data(bucket, version, *located[name][version.commit][0])
-                copies = data.fetch_data(locate, bucket, found, objects / str(number))
-                fetched[name] = found, copies
+                answer, into = located[name][version.commit][0], objects / str(number)
+                lost = lost_at(taken, version.commit)
+                fetched[name] = fetch_version(locate, bucket, version, answer, into, lost)
         finish()
+    older = {name: list_older(history, taken) for name, history in histories.items()}
     for name, history in histories.items():
         with named(name):
             check_pulled(clone, history, fetched[name][1])
             check_trailers(newest[name])
             check_lineage(history)
             check_sources(history, histories)
-            older = [(each, located[name][each.commit]) for each in history.versions[1:]]
-            data.check_older(locate, bucket, older)
+            answers = [(each, located[name][each.commit]) for each in older[name]]
+            data.check_older(locate, bucket, answers, taken)
     check_runs(lab, newest.values())
-    return [build_proof(name, histories[name], *fetched[name]) for name in histories]
+    return [build_proof(name, histories[name], *fetched[name], len(older[name])) for name in older]
+
+
+def fetch_version(
+    locate: Locate,
+    bucket: Bucket,
+    version: Version,
+    answer: tuple[Question, Place | str],
+    into: Path,
+    lost: frozenset[str],
+) -> tuple[Data, dict[str, Path]]:
+    """Return where the data of a version is, and copies of it in the folder `into`.
+
+    Raises ProofError, which says so when it was missing already where the repository comes from.
+    """
+    hashes = {version.md5}
+    try:
+        found = data.open_data(bucket, version, *answer)
+        hashes |= {file.md5 for file in found.files or ()}
+        return found, data.fetch_data(locate, bucket, found, into)
+    except ProofError as error:
+        if gone := sorted(hashes & lost):
+            raise lost_error(version, gone) from error
+        raise
+
+
+def lost_error(version: Version, gone: Sequence[str]) -> ProofError:
+    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+    return ProofError(
+        f"the version of {version.commit} was not whole when the lab took the repository in: its "
+        f"origin had no object of {gone[0]}{more}",
+        "choose another commit; or bring the object from a backup of the origin to the lab's store",
+    )
+
+
+def list_older(history: History, taken: TakenIn | None) -> list[Version]:
+    """List the versions before the newest one, but those whose object the origin had no more."""
+    older = history.versions[1:]
+    return [each for each in older if each.md5 not in lost_at(taken, each.commit)]
 
 
 @contextmanager
@@ -86,7 +127,9 @@ def naming(name: str, *, alone: bool) -> Iterator[None]:
         raise ProofError(f"{name}: {error.what}", error.fix, error.log) from error
 
 
-def build_proof(name: str, history: History, found: Data, copies: Mapping[str, Path]) -> DataProof:
+def build_proof(
+    name: str, history: History, found: Data, copies: Mapping[str, Path], older: int
+) -> DataProof:
     newest = found.version
     is_made = find_maker(newest) != HAND
     return DataProof(
@@ -99,7 +142,7 @@ def build_proof(name: str, history: History, found: Data, copies: Mapping[str, P
         files=None if found.files is None else len(found.files),
         run_id=newest.trailers.get("Run-Id") if is_made else None,
         dag_version=newest.trailers.get("Dag-Version") if is_made else None,
-        parents_checked=len(history.versions) - 1,
+        parents_checked=older,
         made_by=find_maker(newest),
     )
 

@@ -54,13 +54,13 @@ def resolve_commit(lab: Access, folder: Path, commit: str) -> str:
     )
 
 
-def read_version(lab: Access, commit: str, name: str = DATASET) -> Version:
+def read_version(lab: Access, commit: str, name: str | None = None) -> Version:
     """Return the version of a data set at a commit. Raises CommitError when it has none."""
     with temporary_clone(lab) as folder:
         return read_data_set(lab, folder, commit, name).version
 
 
-def read_history(lab: Access, commit: str, name: str = DATASET) -> list[Version]:
+def read_history(lab: Access, commit: str, name: str | None = None) -> list[Version]:
     """List the version at a commit and all before it, the newest first. Raises CommitError."""
     with temporary_clone(lab) as folder:
         return read_data_set(lab, folder, commit, name).versions
@@ -85,8 +85,12 @@ def read_model(lab: Access, commit: str) -> Model:
 # --- The data sets of a commit --------------------------------------------------------------------
 
 
-def read_data_set(lab: Access, folder: Path, commit: str, name: str) -> History:
-    """Read the history of one data set. Raises CommitError when there is no such name or commit."""
+def read_data_set(lab: Access, folder: Path, commit: str, name: str | None) -> History:
+    """Read the history of one data set: of the main one without a name.
+
+    Raises CommitError when there is no such name or commit.
+    """
+    name = name or lab.dataset_name
     if name not in lab.data_paths:
         raise unknown_data_error(name, lab.data_paths)
     return read_graph(lab, folder, commit, kind_of(name), lab.data_paths[name])
@@ -97,8 +101,8 @@ def read_data_sets(
 ) -> dict[str, History]:
     """Read the history of each data set that a commit has, by its name.
 
-    These are the dataset, those declared, and the others that a run or an import has made; without
-    a name in the checkout, such a one is called after its path. With `wanted`, a name or a path, it
+    These are those declared, and the others that a run or an import has made; without
+    a name in lab.toml, such a one is called after its path. With `wanted`, a name or a path, it
     is that one alone. Raises CommitError when there is none.
     """
     log = read_log(lab, folder, commit)
@@ -107,10 +111,10 @@ def read_data_sets(
     others = {path: path for path in sorted(pointers & log.made - {*known.values()})}
     if wanted is not None:
         return read_histories(lab, folder, log, choose_data(wanted, known, others, pointers))
-    found = read_histories(lab, folder, log, {DATASET: lab.dataset_path} | known | others)
+    found = read_histories(lab, folder, log, {lab.dataset_name: lab.dataset_path} | known | others)
     chosen = {name: found[name] for name in [*known, *others]}
     chosen = {name: each for name, each in chosen.items() if name in known or is_made(each)}
-    return chosen or {DATASET: found[DATASET]}  # which says that there is none
+    return chosen or {lab.dataset_name: found[lab.dataset_name]}  # which says that there is none
 
 
 def choose_data(
@@ -153,7 +157,7 @@ def describe_data(name: str, history: History) -> DataSet:
     try:
         return DataSet(name, path, history.version)
     except (CommitError, ProofError) as error:
-        is_new = name != DATASET and not history.pointers and not history.broken
+        is_new = not history.pointers and not history.broken
         return DataSet(name, path, None, "no version yet" if is_new else error.what)
 
 

@@ -19,7 +19,7 @@ from eks import destroy as removal
 from eks import verify as proof
 from eks.errors import translating_errors
 from eks.ledger import Entry
-from lab.config import TREE
+from lab.config import Config
 from lab.console import run_command, show_proof
 from lab.errors import EnvironmentFileError, PromotionError
 
@@ -52,7 +52,8 @@ def load_site(context: typer.Context, name: str | None) -> site.Site:
         raise EnvironmentFileError(
             f"two environments are named: {', '.join(sorted(named))}", "name the one that is meant"
         )
-    return site.create_site(environment.load(named.pop()), TREE / site.HOME)
+    root = Config.from_environment().root
+    return site.create_site(environment.load(named.pop(), root), root / site.HOME, root)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from eks.aws import SIGN_IN, translating_aws_errors
 from eks.site import Site
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW
-from lab.data_sets import read_data_sets
 from lab.errors import AccountError
 from lab.model import Access
 
@@ -76,7 +75,8 @@ def build_access(
         s3_secret_key=keys.secret_key,
         s3_session_token=keys.token or "",
         dataset_path=chosen.dataset,
-        data_sets=read_data_sets(site.tree / "dags", chosen.dataset),
+        dataset_name=site.config.project.main,
+        data_sets=site.config.project.name_other_paths(chosen.dataset),
         airflow_url=airflow_url,
         airflow_user=airflow.user if airflow else "",
         airflow_password=airflow.password if airflow else "",

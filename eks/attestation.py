@@ -22,11 +22,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from lab import project
 from lab.backends.kind import node
 from lab.cluster import cache, chart, docker, images, manifests, tools
 from lab.cluster.api import Cluster
-from lab.config import Config
-from lab.delivery.publish import NOT_DAGS
+from lab.config import PACKAGE, Config
+from lab.delivery import bundle
+from lab.delivery.bundle import NOT_DAGS
 from lab.errors import LabError, PromotionError
 from lab.files import write_private_file
 from lab.model import Proof
@@ -38,7 +40,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://mlops-lab.example/green-on-kind/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
-BASE, DAGS = Path("manifests", "base"), Path("dags")
+BASE = Path("manifests", "base")
 # Kind's part, which `plan` compares a promotion with: it must be what was tested, too.
 BESIDE = (Path("manifests", "stores"), Path("manifests", "overlays", "kind"))
 BUILT = (Path("images", "worker"), Path("images", "trainer"))
@@ -89,7 +91,7 @@ class Statement:
 
 def attestation_path(config: Config) -> Path:
     """Return the path of the attestation, whether or not it exists."""
-    return config.attestation or config.tree / NAME
+    return config.attestation or config.root / NAME
 
 
 # --- What was tested ----------------------------------------------------------------------------
@@ -100,26 +102,40 @@ def compute_digests(config: Config) -> dict[str, str]:
 
     Raise MachineError when kubectl can't be obtained.
     """
-    tree = config.tree
-    return {**digest_files(tree), CHART: digest_chart(config), RENDERING: digest_rendering(tree)}
+    rendered = digest_rendering(config.kit)
+    return {**digest_files(config), CHART: digest_chart(config), RENDERING: rendered}
 
 
-def digest_files(tree: Path) -> dict[str, str]:
-    """Compute the sha256 of each promoted file, by its path in the tree."""
-    return {
-        path.relative_to(tree).as_posix(): cache.file_sha256(path)
-        for path in list_promoted_files(tree)
-    }
+def digest_files(config: Config) -> dict[str, str]:
+    """Compute the sha256 of each promoted file, by its path in the project or in the kit."""
+    files = list_promoted_files(config)
+    return {name_file(config, path): cache.file_sha256(path) for path in files}
 
 
-def list_promoted_files(tree: Path) -> Iterator[Path]:
+def name_file(config: Config, path: Path) -> str:
+    """Return the path of a file in the project or, as `kit/…`, in a kit that is elsewhere.
+
+    An installed kit is often inside the project: in the environment of a session of nox, another
+    one for each. So the innermost of these folders counts.
+    """
+    tops = {PACKAGE.parent: "kit/", config.kit: "kit/", config.root: ""}
+    top = max((each for each in tops if path.is_relative_to(each)), key=lambda p: len(p.parts))
+    return f"{tops[top]}{path.relative_to(top).as_posix()}"
+
+
+def list_promoted_files(config: Config) -> Iterator[Path]:
     """Yield the files that are promoted, and those that a promotion is compared with."""
+    kit = config.kit
     for folder in (BASE, *BESIDE):
-        yield from walk_files(tree / folder, COMPILED)
-    yield from walk_files(tree / DAGS, NOT_DAGS)
+        yield from walk_files(kit / folder, COMPILED)
     for folder in BUILT:
-        yield from images.list_sources(tree / folder)
-    yield from (tree / name for name in SINGLE if (tree / name).is_file())
+        yield from images.list_sources(kit / folder)
+    yield from (kit / name for name in SINGLE if (kit / name).is_file())
+    for folder in bundle.list_sources(config):
+        yield from walk_files(folder, NOT_DAGS)
+    for image in images.read_lock(config).values():
+        yield from image.files.values()
+    yield config.root / project.FILE
 
 
 def walk_files(folder: Path, ignored: Callable[[str, list[str]], set[str]]) -> Iterator[Path]:
@@ -134,12 +150,12 @@ def digest_chart(config: Config) -> str:
     """Return the sha256 of the chart's archive: of the configured file, or the pinned digest."""
     if config.chart:
         return cache.file_sha256(chart.find(config))
-    return str(tomllib.loads((config.tree / chart.PIN).read_text("utf-8"))["sha256"])
+    return str(tomllib.loads((config.kit / chart.PIN).read_text("utf-8"))["sha256"])
 
 
-def digest_rendering(tree: Path) -> str:
+def digest_rendering(kit: Path) -> str:
     """Render manifests/base; compute the sha256 of its objects, independent of YAML layout."""
-    command: list[str | Path] = [tools.find("kubectl"), "kustomize", tree / BASE]
+    command: list[str | Path] = [tools.find("kubectl"), "kustomize", kit / BASE]
     return digest_objects(run(command, timeout=manifests.RENDER_SECONDS))
 
 
@@ -159,9 +175,9 @@ def build_statement(
 
     Of this machine it holds versions only, and no secret. Raise LabError.
     """
-    known = images.read_lock(config.tree)
-    names = [known[key].name for key in images.WANTED]
-    commit, dirty = read_revision(config.tree)
+    known = images.read_lock(config)
+    names = [known[key].name for key in images.list_wanted(known)]
+    commit, dirty = read_revision(config.root)
     predicate = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
@@ -175,9 +191,9 @@ def build_statement(
     return Statement(subjects, predicate)
 
 
-def read_revision(tree: Path) -> tuple[str | None, bool | None]:
+def read_revision(root: Path) -> tuple[str | None, bool | None]:
     """Return the commit checked out and whether files differ from it; (None, None) without git."""
-    git = ("git", "--no-optional-locks", "-C", tree)
+    git = ("git", "--no-optional-locks", "-C", root)
     try:
         commit = run([*git, "rev-parse", "HEAD"], timeout=GIT_SECONDS).strip()
         return commit, bool(run([*git, "status", "--porcelain"], timeout=GIT_SECONDS))
@@ -232,11 +248,11 @@ def list_changes(found: Statement, config: Config) -> list[str]:
     """
     known = dict(found.subjects)
     others = {name: known.pop(name, "") for name in (CHART, RENDERING)}
-    if names := compare_digests(known, digest_files(config.tree)):
+    if names := compare_digests(known, digest_files(config)):
         return names
     now = {CHART: digest_chart(config)}
     if tools.find_local("kubectl"):
-        now[RENDERING] = digest_rendering(config.tree)
+        now[RENDERING] = digest_rendering(config.kit)
     return compare_digests({name: others[name] for name in now}, now)
 
 

@@ -145,7 +145,7 @@ def configure_bucket(site: Site) -> None:
 
 
 def render_policy(site: Site) -> str:
-    text = (site.tree / POLICY).read_text("utf-8")
+    text = (site.kit / POLICY).read_text("utf-8")
     filled = site.environment.fill(text, POLICY, partition=site.aws.partition)
     return json.dumps(json.loads(filled))
 

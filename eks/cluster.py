@@ -34,7 +34,7 @@ from eks.stacks import (
     stack_tags,
     wait_for_stacks,
 )
-from lab.config import TREE
+from lab.config import KIT
 from lab.errors import PromotionError
 from lab.wait import NotYet
 
@@ -53,7 +53,7 @@ def plan(environment: Environment) -> list[Row]:
     """Return what `make` makes, as rows of the plan."""
     if not environment.make_cluster:
         return [Row("EKS cluster", environment.cluster, "it is there already, and stays")]
-    groups = read_cluster_config(environment, TREE)["managedNodeGroups"]
+    groups = read_cluster_config(environment, KIT)["managedNodeGroups"]
     control = Row(
         "EKS cluster",
         environment.cluster,
@@ -84,7 +84,7 @@ def list_instance_types(site: Site) -> list[str]:
     """Return the instance types that the region must offer, in the order of the file."""
     if not site.environment.make_cluster:
         return []
-    groups = read_cluster_config(site.environment, site.tree)["managedNodeGroups"]
+    groups = read_cluster_config(site.environment, site.kit)["managedNodeGroups"]
     return list(dict.fromkeys(kind for group in groups for kind in group["instanceTypes"]))
 
 
@@ -197,7 +197,7 @@ def add_missing_parts(site: Site) -> None:
 
     Add-ons come first: no node gets ready without vpc-cni. eksctl does not wait for their pods.
     """
-    chosen = read_cluster_config(site.environment, site.tree)
+    chosen = read_cluster_config(site.environment, site.kit)
     for what, kind in (("addon", "addons"), ("nodegroup", "managedNodeGroups")):
         if lacking := names_of(chosen[kind]) - list_cluster_parts(
             site.aws, site.environment.cluster, f"{what}s"

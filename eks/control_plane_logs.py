@@ -41,7 +41,7 @@ def set_log_retention(site: Site) -> None:
 def log_retention_days(site: Site) -> int:
     """Return for how many days the file wants the logs; 0 for ever, as with eksctl."""
     chosen = (
-        read_cluster_config(site.environment, site.tree)
+        read_cluster_config(site.environment, site.kit)
         .get("cloudWatch", {})
         .get("clusterLogging", {})
     )

@@ -17,15 +17,17 @@ from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
 
 from lab.cluster.chart import NAMESPACE
-from lab.config import TREE
+from lab.config import KIT
 from lab.errors import EnvironmentFileError, PromotionError
 
 PROMOTION = Path("eks", "promotion.yaml")
+IMAGE = "${image}"  # in an entry of promotion.yaml: each of the project's own images
 WHOLE = "*"  # the field of an object that is on one side only
 THERE = "there"  # stands for such an object, and for an item that has only a name
 Object = Mapping[str, Any]
@@ -295,8 +297,30 @@ def judge_differences(
     return [(row, next((e.why for e in counting if e.covers(row)), None)) for row in found]
 
 
-def read_allowed(path: Path = TREE / PROMOTION) -> list[Allowed]:
-    """Read promotion.yaml. Raise EnvironmentFileError when it is invalid."""
+def read_allowed(
+    path: Path = KIT / PROMOTION, project: str = "", own: Iterable[str] = ()
+) -> list[Allowed]:
+    """Read promotion.yaml. Raise EnvironmentFileError when it is invalid.
+
+    An entry with `${image}` is there for each of the project's own images, and for none else.
+    """
+    entries = read_entries(path)
+    fills = [{"project": project, "image": image} for image in own]
+    return [
+        each
+        for entry in entries
+        for each in ([fill_entry(entry, f) for f in fills] if IMAGE in entry.object else [entry])
+    ]
+
+
+def fill_entry(entry: Allowed, words: Mapping[str, str]) -> Allowed:
+    """Return the entry for one image: each `${word}` is replaced."""
+    given = {key: Template(value).substitute(words) for key, value in vars(entry).items()}
+    return Allowed(**given)
+
+
+def read_entries(path: Path) -> list[Allowed]:
+    """Read the entries as they are written. Raise EnvironmentFileError when one is invalid."""
     try:
         listed = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

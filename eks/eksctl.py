@@ -38,11 +38,11 @@ EKSCTL_SECONDS = 5400
 LAST_LINES = 5  # of its output, which tell what kind of failure it was
 
 
-def read_cluster_config(environment: Environment, tree: Path) -> dict[str, Any]:
+def read_cluster_config(environment: Environment, kit: Path) -> dict[str, Any]:
     """Read eks/cluster.yaml, filled in with the environment's values."""
     import yaml
 
-    text = environment.fill((tree / FILE).read_text("utf-8"), FILE)
+    text = environment.fill((kit / FILE).read_text("utf-8"), FILE)
     found: dict[str, Any] = yaml.safe_load(text)
     return found
 
@@ -75,7 +75,7 @@ def run_eksctl(site: Site, *arguments: str) -> None:
     with hold_eksctl_lock(site) as lock, log.open("a", encoding="utf-8") as out:
         # Written out: eksctl is strict, and may take a key that replaces a merged one for doubled.
         write_private_file(
-            file, json.dumps(read_cluster_config(site.environment, site.tree), indent=1)
+            file, json.dumps(read_cluster_config(site.environment, site.kit), indent=1)
         )
         print(f"+ {shlex.join(command)}", file=out, flush=True)
         began = out.tell()

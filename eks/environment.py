@@ -6,12 +6,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab.config import TREE
+from lab.config import KIT, TABLE_DAG
+from lab.data_sets import find_fault
 from lab.errors import EnvironmentFileError
+from lab.project import Project, read_project
 
 FOLDER = Path("eks", "environments")
 OPTIONS = Path("manifests", "options")
@@ -32,8 +34,8 @@ RULES = {
         r"[A-Za-z0-9][A-Za-z0-9_-]{0,37}"
     ),  # roles are named after it: 64 at most
     "kubernetes": re.compile(r"1\.\d{2}"),
-    "dataset": re.compile(r"(?!/)(?!.*\.\.)[\w./-]+\.csv"),
 }
+TABLE = ".csv"  # what the DAG of the table appends to
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Environment:
     region: str
     branch: str  # of the pipelines' repository: moving it is what promotes DAGs
     bucket: str
-    dataset: str  # its path in the datasets repository
+    dataset: str  # path of the main data set in the datasets repository, by default lab.toml's
     cluster: str
     make_cluster: bool  # else it exists already
     kubernetes: str
@@ -90,24 +92,29 @@ class Environment:
         return BLANK.sub(word, text)
 
 
-def list_names(tree: Path = TREE) -> list[str]:
-    """List the environments."""
-    return sorted(file.stem for file in (tree / FOLDER).glob("*.toml"))
+def list_names(root: Path = KIT) -> list[str]:
+    """List the environments of a project."""
+    return sorted(file.stem for file in (root / FOLDER).glob("*.toml"))
 
 
-def load(name: str, tree: Path = TREE) -> Environment:
-    """Read and check an environment, without the network. Raises EnvironmentFileError."""
-    if name not in list_names(tree):
+def load(name: str, root: Path = KIT, kit: Path = KIT) -> Environment:
+    """Read and check an environment of a project, without the network.
+
+    Raises EnvironmentFileError, and ProjectError for the project's own file.
+    """
+    if name not in list_names(root):
         raise EnvironmentFileError(
-            f"there is no environment {name!r}", f"choose one of {', '.join(list_names(tree))}"
+            f"there is no environment {name!r}", f"choose one of {', '.join(list_names(root))}"
         )
-    file = tree / FOLDER / f"{name}.toml"
+    file = root / FOLDER / f"{name}.toml"
     try:
         given = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EnvironmentFileError(f"{file} is no TOML: {error}", "correct it") from error
-    found = Environment(**parse_entries(name, given))
-    check_environment(found, tree)
+    project = read_project(root, samples=kit)
+    found = Environment(**parse_entries(name, {"dataset": project.paths[project.main], **given}))
+    check_environment(found, kit)
+    check_dataset(found, project)
     return found
 
 
@@ -126,13 +133,13 @@ def parse_entries(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **given, "options": tuple(given["options"])}
 
 
-def check_environment(found: Environment, tree: Path) -> None:
+def check_environment(found: Environment, kit: Path) -> None:
     """Raise EnvironmentFileError for a value that AWS or the kit would refuse later."""
     for key, rule in RULES.items():
         if not rule.fullmatch(getattr(found, key)):
             refuse(found.name, f"{key} = {getattr(found, key)!r} is none")
     check_urls(found)
-    known = {folder.name for folder in (tree / OPTIONS).glob("*/")}
+    known = {folder.name for folder in (kit / OPTIONS).glob("*/")}
     for option in found.options:
         if option not in known:
             refuse(
@@ -141,6 +148,14 @@ def check_environment(found: Environment, tree: Path) -> None:
     for key, value in found.settings.items():
         if not SETTING.fullmatch(key) or not isinstance(value, str) or "\n" in value:
             refuse(found.name, f"[settings] {key} must be a line of text")
+
+
+def check_dataset(found: Environment, project: Project) -> None:
+    """Raise EnvironmentFileError when the project's DAG could not work on the data set there."""
+    if why := find_fault(PurePosixPath(found.dataset)):
+        refuse(found.name, f"dataset = {found.dataset!r} {why}")
+    if project.dag == TABLE_DAG and not found.dataset.endswith(TABLE):
+        refuse(found.name, f"dataset = {found.dataset!r} is no {TABLE}, and {TABLE_DAG} needs one")
 
 
 def check_urls(found: Environment) -> None:

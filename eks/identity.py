@@ -102,7 +102,7 @@ def role_arn(site: Site, name: str) -> str:
 def render_document(site: Site, policy: str, **more: str) -> dict[str, Any]:
     """Return a file of `eks/policies/`, filled in."""
     file = FOLDER / f"{policy}.json"
-    text = (site.tree / file).read_text("utf-8")
+    text = (site.kit / file).read_text("utf-8")
     filled = site.environment.fill(text, file, partition=site.aws.partition, **more)
     content: dict[str, Any] = json.loads(filled)
     return content

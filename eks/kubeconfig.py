@@ -11,6 +11,7 @@ from eks.aws import (
     describe_cluster,
 )
 from eks.site import Site
+from lab.config import PACKAGE
 from lab.errors import NotRunningError
 from lab.files import write_private_file
 
@@ -39,7 +40,7 @@ def build_kubeconfig(site: Site, found: Mapping[str, Any]) -> dict[str, Any]:
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": sys.executable,
         "args": ["-m", "eks.token", site.aws.region, name],
-        "env": [{"name": "PYTHONPATH", "value": str(site.tree)}],
+        "env": [{"name": "PYTHONPATH", "value": str(PACKAGE.parent)}],
         "interactiveMode": "Never",
     }
     return {

@@ -31,6 +31,7 @@ from eks import (
 )
 from eks.difference import Difference
 from eks.environment import Environment
+from eks.site import Row
 from eks.validation import Verdict
 from lab.cluster import tools
 from lab.config import Config
@@ -88,7 +89,9 @@ def render_and_compare(environment: Environment, config: Config, folder: Path) -
         kind = pool.submit(rendering.render_kind, config, folder / "kind")
         eks = pool.submit(rendering.render_eks, environment, config, folder / "eks")
         one, other = kind.result().objects(), eks.result().objects()
-    allowed = difference.read_allowed(config.tree / difference.PROMOTION)
+    allowed = difference.read_allowed(
+        config.kit / difference.PROMOTION, config.project.name, config.project.images
+    )
     judged = difference.judge_differences(
         difference.find_differences(one, other), allowed, environment.options
     )
@@ -108,7 +111,7 @@ def check_promotable(environment: Environment, config: Config, folder: Path) -> 
 
 def public_key_path(environment: Environment, config: Config) -> Path | None:
     """Return the path of the public key that verifies attestations; None if none is required."""
-    return config.tree / environment.attestation_key if environment.attestation_key else None
+    return config.root / environment.attestation_key if environment.attestation_key else None
 
 
 # --- Output -------------------------------------------------------------------------------------
@@ -129,10 +132,17 @@ def show(
         found = render_and_compare(environment, config, folder)
     out.print(render_verdict(found.verdict, environment))
     out.print(tables.render_differences(found.judged))
-    out.print(tables.render_resources(row for step in MADE for row in step.plan(environment)))
+    out.print(tables.render_resources(list_resources(environment, config)))
     out.print(render_attestation(environment, config))
     found.check()
     return found
+
+
+def list_resources(environment: Environment, config: Config) -> list[Row]:
+    """List what an apply would make or bring, in the order of creation."""
+    plan_images = partial(registry.plan, config=config)
+    plans = (plan_images if step is registry else step.plan for step in MADE)
+    return [row for plan in plans for row in plan(environment)]
 
 
 def render_heading(environment: Environment) -> Text:

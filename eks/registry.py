@@ -15,10 +15,11 @@ from typing import Any
 
 from eks.aws import call_aws, call_or_none, find_if_ours, foreign_error
 from eks.environment import Environment
-from eks.rendering import PUSHED
+from eks.rendering import list_pushed
 from eks.site import Row, Site, is_ours, tag_list, tags_from_list
 from lab.cluster import docker, images
 from lab.cluster.images import Image
+from lab.config import Config
 from lab.errors import CloudBusy, MachineError, PromotionError
 from lab.files import make_private_folder
 from lab.shell import run
@@ -55,17 +56,18 @@ class Login:
     password: str = field(repr=False)
 
 
-def plan(environment: Environment) -> list[Row]:
-    """List what `make` creates."""
+def plan(environment: Environment, config: Config) -> list[Row]:
+    """List what `make` creates, and the image that it brings into each."""
+    known = images.read_lock(config)
     cost = "GB-months stored"
     return [
         Row(
             "ECR repository",
             repository_name(environment, key),
-            "tags are never moved, scanned",
+            f"{known[key].name}; tags are never moved, scanned",
             cost,
         )
-        for key in PUSHED
+        for key in list_pushed(known)
     ]
 
 
@@ -80,7 +82,7 @@ def make(site: Site) -> None:
 
     Raises NameTaken, MachineError.
     """
-    for key in PUSHED:
+    for key in list_pushed(images.read_lock(site.config)):
         make_repository(site, repository_name(site.environment, key))
     push_images(site)
 
@@ -147,7 +149,8 @@ def expire_untagged_images(site: Site, repository: str) -> None:
 def remove(site: Site) -> None:
     """Delete the repositories and the images in them."""
     made = {entry.name for entry in site.ledger.entries(KIND)}
-    for repository in sorted(made | {repository_name(site.environment, key) for key in PUSHED}):
+    pushed = list_pushed(images.read_lock(site.config))
+    for repository in sorted(made | {repository_name(site.environment, key) for key in pushed}):
         if find_if_ours(find_repository, site, repository):
             call_or_none(
                 f"delete repository {repository}",
@@ -163,9 +166,9 @@ def remove(site: Site) -> None:
 
 def push_images(site: Site) -> dict[str, str]:
     """Push the images that the registry lacks; return each as `repository@sha256:…`, by its key."""
-    known = images.read_lock(site.tree)
+    known = images.read_lock(site.config)
     present = list_references(site)
-    lacking = [known[key] for key in PUSHED if key not in present]
+    lacking = [known[key] for key in list_pushed(known) if key not in present]
     for image in lacking:
         images.ensure_image(known, image)
         refuse_other_machine(image)
@@ -178,8 +181,8 @@ def push_images(site: Site) -> dict[str, str]:
 
 def list_references(site: Site) -> dict[str, str]:
     """Return the images that the registry has as `repository@sha256:…`, by their keys."""
-    known = images.read_lock(site.tree)
-    digests = {key: find_digest(site, known[key]) for key in PUSHED}
+    known = images.read_lock(site.config)
+    digests = {key: find_digest(site, known[key]) for key in list_pushed(known)}
     return {key: f"{repository_uri(site, key)}@{found}" for key, found in digests.items() if found}
 
 
@@ -205,7 +208,7 @@ def repository_uri(site: Site, key: str) -> str:
 def require_references(site: Site) -> dict[str, str]:
     """Return the references of all images. Raises CloudBusy when the registry lacks one."""
     references = list_references(site)
-    if lacking := sorted({*PUSHED} - {*references}):
+    if lacking := sorted({*list_pushed(images.read_lock(site.config))} - {*references}):
         raise CloudBusy(f"the registry does not have {', '.join(lacking)} yet", AGAIN)
     return references
 

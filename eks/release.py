@@ -181,7 +181,7 @@ def make(site: Site, outputs: AwsOutputs) -> None:
 def render_manifests(site: Site, outputs: AwsOutputs) -> str:
     """Render the overlay as it is applied; keep a copy in the site's folder, for reading."""
     rendered = render_overlay(
-        site.environment, site.tree, make_folder(site.folder / "overlay"), outputs
+        site.environment, site.config, make_folder(site.folder / "overlay"), outputs
     )
     (site.folder / "manifests.yaml").write_text(rendered, "utf-8")
     return rendered
@@ -201,10 +201,9 @@ def prune(site: Site, api: Cluster, rendered: str) -> None:
 
 
 def install_airflow(site: Site, api: Cluster) -> None:
-    """Install or upgrade Airflow's release with this checkout's values; wait until it serves."""
-    files = write_values_files(
-        site.environment, site.tree, make_folder(site.folder / "values"), read_secret_versions(api)
-    )
+    """Install or upgrade Airflow's release with the kit's values; wait until it serves."""
+    folder, versions = make_folder(site.folder / "values"), read_secret_versions(api)
+    files = write_values_files(site.environment, site.config, folder, versions)
     chart.install(site.config, api, files)
     parts = workloads.AIRFLOW_COMPONENTS
     ready = partial(workloads.wait_until_ready, timeout=START_SECONDS, hopeless=HOPELESS)

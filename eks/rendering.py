@@ -13,6 +13,8 @@ from lab.backends.kind import backend as kind
 from lab.backends.kind import stores
 from lab.cluster import chart, images, manifests
 from lab.cluster.images import Image
+from lab.cluster.manifests import Setting
+from lab.cluster.workloads import AIRFLOW
 from lab.config import Config
 from lab.files import write_private_file
 
@@ -21,7 +23,7 @@ VALUES = Path("manifests", "airflow")
 CONTRACT = Path("manifests", "base", "step-environment.yaml")  # Airflow's pods read it, too
 LATER = "to-be-pushed.invalid"  # stands in for the registry before images are pushed
 PINNED = ("postgresql",)  # public images in the overlay
-PUSHED = ("worker", "trainer")  # images built here; the others are public
+PUSHED = ("worker", "trainer")  # the kit's images that are built here; the others are public
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,16 @@ class Rendering:
 
 def render_kind(config: Config, folder: Path) -> Rendering:
     """Render what `lab up` applies on kind, except ports and names, which each lab chooses."""
-    known = images.read_lock(config.tree)
-    overlay = manifests.render(config.tree / stores.OVERLAY, make_folder(folder), known.values())
+    known = images.read_lock(config)
+    overlay = manifests.render(config.kit / stores.OVERLAY, make_folder(folder), known.values())
+    overlay = add_own_templates(config, overlay, {key: known[key].name for key in known})
     return Rendering(overlay, chart.render(config, kind_values_files(config, folder, known)))
 
 
 def kind_values_files(config: Config, folder: Path, known: dict[str, Image]) -> list[Path]:
     return [
-        *(config.tree / name for name in kind.VALUES),
-        write_image_values(config.tree, folder, known),
+        *(config.kit / name for name in kind.VALUES),
+        write_image_values(config.kit, folder, known),
     ]
 
 
@@ -63,24 +66,41 @@ def render_eks(
 ) -> Rendering:
     """Render what `apply` applies. Raise EnvironmentFileError if an option's setting is missing."""
     return Rendering(
-        render_overlay(environment, config.tree, folder, outputs or AwsOutputs()),
-        chart.render(config, write_values_files(environment, config.tree, folder)),
+        render_overlay(environment, config, folder, outputs or AwsOutputs()),
+        chart.render(config, write_values_files(environment, config, folder)),
     )
 
 
-def render_overlay(environment: Environment, tree: Path, folder: Path, outputs: AwsOutputs) -> str:
+def render_overlay(
+    environment: Environment, config: Config, folder: Path, outputs: AwsOutputs
+) -> str:
     """Render the overlay with the environment's options and its values filled in."""
-    images_here = images.read_lock(tree)
-    later = {key: f"{LATER}/{images_here[key].name}" for key in PUSHED}
+    images_here = images.read_lock(config)
+    later = {key: f"{LATER}/{images_here[key].name}" for key in list_pushed(images_here)}
     pinned = {key: digest_reference(images_here[key]) for key in PINNED}
+    moved = {**later, **pinned, **outputs.pushed}
     rendered = manifests.render(
-        tree / OVERLAY,
+        config.kit / OVERLAY,
         make_folder(folder),
         images_here.values(),
-        components=component_folders(environment, tree),
-        moved={**later, **pinned, **outputs.pushed},
+        # As a setting: a path may be a word that YAML would take for a number.
+        [Setting(AIRFLOW, "step-environment", "DATASET_PATH", environment.dataset)],
+        component_folders(environment, config.kit),
+        moved,
     )
-    return environment.fill(rendered, OVERLAY, filesystem=outputs.filesystem)
+    filled = environment.fill(rendered, OVERLAY, filesystem=outputs.filesystem)
+    return add_own_templates(config, filled, moved)
+
+
+def list_pushed(known: Mapping[str, Image]) -> list[str]:
+    """List the keys of the images that are built here, so that the registry must have them."""
+    return [*PUSHED, *images.list_own(known)]
+
+
+def add_own_templates(config: Config, rendered: str, references: Mapping[str, str]) -> str:
+    """Return the rendering with the PodTemplates of the project's own images."""
+    own = config.project.images.values()
+    return manifests.add_own_templates(rendered, own, references)
 
 
 def digest_reference(image: Image) -> str:
@@ -88,31 +108,32 @@ def digest_reference(image: Image) -> str:
     return f"{image.repository}@{image.digest}" if image.digest else image.name
 
 
-def component_folders(environment: Environment, tree: Path) -> list[Path]:
+def component_folders(environment: Environment, kit: Path) -> list[Path]:
     """Return the Kustomize components of the options. Sorted by name, however they are listed: some
     change what others have added."""
-    folders = [tree / OPTIONS / option for option in sorted(environment.options)]
+    folders = [kit / OPTIONS / option for option in sorted(environment.options)]
     return [folder for folder in folders if (folder / "kustomization.yaml").exists()]
 
 
 def write_values_files(
-    environment: Environment, tree: Path, folder: Path, secrets: str = "none yet"
+    environment: Environment, config: Config, folder: Path, secrets: str = "none yet"
 ) -> list[Path]:
     """Write the chart's values files and return their paths, the highest precedence last.
 
     `secrets` must change when a Secret of the cluster does. Raise EnvironmentFileError when an
     option's file needs a setting that is not given.
     """
-    sources = [tree / VALUES / "values-eks.yaml"]
-    sources += [tree / OPTIONS / option / "values.yaml" for option in environment.options]
+    kit = config.kit
+    sources = [kit / VALUES / "values-eks.yaml"]
+    sources += [kit / OPTIONS / option / "values.yaml" for option in environment.options]
     own = [
         write_filled_values(environment, source, make_folder(folder))
         for source in sources
         if source.exists()
     ]
-    from_images = write_image_values(tree, folder, images.read_lock(tree))
-    restart = write_restart_values(environment, tree, folder, secrets)
-    return [tree / VALUES / "values.yaml", *own, from_images, restart]
+    from_images = write_image_values(kit, folder, images.read_lock(config))
+    restart = write_restart_values(environment, kit, folder, secrets)
+    return [kit / VALUES / "values.yaml", *own, from_images, restart]
 
 
 def write_filled_values(environment: Environment, source: Path, folder: Path) -> Path:
@@ -122,19 +143,19 @@ def write_filled_values(environment: Environment, source: Path, folder: Path) ->
     return target
 
 
-def write_image_values(tree: Path, folder: Path, known: dict[str, Image]) -> Path:
+def write_image_values(kit: Path, folder: Path, known: dict[str, Image]) -> Path:
     """Write the values of images and plugins to `folder`; return the path."""
-    return manifests.write_values(tree, known, make_folder(folder) / "values-images.yaml")
+    return manifests.write_values(kit, known, make_folder(folder) / "values-images.yaml")
 
 
-def write_restart_values(environment: Environment, tree: Path, folder: Path, secrets: str) -> Path:
+def write_restart_values(environment: Environment, kit: Path, folder: Path, secrets: str) -> Path:
     """Write pod annotations that change with what pods read at their start; return the path.
 
     They restart the pods: a changed ConfigMap or Secret alone does not.
     """
     known = dict(environment.words) | {"secrets": secrets}
-    known["contract"] = (tree / CONTRACT).read_text("utf-8")
-    for source in (tree / OVERLAY, *component_folders(environment, tree)):
+    known["contract"] = (kit / CONTRACT).read_text("utf-8")
+    for source in (kit / OVERLAY, *component_folders(environment, kit)):
         known["before"] = images.content_tag(source, known)
     noted = {"mlops-lab/environment": known["before"]}
     file = make_folder(folder) / "values-restart.yaml"

@@ -12,8 +12,7 @@ from eks.site import Row, Site
 from lab.client import versions
 from lab.client.git import run_git
 from lab.dataset import first_version
-from lab.dataset.employees import EMPLOYEES_NAME
-from lab.delivery import publish
+from lab.delivery import bundle, publish
 from lab.errors import (
     AccessError,
     AccountError,
@@ -26,13 +25,12 @@ from lab.home.state import State
 from lab.layout import STORE
 from lab.model import Access
 
-GENERATED = first_version.repository_path(Path(EMPLOYEES_NAME))
 CONFIG = ".dvc/config"
 
 
 def plan(environment: Environment) -> list[Row]:
     """List what an apply would read from git and commit to it."""
-    first = "its first version, where it has none" if environment.dataset == GENERATED else "as is"
+    first = "its first version, where it has none"
     return [
         Row("git branch", f"{environment.pipelines} {environment.branch}", "read; never written"),
         Row("dataset", f"{environment.datasets} {environment.dataset}", first),
@@ -51,8 +49,9 @@ def check(site: Site, access: Access) -> None:
         branch = site.environment.branch
         raise PromotionError(
             f"branch {branch} of {site.environment.pipelines} does not hold the DAGs of this"
-            f" checkout, which are the attested ones: {', '.join(odd)}",
-            f"push this checkout's dags/ there; to production: git push origin main:{branch}",
+            f" project, which are the attested ones: {', '.join(odd)}",
+            "in a clone of it: lab bundle dags, commit and push; to production:"
+            f" git push origin main:{branch}",
         )
 
 
@@ -118,7 +117,7 @@ def refuse_other_store(site: Site, found: DatasetsState) -> None:
 
 
 def compare_dags(site: Site, access: Access) -> list[str]:
-    """List the files of dags/ that differ between the branch and this checkout."""
+    """List the files of dags/ that differ between the branch and what is delivered from here."""
     branch = site.environment.branch
     with publish.temporary_clone(access, site.environment.pipelines) as clone:
         try:
@@ -128,9 +127,9 @@ def compare_dags(site: Site, access: Access) -> list[str]:
                 f"{site.environment.pipelines} has no branch {branch}",
                 f"make it: git push origin main:{branch}",
             ) from error
-        mine = clone.parent / "checkout"
-        publish.mirror_dag_folder(site.tree / publish.FOLDER, mine)
-        return sorted(compare_folders(mine, clone / publish.FOLDER))
+        mine = clone.parent / "delivered"
+        bundle.write_bundle(site.config, mine)
+        return sorted(compare_folders(mine, clone / bundle.FOLDER))
 
 
 def compare_folders(one: Path, other: Path) -> set[str]:
@@ -153,7 +152,7 @@ def list_dag_files(top: Path) -> list[Path]:
 
 def is_attested(name: Path) -> bool:
     """Return whether a file of this name below dags/ is published, and so attested."""
-    return not publish.NOT_DAGS("", list(name.parts))
+    return not bundle.NOT_DAGS("", list(name.parts))
 
 
 def is_parsed_by_airflow(path: Path) -> bool:
@@ -166,21 +165,23 @@ def is_same_file(one: Path, other: Path) -> bool:
 
 
 def make(site: Site, access: Access) -> None:
-    """Store the dataset in the bucket and commit its first version, unless there is a version.
+    """Store the first version of the main data set and commit it, unless there is a version.
 
-    Raise PromotionError when there is none and the dataset is not the generated one, or when the
+    Raise PromotionError when there is none and lab.toml declares no first one, or when the
     repository stores its versions in another bucket.
     """
     found = read_datasets_state(access)
     refuse_other_store(site, found)
     if found.pointer:
         return
-    if site.environment.dataset != GENERATED:
+    config, path = site.config, site.environment.dataset
+    known = State(access.backend, "postgresql", path, None, {})
+    firsts = first_version.list_first_versions(config, known)
+    main = next((first for first in firsts if first.path == path), None)
+    if main is None or path != config.project.paths[config.project.main]:
         raise PromotionError(
-            f"{site.environment.datasets} has no {site.environment.dataset}.dvc",
-            f"version your CSV there by DVC, or choose the generated one: dataset = {GENERATED!r}",
+            f"{site.environment.datasets} has no {path}.dvc",
+            "version your data there by DVC, or choose what lab.toml has a first version of:"
+            f" dataset = {config.project.paths[config.project.main]!r}",
         )
-    config = site.config
-    known = State(access.backend, "postgresql", GENERATED, None, {})
-    first_version.prepare_dataset(config, known)
-    first_version.publish_dataset(config, known, first_version.import_environment(config, access))
+    first_version.publish_data(config, main, first_version.import_environment(config, access))

@@ -9,7 +9,7 @@ from pathlib import Path
 from eks.aws import Aws
 from eks.environment import Environment
 from eks.ledger import Ledger
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 
 HOME = ".lab-eks"  # apart from a lab's home: `lab down --purge` must not forget what is in AWS
 
@@ -32,20 +32,23 @@ class Site:
     aws: Aws
     ledger: Ledger
     folder: Path
-    tree: Path = TREE
+    root: Path = KIT  # the project's folder
+    kit: Path = KIT
 
     @property
     def config(self) -> Config:
         """The kit's configuration for it: where the chart and the attestation are, its own home."""
-        return replace(Config.from_environment(), home=self.folder / "home", tree=self.tree)
+        home = self.folder / "home"
+        return replace(Config.from_environment(), home=home, root=self.root, kit=self.kit)
 
 
-def create_site(environment: Environment, home: Path, tree: Path = TREE) -> Site:
+def create_site(environment: Environment, home: Path, root: Path, kit: Path = KIT) -> Site:
     """Return the site of an environment, and create its folder, without the network."""
     folder = home / environment.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     aws = Aws(environment.region)
-    return Site(environment, aws, Ledger(folder / "ledger.json", environment.place), folder, tree)
+    ledger = Ledger(folder / "ledger.json", environment.place)
+    return Site(environment, aws, ledger, folder, root, kit)
 
 
 def tag_list(environment: Environment) -> list[dict[str, str]]:
@@ -59,5 +62,5 @@ def tags_from_list(listed: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def is_ours(environment: Environment, tags: Mapping[str, str]) -> bool:
-    """Return whether what has these tags was made for this environment, by whichever checkout."""
+    """Return whether what has these tags was made for this environment, by whichever project."""
     return environment.tags.items() <= tags.items()

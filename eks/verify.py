@@ -11,7 +11,6 @@ from lab.client import runs, verify
 from lab.cluster import forward
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
-from lab.config import FIRST_DAG
 from lab.errors import NotRunningError, PromotionError, StaticKey
 from lab.model import Access, Proof
 from lab.progress import Report, phase
@@ -35,13 +34,13 @@ def prove(site: Site, report: Report = phase) -> Proof:
         api.kubeconfig, API_SERVER, site.folder / "forward.log", FORWARD_SECONDS
     ) as url:
         reached = access.build_access(site, access.find_git_account(api), url, airflow_account(api))
-        return run_and_prove(reached, api, report)
+        return run_and_prove(reached, api, site.config.project.dag, report)
 
 
-def run_and_prove(lab: Access, api: Cluster, report: Report = phase) -> Proof:
-    """Run the first DAG, searching its pods for static keys meanwhile; prove what it made."""
-    with report(f"Run {FIRST_DAG}"):
-        run = runs.trigger(lab, FIRST_DAG, {})
+def run_and_prove(lab: Access, api: Cluster, dag: str, report: Report = phase) -> Proof:
+    """Run the project's DAG, searching its pods for static keys meanwhile; prove what it made."""
+    with report(f"Run {dag}"):
+        run = runs.trigger(lab, dag, {})
         runs.follow(lab, run, RUN_SECONDS, lambda line: watch_pods(api, line))
     with report("Prove what it made: commit, pointer, object, bytes, lineage"):
         proof = verify.prove_commit(lab, "main")

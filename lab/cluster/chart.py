@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.cluster import cache, tools
 from lab.cluster.api import CALL_SECONDS, Cluster, translating_errors
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.errors import MachineError
 from lab.shell import run
 
@@ -29,15 +29,15 @@ def find(config: Config) -> Path:
                 f"LAB_AIRFLOW_CHART={config.chart} is no file", "give the path of the chart's .tgz"
             )
         return config.chart
-    pin = read_pin()
+    pin = read_pin(config.kit)
     return cache.fetch(
         pin["url"], pin["sha256"], file_name(pin), fix="or: LAB_AIRFLOW_CHART=/path/to/the.tgz"
     )
 
 
-def read_pin() -> dict[str, str]:
+def read_pin(kit: Path = KIT) -> dict[str, str]:
     """Return the version, URL and sha256 of the chart."""
-    pin: dict[str, str] = tomllib.loads((TREE / PIN).read_text("utf-8"))
+    pin: dict[str, str] = tomllib.loads((kit / PIN).read_text("utf-8"))
     return {**pin, "url": pin["url"].format(**pin)}
 
 
@@ -49,13 +49,13 @@ def find_local(config: Config) -> Path | None:
     """Return LAB_AIRFLOW_CHART or the cached file, or None. Raises MachineError as `find` does."""
     if config.chart:
         return find(config)
-    pin = read_pin()
+    pin = read_pin(config.kit)
     return cache.find_cached(pin["sha256"], file_name(pin))
 
 
 def describe(config: Config) -> str:
     """Return the chart's path, or the URL it will be downloaded from. Downloads nothing."""
-    return str(find_local(config) or f"to be downloaded: {read_pin()['url']}")
+    return str(find_local(config) or f"to be downloaded: {read_pin(config.kit)['url']}")
 
 
 def install(config: Config, cluster: Cluster, values: Sequence[Path]) -> None:

@@ -140,10 +140,14 @@ def pull(name: str, digest: str | None) -> None:
     docker("tag", pinned, name)
 
 
-def build(folder: Path, name: str, arguments: Mapping[str, str]) -> None:
-    """Build the image `name` from the folder's Dockerfile. Raises LabError."""
+def build(folder: Path, name: str, arguments: Mapping[str, str], whose: str = "") -> None:
+    """Build the image `name` from the folder's Dockerfile. Raises LabError.
+
+    `whose` says where the image is declared, if the folder is a temporary one.
+    """
     given = [word for pair in arguments.items() for word in ("--build-arg", "=".join(pair))]
-    fix = f"its log has all that it printed; it was made by: docker build {folder}"
+    made = f"it is {whose}" if whose else f"it was made by: docker build {folder}"
+    fix = f"its log has all that it printed; {made}"
     docker("build", "--tag", name, *given, folder, timeout=BUILD_SECONDS, fix=fix)
 
 

@@ -1,35 +1,63 @@
-"""The lab's images: pinned in a lock file, pulled or built, and saved as archives for the node."""
+"""The lab's images: pinned in a lock file, pulled or built, and saved as archives for the node.
+
+A project's own images are beside them, as its lab.toml declares them. Each is built from a folder
+that holds what its tag is a hash of, and nothing else: no hidden file gets into it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shutil
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lab.cluster import cache, docker
-from lab.config import TREE
+from lab.config import Config
+from lab.errors import ProjectError
+from lab.project import FILE, OwnImage
 
 LOCK = Path("images", "lock.toml")
+# The kit's Dockerfile for an image of one's own, and what it needs.
+OWN = (Path("images", "own", "Dockerfile"), Path("images", "worker", "build-requirements.txt"))
+DOCKERFILE, REQUIREMENTS, PACKAGE = "Dockerfile", "requirements.txt", "pyproject.toml"
+STEPS = "steps"  # the folder of one's own files where the kit's Dockerfile builds the image
 MINUTES = {"minio": ", once: about four minutes"}
 CONTENT = 16  # hexadecimal digits of a built image's tag
 # The images that the node runs, in the order in which they are needed.
 STORES = ("postgresql", "minio", "gitea")
 AIRFLOW = ("airflow", "worker", "trainer")
 WANTED = ("node", *STORES, *AIRFLOW)
+# Of a Dockerfile: the names that an ARG declares, and the last word of a USER.
+ARG = re.compile(r"^[ \t]*ARG[ \t]+(.+)$", re.IGNORECASE | re.MULTILINE)
+USER = re.compile(r"^[ \t]*(?:(USER)[ \t]+(\S+)|FROM[ \t].*)$", re.IGNORECASE | re.MULTILINE)
+ROOT = re.compile(r"(root|0+)(:.*)?")
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image of the lock; built on this machine if it has a `folder`."""
+    """One image of the lock or of the project.
+
+    It is built on this machine if it has a `folder`, or `files`: those of one's own image, by their
+    paths in the folder that it is built in.
+    """
 
     key: str
     name: str  # with its tag
     digest: str | None
     folder: Path | None
     arguments: Mapping[str, str]
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def is_built(self) -> bool:
+        return bool(self.folder or self.files)
 
     @property
     def repository(self) -> str:
@@ -40,20 +68,44 @@ class Image:
         return self.name.rpartition(":")[2]
 
 
-def read_lock(tree: Path = TREE) -> dict[str, Image]:
-    """Read the lock and return its images by key."""
-    entries = tomllib.loads((tree / LOCK).read_text("utf-8"))
-    return {key: image_from_lock(tree, key, entries) for key in entries}
+def read_lock(config: Config) -> dict[str, Image]:
+    """Return the images by key: those of the lock, then the project's own.
+
+    Raises ProjectError for one of its own that can't be right.
+    """
+    entries = tomllib.loads((config.kit / LOCK).read_text("utf-8"))
+    known = {key: image_from_lock(config.kit, key, entries) for key in entries}
+    project = config.project
+    own = {
+        name: own_image(config.kit, f"{project.name}/{name}", declared, known)
+        for name, declared in project.images.items()
+    }
+    return {**known, **own}
 
 
-def image_from_lock(tree: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
+def list_own(known: Mapping[str, Image]) -> list[str]:
+    """List the keys of the project's own images."""
+    return [key for key, image in known.items() if image.files]
+
+
+def list_airflow(known: Mapping[str, Image]) -> list[str]:
+    """List the keys of the images that the node runs once its stores serve."""
+    return [*AIRFLOW, *list_own(known)]
+
+
+def list_wanted(known: Mapping[str, Image]) -> list[str]:
+    """List the keys of the images that a lab needs."""
+    return [*WANTED, *list_own(known)]
+
+
+def image_from_lock(kit: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
     entry = entries[key]
     if "folder" not in entry:
         return Image(key, str(entry["name"]), str_or_none(entry, "digest"), None, {})
-    folder = tree / "images" / str(entry["folder"])
+    folder = kit / "images" / str(entry["folder"])
     # A build argument that is the key of an image is replaced by that image's name and tag.
     referenced = {
-        name: image_from_lock(tree, str(value), entries)
+        name: image_from_lock(kit, str(value), entries)
         for name, value in entry["arguments"].items()
         if value in entries
     }
@@ -70,9 +122,15 @@ def str_or_none(entry: Mapping[str, object], key: str) -> str | None:
 
 def content_tag(folder: Path, arguments: Mapping[str, str]) -> str:
     """Return a tag: a hash of the build folder's files and of the arguments."""
+    files = {file.relative_to(folder).as_posix(): file for file in list_sources(folder)}
+    return files_tag(files, arguments)
+
+
+def files_tag(files: Mapping[str, Path], arguments: Mapping[str, str]) -> str:
+    """Return a tag: a hash of the files with their names, in this order, and of the arguments."""
     digest = hashlib.sha256(repr(sorted(arguments.items())).encode())
-    for file in list_sources(folder):
-        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+    for name, file in files.items():
+        digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:CONTENT]
 
@@ -86,20 +144,110 @@ def list_sources(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def list_unpulled(tree: Path = TREE) -> list[Image]:
+# --- Images of one's own --------------------------------------------------------------------------
+
+
+def own_image(kit: Path, repository: str, declared: OwnImage, known: Mapping[str, Image]) -> Image:
+    """Return an image of the project's. Raises ProjectError when it can't be right."""
+    if not list_own_files(declared):
+        raise ProjectError(
+            f"{FILE}: the folder of the image {declared.name} is empty",
+            f"put what its steps need into it: {REQUIREMENTS}, or modules",
+        )
+    files = list_files(kit, declared)
+    dockerfile = files[DOCKERFILE].read_text("utf-8", "replace")
+    if runs_as_root(dockerfile):
+        raise ProjectError(
+            f"{FILE}: the last USER of {files[DOCKERFILE]} is root, and a step is not",
+            "end it with: USER 10001",
+        )
+    asked = find_arguments(dockerfile)
+    bases = {name: known[key] for key in known if (name := f"{key.upper()}_IMAGE") in asked}
+    arguments = {name: base.name for name, base in bases.items()}
+    digests = {f"{name} digest": base.digest for name, base in bases.items() if base.digest}
+    tag = files_tag(files, {**arguments, **digests})
+    return Image(declared.name, f"{repository}:{tag}", None, None, arguments, files)
+
+
+def list_files(kit: Path, declared: OwnImage) -> dict[str, Path]:
+    """Return the files that an image of one's own is built from, by their paths there.
+
+    A folder with a Dockerfile is built as it is. The kit's Dockerfile has the rest in `steps/`.
+    """
+    files = list_own_files(declared)
+    if DOCKERFILE in files:
+        return files
+    frame = {file.name: kit / file for file in OWN}
+    return {**frame, **{f"{STEPS}/{name}": file for name, file in files.items()}}
+
+
+def list_own_files(declared: OwnImage) -> dict[str, Path]:
+    """Return the files of an image of one's own, by their paths in its folder."""
+    if declared.requirements:
+        return {REQUIREMENTS: declared.requirements}
+    if not declared.folder:
+        return {}
+    folder = declared.folder
+    return {file.relative_to(folder).as_posix(): file for file in list_sources(folder)}
+
+
+def find_arguments(dockerfile: str) -> set[str]:
+    """Return the names of the build arguments that a Dockerfile asks for."""
+    words = (word for line in ARG.findall(dockerfile) for word in line.split())
+    return {word.partition("=")[0] for word in words}
+
+
+def runs_as_root(dockerfile: str) -> bool:
+    """Return whether a Dockerfile's last stage says that its user is root."""
+    last = None
+    for found in USER.finditer(dockerfile):
+        last = found[2] if found[1] else None  # FROM begins a stage, with its base's user
+    return bool(last and ROOT.fullmatch(last))
+
+
+def has_hashes(requirements: Path) -> bool:
+    """Return whether a file of requirements says which files they are."""
+    return "--hash=" in requirements.read_text("utf-8", "replace")
+
+
+def tell_unpinned(name: str, files: Mapping[str, Path]) -> None:
+    """Print a line when the image's requirements do not say which files they are."""
+    file = files.get(f"{STEPS}/{REQUIREMENTS}") or files.get(REQUIREMENTS)
+    if file and not has_hashes(file):
+        print(f"  image {name}: {file.name} has no hashes: any file of that version is installed")
+
+
+@contextmanager
+def collecting(files: Mapping[str, Path]) -> Iterator[Path]:
+    """Yield a folder with a copy of these files, which is deleted after the block."""
+    with tempfile.TemporaryDirectory(prefix="lab-image-") as name:
+        for path, file in files.items():
+            target = Path(name, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            target.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
+        for folder in Path(name).rglob("*/"):
+            folder.chmod(0o755)  # a step is another user, who reads all of it
+        yield Path(name)
+
+
+# --- Bringing them --------------------------------------------------------------------------------
+
+
+def list_unpulled(config: Config) -> list[Image]:
     """List the images to pull, including the bases of images to build."""
-    return [image for image in list_missing(tree) if not image.folder]
+    return [image for image in list_missing(config) if not image.is_built]
 
 
-def list_unbuilt(tree: Path = TREE) -> list[Image]:
+def list_unbuilt(config: Config) -> list[Image]:
     """List the images to build on this machine."""
-    return [image for image in list_missing(tree) if image.folder]
+    return [image for image in list_missing(config) if image.is_built]
 
 
-def list_missing(tree: Path) -> list[Image]:
+def list_missing(config: Config) -> list[Image]:
     """List the images that a lab needs and Docker lacks, and the bases to build them from."""
-    known = read_lock(tree)
-    keys = {image.key for key in WANTED for image in walk_missing(known, known[key])}
+    known = read_lock(config)
+    keys = {image.key for key in list_wanted(known) for image in walk_missing(known, known[key])}
     return [known[key] for key in known if key in keys]
 
 
@@ -116,10 +264,10 @@ def list_bases(known: Mapping[str, Image], image: Image) -> list[Image]:
     return [base for base in known.values() if base.name in image.arguments.values()]
 
 
-def ensure_images(tree: Path = TREE) -> dict[str, Image]:
+def ensure_images(config: Config) -> dict[str, Image]:
     """Pull or build each image that a lab needs, unless Docker has it. Raises LabError."""
-    known = read_lock(tree)
-    for key in WANTED:
+    known = read_lock(config)
+    for key in list_wanted(known):
         ensure_image(known, known[key])
     return known
 
@@ -128,14 +276,24 @@ def ensure_image(known: Mapping[str, Image], image: Image) -> None:
     """Pull or build this image, unless Docker has it."""
     if docker.image_id(image.name):
         note_other_digest(image)
-    elif image.folder:
+    elif image.is_built:
         for base in list_bases(known, image):
             ensure_image(known, base)
         print(f"  building {image.name}{MINUTES.get(image.key, '')}", flush=True)
-        docker.build(image.folder, image.name, image.arguments)
+        build_image(image)
     else:
         print(f"  pulling {image.name}", flush=True)
         docker.pull(image.name, image.digest)
+
+
+def build_image(image: Image) -> None:
+    """Build the image. Raises LabError."""
+    if image.folder:
+        docker.build(image.folder, image.name, image.arguments)
+        return
+    tell_unpinned(image.key, image.files)
+    with collecting(image.files) as folder:
+        docker.build(folder, image.name, image.arguments, whose=f"[images.{image.key}] of {FILE}")
 
 
 def note_other_digest(image: Image) -> None:
@@ -151,9 +309,11 @@ def ensure_archive(image: Image) -> Path:
     image's name, too, so the same content under another name is another file.
     """
     identity = hashlib.sha256(f"{image.name} {docker.image_id(image.name)}".encode()).hexdigest()
-    path = ensure_archive_folder() / f"{image.key}-{identity[:CONTENT]}.tar"
+    # Of one's own images the project's name is a part: projects share the cache.
+    label = image.repository.replace("/", ".") if image.files else image.key
+    path = ensure_archive_folder() / f"{label}-{identity[:CONTENT]}.tar"
     if not path.exists():
-        for older in path.parent.glob(f"{image.key}-*.tar"):
+        for older in path.parent.glob(f"{label}-{'?' * CONTENT}.tar"):
             older.unlink(missing_ok=True)
         cache.remove_stale_parts(path.parent)
         docker.save(image.name, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,13 @@ from lab.cluster import cache, images, tools
 from lab.cluster.images import Image
 from lab.config import PLUGINS
 from lab.files import write_private_file
+from lab.project import OwnImage
 from lab.shell import run
 
 READER = Path("images", "worker", "dataset_steps")
 READER_FILES = ("contract.py", "errors.py", "table.py")  # of the ConfigMap that images/worker makes
 RENDER_SECONDS = 60
+TEMPLATE, CONTAINER = "step", "base"  # the PodTemplate of a step, and its container
 Objects = list[dict[str, Any]]
 
 
@@ -94,29 +97,73 @@ def parse_objects(rendered: str) -> Objects:
     return [found for found in yaml.load_all(rendered, Loader=loader) if found]
 
 
+def add_own_templates(
+    rendered: str, declared: Iterable[OwnImage], references: Mapping[str, str]
+) -> str:
+    """Return the rendering with a PodTemplate for each image of one's own, of the image's name.
+
+    It is the rendered one of a step, so it has all that an overlay has changed in that; with the
+    image's reference, found by its name in `references`, and its own limits.
+    """
+    own = list(declared)
+    if not own:
+        return rendered
+    step = next(entry for entry in parse_objects(rendered) if is_step_template(entry))
+    added = [own_template(step, image, references[image.name]) for image in own]
+    return f"{rendered}---\n{yaml.safe_dump_all(added)}"
+
+
+def is_step_template(entry: Mapping[str, Any]) -> bool:
+    return (entry["kind"], entry["metadata"]["name"]) == ("PodTemplate", TEMPLATE)
+
+
+def own_template(step: Mapping[str, Any], image: OwnImage, reference: str) -> dict[str, Any]:
+    """Return the PodTemplate of an image of one's own, made from that of a step."""
+    made: dict[str, Any] = copy.deepcopy(dict(step))
+    made["metadata"]["name"] = image.name
+    containers = made["template"]["spec"]["containers"]
+    container = next(one for one in containers if one["name"] == CONTAINER)
+    container["image"] = reference
+    limits = {"memory": image.memory, "cpu": image.cpu}
+    for resource, limit in limits.items():
+        if limit:
+            set_limit(container["resources"], resource, limit)
+    return made
+
+
+def set_limit(resources: dict[str, dict[str, str]], resource: str, limit: str) -> None:
+    """Set a limit; what is requested is lowered to it, since Kubernetes refuses more."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    resources["limits"][resource] = limit
+    requested = resources["requests"][resource]
+    if parse_quantity(requested) > parse_quantity(limit):
+        resources["requests"][resource] = limit
+
+
 def select_namespaces(rendered: str) -> str:
     """Return the Namespaces of a rendering, which must exist before the Secrets."""
     found = [entry for entry in parse_objects(rendered) if entry["kind"] == "Namespace"]
     return yaml.safe_dump_all(found)
 
 
-def write_values(tree: Path, known: Mapping[str, Image], file: Path) -> Path:
+def write_values(kit: Path, known: Mapping[str, Image], file: Path) -> Path:
     """Write the values that depend on images and plugins, on any cluster, to `file`."""
-    write_private_file(file, json.dumps(chart_values(tree, known), indent=1, sort_keys=True))
+    write_private_file(file, json.dumps(chart_values(kit, known), indent=1, sort_keys=True))
     return file
 
 
-def chart_values(tree: Path, known: Mapping[str, Image]) -> dict[str, object]:
+def chart_values(kit: Path, known: Mapping[str, Image]) -> dict[str, object]:
     """Return the chart's values that depend on the lock of images and on the plugins.
 
     A pod reads the plugins, and the reader of CSV beside them, when it starts: an annotation
     replaces the pods when they change.
     """
     airflow = known["airflow"]
-    reader = {name: cache.file_sha256(tree / READER / name) for name in READER_FILES}
+    reader = {name: cache.file_sha256(kit / READER / name) for name in READER_FILES}
     return {
         "airflowVersion": airflow.tag,
         "defaultAirflowRepository": airflow.repository,
         "defaultAirflowTag": airflow.tag,
-        "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(tree / PLUGINS, reader)},
+        "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(kit / PLUGINS, reader)},
     }

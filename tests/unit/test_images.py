@@ -19,11 +19,12 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from lab import project
 from lab.backends.kind import node
 from lab.cluster import images, tools
 from lab.cluster.images import Image
-from lab.config import TREE, Config
-from lab.errors import LabError
+from lab.config import KIT, Config
+from lab.errors import LabError, ProjectError
 from lab.home import state
 
 CONTENT = re.compile("[0-9a-f]{16}")
@@ -57,6 +58,16 @@ name = "golang:1"
 digest = "{PINNED}"
 [python]
 name = "python:3"
+"""
+
+PROJECT = """
+[kit]
+version = "1"
+[lab]
+name = "churn"
+dag = "churn"
+[data.orders]
+path = "orders"
 """
 
 # Calls that begin with an entry of `unanswered` fail; a failed `save` leaves half a file.
@@ -104,6 +115,13 @@ match argv:
             if given.partition("=")[0].endswith("_IMAGE"):
                 held(given.partition("=")[2])
         assert os.path.isfile(folder + "/Dockerfile"), folder
+        now["built"] = {
+            os.path.relpath(os.path.join(place, file), folder): oct(
+                os.stat(os.path.join(place, file)).st_mode & 0o777
+            )
+            for place, _, files in os.walk(folder)
+            for file in files
+        }
         images[name] = {"id": "sha256:0", "digests": []}
         end()
     case ["save", "--output", path, name]:
@@ -219,7 +237,21 @@ def tree(tmp_path: Path) -> Path:
         (folder.parent / "Dockerfile").write_text("FROM somewhere\n")
         (folder / "code.py").write_text("x = 1\n")
     (tree / images.LOCK).write_text(LOCK)
+    for path in images.OWN:
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_text(f"{path.name} of the kit\nARG WORKER_IMAGE\n")
+    write_project(tree)
     return tree
+
+
+def write_project(tree: Path, images: str = "") -> None:
+    """Write the lab.toml of the project `churn` into the tree, with these tables of images."""
+    (tree / "lab.toml").write_text(PROJECT + images)
+
+
+def config_of(tree: Path) -> Config:
+    """Return the configuration of a lab whose project and whose kit are in the tree."""
+    return Config(home=tree.parent / "lab", root=tree, kit=tree)
 
 
 @pytest.fixture
@@ -233,7 +265,7 @@ def config(tmp_path: Path, engine: Engine) -> Config:
 
 
 def test_this_checkouts_lock() -> None:
-    known = images.read_lock()
+    known = images.read_lock(Config(home=Path("unused")))
     assert set(known) == {"node", *images.STORES, *images.AIRFLOW, "go", "python"}
     for image in known.values():
         assert re.fullmatch(r"[a-z0-9./-]+:[\w.-]+", image.name), image.name
@@ -243,12 +275,12 @@ def test_this_checkouts_lock() -> None:
             assert (image.folder / "Dockerfile").is_file()
             assert CONTENT.fullmatch(image.tag)
             assert image.digest is None
-    entries = tomllib.loads((TREE / images.LOCK).read_text("utf-8"))
+    entries = tomllib.loads((KIT / images.LOCK).read_text("utf-8"))
     assert {key for key in entries if "folder" in entries[key]} == {"minio", "worker", "trainer"}
 
 
 def test_a_locks_images(tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     assert known["postgresql"] == Image("postgresql", "postgres:17", PINNED, None, {})
     assert known["gitea"].digest is None
     assert (known["gitea"].repository, known["gitea"].tag) == ("docker.gitea.com/gitea", "1.26")
@@ -258,7 +290,7 @@ def test_a_locks_images(tree: Path) -> None:
 
 
 def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     assert known["minio"].arguments == {"GO_IMAGE": "golang:1", "VERSION": "v0"}
     assert known["worker"].arguments == {"PYTHON_IMAGE": "python:3"}
     assert known["trainer"].arguments == {"WORKER_IMAGE": known["worker"].name}
@@ -267,7 +299,7 @@ def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None
 def test_the_trainer_has_what_its_base_has() -> None:
     """Otherwise a package would be installed in two versions, and chance decide which is used."""
     worker, trainer = (
-        set((TREE / "images" / name / "requirements.txt").read_text("utf-8").splitlines())
+        set((KIT / "images" / name / "requirements.txt").read_text("utf-8").splitlines())
         for name in ("worker", "trainer")
     )
     assert worker <= trainer
@@ -283,11 +315,11 @@ def test_a_registrys_port_is_not_taken_for_a_tag() -> None:
 
 
 def worker_tag(tree: Path) -> str:
-    return images.read_lock(tree)["worker"].tag
+    return images.read_lock(config_of(tree))["worker"].tag
 
 
 def trainer_tag(tree: Path) -> str:
-    return images.read_lock(tree)["trainer"].tag
+    return images.read_lock(config_of(tree))["trainer"].tag
 
 
 CHANGES: list[Callable[[Path], object]] = [
@@ -355,7 +387,7 @@ def sorted_names(known: list[Image]) -> list[str]:
 
 def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> None:
     """An image to build is not listed, but its base is."""
-    assert sorted_names(images.list_unpulled(tree)) == [
+    assert sorted_names(images.list_unpulled(config_of(tree))) == [
         "apache/airflow:3",
         "docker.gitea.com/gitea:1.26",
         "golang:1",
@@ -367,21 +399,21 @@ def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> N
 
 
 def test_what_a_built_image_was_built_from_is_not_missing(engine: Engine, tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     engine.add_images(*(image.name for key, image in known.items() if key not in ("go", "python")))
-    assert images.list_unpulled(tree) == []
+    assert images.list_unpulled(config_of(tree)) == []
     (known["trainer"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert images.list_unpulled(tree) == [], "what it is built from is there"
+    assert images.list_unpulled(config_of(tree)) == [], "what it is built from is there"
     (known["worker"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert sorted_names(images.list_unpulled(tree)) == ["python:3"]
+    assert sorted_names(images.list_unpulled(config_of(tree))) == ["python:3"]
     engine.add_images("python:3")
-    assert images.list_unpulled(tree) == []
+    assert images.list_unpulled(config_of(tree)) == []
 
 
 def test_everything_is_brought_in_order(
     engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = images.ensure_images(tree)
+    known = images.ensure_images(config_of(tree))
     folders = tree / "images"
     assert engine.changes == [
         ["pull", "--quiet", f"kindest/node@{PINNED}"],
@@ -420,24 +452,24 @@ def test_everything_is_brought_in_order(
 def test_what_is_there_is_neither_pulled_nor_built(
     engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     pinned = [image.name for image in known.values() if image.digest]
     engine.add_images(*(known[key].name for key in ("node", *images.STORES, *images.AIRFLOW)))
     engine.add_images(*pinned, digests=(OTHER, PINNED))
-    assert images.ensure_images(tree) == known
+    assert images.ensure_images(config_of(tree)) == known
     assert not engine.changes
     assert capsys.readouterr().out == ""
 
 
 def test_a_base_that_is_there_is_built_upon(engine: Engine, tree: Path) -> None:
     engine.add_images("python:3")
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     images.ensure_image(known, known["worker"])
     assert [call[0] for call in engine.changes] == ["build"]
 
 
 def test_a_base_that_is_built_here_is_built_first(engine: Engine, tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     images.ensure_image(known, known["trainer"])
     made = [call[2] for call in engine.changes]
     assert made == ["python:3", known["worker"].name, known["trainer"].name]
@@ -452,7 +484,7 @@ def test_an_image_of_this_machine_is_used_and_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     engine.add_images("postgres:17", digests=(digest,) if digest else ())
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     images.ensure_image(known, known["postgresql"])
     assert not engine.changes
     line = "  postgres:17 is this machine's own image, not the lock's sha256:aaaaaaaaaaaa…\n"
@@ -461,7 +493,7 @@ def test_an_image_of_this_machine_is_used_and_said(
 
 def test_an_image_that_can_not_be_pulled(engine: Engine, tree: Path) -> None:
     engine.change(unanswered=["pull"])
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     with pytest.raises(LabError, match="it is tired") as caught:
         images.ensure_image(known, known["postgresql"])
     assert caught.value.fix == "bring it to this machine: docker pull postgres:17"
@@ -470,7 +502,7 @@ def test_an_image_that_can_not_be_pulled(engine: Engine, tree: Path) -> None:
 
 def test_an_image_that_can_not_be_built(engine: Engine, tree: Path) -> None:
     engine.change(unanswered=["build"])
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     with pytest.raises(LabError, match="it is tired") as caught:
         images.ensure_image(known, known["worker"])
     assert f"docker build {known['worker'].folder}" in caught.value.fix
@@ -481,7 +513,199 @@ def test_an_engine_that_fails_does_not_mean_that_an_image_is_missing(
 ) -> None:
     engine.change(unanswered=["image inspect"])
     with pytest.raises(LabError, match="it is tired"):
-        images.list_unpulled(tree)
+        images.list_unpulled(config_of(tree))
+
+
+# --- Images of one's own ------------------------------------------------------------------------
+
+
+FOLDER = '[images.steps]\nfolder = "images/steps"\n'
+FILE = '[images.dbt]\nrequirements = "images/dbt.txt"\n'
+
+
+@pytest.fixture
+def own(tree: Path) -> Path:
+    """Return the folder of an image of the project's, which has no Dockerfile yet."""
+    folder = tree / "images" / "steps"
+    (folder / "churn_steps").mkdir(parents=True)
+    (folder / "churn_steps" / "clean.py").write_text("x = 1\n")
+    (folder / "requirements.txt").write_text("humanize==4.9.0 --hash=sha256:1\n")
+    (folder / ".env").write_text("SECRET=1\n")
+    (tree / "images" / "dbt.txt").write_text("dbt-core==1.9\n")
+    write_project(tree, FOLDER)
+    return folder
+
+
+def own_tag(tree: Path, name: str = "steps") -> str:
+    return images.read_lock(config_of(tree))[name].tag
+
+
+def test_a_project_s_own_images_are_beside_the_kit_s(tree: Path, own: Path) -> None:
+    write_project(tree, FOLDER + FILE)
+    known = images.read_lock(config_of(tree))
+    steps, worker = known["steps"], known["worker"]
+    assert (steps.repository, CONTENT.fullmatch(steps.tag) is None) == ("churn/steps", False)
+    assert (steps.is_built, steps.folder, steps.digest) == (True, None, None)
+    assert steps.arguments == {"WORKER_IMAGE": worker.name}
+    assert images.list_own(known) == ["steps", "dbt"]
+    assert images.list_airflow(known) == [*images.AIRFLOW, "steps", "dbt"]
+    assert images.list_wanted(known) == [*images.WANTED, "steps", "dbt"]
+
+
+def test_the_kit_s_dockerfile_has_the_folder_beside_it(tree: Path, own: Path) -> None:
+    write_project(tree, FOLDER + FILE)
+    known = images.read_lock(config_of(tree))
+    frame = {"Dockerfile", "build-requirements.txt"}
+    assert known["steps"].files.keys() == {
+        *frame, "steps/churn_steps/clean.py", "steps/requirements.txt"
+    }  # fmt: skip
+    assert known["dbt"].files.keys() == {*frame, "steps/requirements.txt"}
+    assert known["dbt"].files["steps/requirements.txt"] == tree / "images" / "dbt.txt"
+
+
+def test_a_folder_with_a_dockerfile_is_built_as_it_is(tree: Path, own: Path) -> None:
+    (own / "Dockerfile").write_text(
+        "ARG WORKER_IMAGE=any PYTHON_IMAGE\nARG NODE\nFROM ${WORKER_IMAGE}\nARG  GO_IMAGE\n"
+    )
+    steps = images.read_lock(config_of(tree))["steps"]
+    assert steps.files.keys() == {"Dockerfile", "churn_steps/clean.py", "requirements.txt"}
+    assert steps.arguments.keys() == {"WORKER_IMAGE", "PYTHON_IMAGE", "GO_IMAGE"}
+    assert steps.arguments["PYTHON_IMAGE"] == "python:3"
+
+
+def test_a_dockerfile_from_elsewhere_is_served(tree: Path, own: Path) -> None:
+    (own / "Dockerfile").write_text("FROM alpine AS build\nUSER root\nFROM alpine\n")
+    assert images.read_lock(config_of(tree))["steps"].arguments == {}
+
+
+OWN_CHANGES: list[Callable[[Path], object]] = [
+    lambda folder: (folder / "churn_steps" / "clean.py").write_text("x = 2\n"),
+    lambda folder: (folder / "churn_steps" / "clean.py").rename(folder / "clean.py"),
+    lambda folder: (folder / "requirements.txt").unlink(),
+    lambda folder: (folder / "Dockerfile").write_text("FROM alpine\n"),
+    lambda folder: (folder.parents[1] / images.OWN[0]).write_text("ARG WORKER_IMAGE\n"),
+    lambda folder: (folder.parents[1] / images.OWN[1]).write_text("hatchling==2\n"),
+    lambda folder: (folder.parent / "worker" / "package" / "code.py").write_text("x = 2\n"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(OWN_CHANGES)))
+def test_an_own_image_s_tag_changes_with_what_it_is_built_from(
+    tree: Path, own: Path, number: int
+) -> None:
+    before = own_tag(tree)
+    OWN_CHANGES[number](own)
+    assert own_tag(tree) != before
+
+
+def test_an_own_image_s_tag_stays_with_what_it_is_built_from(tree: Path, own: Path) -> None:
+    before = own_tag(tree)
+    (own / ".env").write_text("SECRET=2\n")
+    (own / "__pycache__").mkdir()
+    (own / "__pycache__" / "x.pyc").write_bytes(b"x")
+    (tree / "images" / "trainer" / "package" / "code.py").write_text("x = 2\n")
+    assert own_tag(tree) == before
+    moved = tree.with_name("another tree")
+    tree.rename(moved)
+    assert own_tag(moved) == before
+
+
+@pytest.mark.parametrize("user", ["root", "0", "0:0", "root:root"])
+def test_an_image_whose_user_is_root_is_refused(tree: Path, own: Path, user: str) -> None:
+    (own / "Dockerfile").write_text(f"FROM a AS b\nUSER 7\nFROM c\nUSER 9\n user {user}\n")
+    with pytest.raises(ProjectError, match="is root, and a step is not") as refused:
+        images.read_lock(config_of(tree))
+    assert "\n" not in refused.value.what
+
+
+def test_a_folder_without_a_file_is_refused(tree: Path, own: Path) -> None:
+    (tree / "images" / "empty").mkdir()
+    write_project(tree, '[images.empty]\nfolder = "images/empty"\n')
+    with pytest.raises(ProjectError, match="the folder of the image empty is empty"):
+        images.read_lock(config_of(tree))
+
+
+def test_no_own_image_has_the_name_of_one_of_the_kit_s(tree: Path, own: Path) -> None:
+    assert set(tomllib.loads((KIT / images.LOCK).read_text("utf-8"))) == project.IMAGES
+    templates = {path.name for path in (KIT / "manifests" / "base" / "templates").iterdir()}
+    assert templates == project.TEMPLATES
+    for name in ("worker", "python", "training"):
+        write_project(tree, FOLDER.replace("images.steps", f"images.{name}"))
+        with pytest.raises(
+            ProjectError, match=rf"\[images.{name}\] has the name of one of the kit"
+        ):
+            images.read_lock(config_of(tree))
+
+
+def test_an_own_image_is_built_after_its_base_from_its_files_alone(
+    engine: Engine, tree: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own / "churn_steps" / "run.sh").write_text("echo\n")
+    (own / "churn_steps" / "run.sh").chmod(0o700)
+    (own / "requirements.txt").chmod(0o600)
+    engine.add_images("python:3")
+    known = images.read_lock(config_of(tree))
+    images.ensure_image(known, known["steps"])
+    assert [call[2] for call in engine.changes] == [known["worker"].name, known["steps"].name]
+    assert engine.state["built"] == {
+        "Dockerfile": "0o644",
+        "build-requirements.txt": "0o644",
+        "steps/churn_steps/clean.py": "0o644",
+        "steps/churn_steps/run.sh": "0o755",
+        "steps/requirements.txt": "0o644",
+    }
+    assert "has no hashes" not in capsys.readouterr().out
+    assert not Path(engine.changes[-1][-1]).exists(), "it is a temporary folder"
+
+
+def test_requirements_without_hashes_are_taken_and_said(
+    engine: Engine, tree: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_project(tree, FILE)
+    engine.add_images("python:3")
+    known = images.read_lock(config_of(tree))
+    images.ensure_image(known, known["dbt"])
+    said = capsys.readouterr().out.splitlines()
+    assert "  image dbt: dbt.txt has no hashes: any file of that version is installed" in said
+
+
+def test_an_own_image_that_can_not_be_built_is_named_as_lab_toml_does(
+    engine: Engine, tree: Path, own: Path
+) -> None:
+    known = images.read_lock(config_of(tree))
+    engine.add_images(known["worker"].name)
+    engine.change(unanswered=["build"])
+    with pytest.raises(LabError, match="it is tired") as caught:
+        images.ensure_image(known, known["steps"])
+    assert caught.value.fix.endswith("it is [images.steps] of lab.toml")
+
+
+def test_an_own_image_that_is_missing_is_listed_to_be_built(
+    engine: Engine, tree: Path, own: Path
+) -> None:
+    known = images.read_lock(config_of(tree))
+    engine.add_images(*(image.name for image in known.values() if image.key != "steps"))
+    assert images.list_unbuilt(config_of(tree)) == [known["steps"]]
+    engine.add_images(known["steps"].name)
+    assert images.list_unbuilt(config_of(tree)) == []
+
+
+def test_archives_of_own_images_are_kept_for_each_project_and_each_name(
+    engine: Engine, tree: Path, own: Path
+) -> None:
+    """Projects share the folder, and one image's name may be the beginning of another's."""
+    (tree / "images" / "steps-big").mkdir()
+    (tree / "images" / "steps-big" / "x.py").touch()
+    write_project(tree, FOLDER + FOLDER.replace("steps", "steps-big"))
+    known = images.read_lock(config_of(tree))
+    wanted = [known["steps-big"], known["steps"]]
+    wanted.append(replace(known["steps"], name=f"other/steps:{known['steps'].tag}"))
+    engine.add_images(*(image.name for image in wanted))
+    made = {images.ensure_archive(image).name for image in wanted}
+    assert {name.rpartition("-")[0] for name in made} == {
+        "churn.steps", "churn.steps-big", "other.steps"
+    }  # fmt: skip
+    assert made == set(list_archives())
 
 
 # --- Archives -----------------------------------------------------------------------------------
@@ -492,7 +716,7 @@ def list_archives() -> list[str]:
 
 
 def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(tree)["gitea"]
+    gitea = images.read_lock(config_of(tree))["gitea"]
     engine.add_images(gitea.name)
     path = images.ensure_archive(gitea)
     assert path.parent == images.ensure_archive_folder()
@@ -504,7 +728,7 @@ def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
 
 
 def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     engine.add_images(known["gitea"].name, known["airflow"].name)
     older = images.ensure_archive(known["gitea"])
     other = images.ensure_archive(known["airflow"])
@@ -517,14 +741,14 @@ def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Pat
 
 def test_the_same_content_under_another_name_is_another_archive(engine: Engine, tree: Path) -> None:
     """An archive holds the image's name, and loading it must create that name in the node."""
-    worker = images.read_lock(tree)["worker"]
+    worker = images.read_lock(config_of(tree))["worker"]
     renamed = replace(worker, name=f"{worker.repository}:another")
     engine.add_images(worker.name, renamed.name)
     assert images.ensure_archive(worker) != images.ensure_archive(renamed)
 
 
 def test_half_an_archive_is_never_seen(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(tree)["gitea"]
+    gitea = images.read_lock(config_of(tree))["gitea"]
     engine.add_images(gitea.name)
     engine.change(unanswered=["save"])
     with pytest.raises(LabError, match="it is tired"):
@@ -536,7 +760,7 @@ def test_half_an_archive_is_never_seen(engine: Engine, tree: Path) -> None:
 
 
 def test_what_a_killed_save_left_goes_with_the_next_one(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(tree)["gitea"]
+    gitea = images.read_lock(config_of(tree))["gitea"]
     engine.add_images(gitea.name)
     left = images.ensure_archive_folder() / f"gitea-{'0' * 16}.tar.part-0123456789abcdef"
     left.write_text("half")
@@ -595,7 +819,7 @@ def test_each_home_has_a_cluster_of_its_own(tmp_path: Path) -> None:
 
 @pytest.fixture
 def image(tree: Path) -> Image:
-    return images.read_lock(tree)["node"]
+    return images.read_lock(config_of(tree))["node"]
 
 
 @pytest.fixture
@@ -676,7 +900,7 @@ def test_an_engine_that_fails_does_not_mean_that_there_is_no_node(
 
 
 def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, tree: Path) -> None:
-    known = images.read_lock(tree)
+    known = images.read_lock(config_of(tree))
     wanted = [known[key] for key in ("postgresql", "gitea", "airflow")]
     engine.add_images(*(image.name for image in wanted))
     engine.change(loaded=["docker.io/library/postgres:17", "docker.io/library/postgres@sha256:1"])

@@ -19,9 +19,6 @@ EMPLOYEE_SUMMARY = Asset(
     uri=f"s3://lab-datasets/results/{named('etl_workflow')}/employee_summary.json",
 )
 
-# A push to the datasets, reported to Airflow by POST /lab/push.
-PUSHED_DATASETS = Asset(name="push:lab/datasets:main", uri="x-push://lab/datasets/main")
-
 LANDED_SALES = Asset(
     name="landed_sales",
     uri="s3://lab-datasets/landing/sales",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
-from assets import PUSHED_DATASETS
-from steps import DEFAULTS, clock, named, publish, pull, step
+from steps import DEFAULTS, PUSHED_DATASETS, clock, named, publish, pull, step
 
 KEY = {"KEY_COLUMN": "{{ params.key or '' }}"}
 

@@ -21,6 +21,8 @@ from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 import lab_bucket
+from dataset_steps.contract import DATASET
+from steps import DECLARED
 
 GIT_CONNECTION = "lab_git"
 BRANCH = "main"
@@ -78,7 +80,7 @@ def find_newest_version() -> Version:
     Raise AirflowFailException when it names none, AirflowException when git does not answer.
     """
     known = lab_bucket.contract()
-    path = known["DATASET_PATH"]
+    path = DECLARED.paths.get(DATASET) or known["DATASET_PATH"]
     with tempfile.TemporaryDirectory(prefix="datasets-") as folder:
         options = ("--quiet", "--depth=1", "--no-checkout", f"--branch={BRANCH}")
         git("clone", *options, known["GIT_URL"], folder, cwd=Path(folder))

@@ -20,14 +20,15 @@ import typer
 
 from lab.answer import answering
 from lab.backends import Backend, choose_backend, find_backend, load_backends
+from lab.changes import check_kit_version
 from lab.client import runs
 from lab.client.data import FOLDER
 from lab.completion import complete_backend, complete_dag, complete_database, complete_service
-from lab.config import FIRST_DAG, Config, parse_database
+from lab.config import DISTRIBUTION, TABLE_DAG, Config, parse_database
 from lab.console import rewrite_for_nox, run_command, show_proof
-from lab.data_sets import DATASET
 from lab.dataset.inspection import is_table_name
-from lab.errors import LabError, NotRunningError
+from lab.delivery import bundle
+from lab.errors import LabError, NotRunningError, ProjectError
 from lab.home import state
 from lab.lab import Lab
 from lab.model import Dag, DataSet, Outcome, Run, Service
@@ -42,8 +43,9 @@ app = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
-PACKAGE = "mlops-lab"
 SHOWN_RUNS = 5
+# The person's own environment, for the one thing that uses it: a repository that is taken in.
+PERSON: dict[str, str] = {}
 
 BackendName = Annotated[
     str | None,
@@ -63,6 +65,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
 
 def main() -> None:
     """Run one command of the lab."""
+    PERSON.update(os.environ)
     interrupted = "interrupted: lab status shows what runs, lab up completes it, lab down ends it"
     run_command(app, "lab", rewrite_for_nox(interrupted))
 
@@ -70,7 +73,7 @@ def main() -> None:
 def print_version(asked: bool) -> None:
     """Print the package's version and end, if that was asked for."""
     if asked:
-        print(f"{PACKAGE} {metadata.version(PACKAGE)}")
+        print(f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -104,27 +107,65 @@ def default(
         typer.Option("--version", help="print the version", callback=print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Bring a lab up, run dataset_pipeline once, and prove what it made (without a command).
+    """Bring a lab up, run the project's DAG once, and prove what it made (without a command).
 
-    With a dataset of your own that is no table nothing is run: its first version is proved.
+    With `--dataset` and what is no table, `dataset_pipeline` is not run: the first version is
+    proved.
     """
     if command := context.invoked_subcommand:
         if backend or database or dataset:
             right = rewrite_for_nox(f"lab {command} --backend …")
             raise typer.BadParameter(f"options come after the command: {right}")
         return
-    lab = bring_up(config_from_options(backend, database, dataset))
-    if has_table(lab):
-        run_and_follow(lab, FIRST_DAG)
+    config = config_from_options(backend, database, dataset)
+    lab, dag = bring_up(config), config.project.dag
+    if dag != TABLE_DAG or has_table(lab):
+        run_and_follow(lab, dag)
     else:
-        print(f"not run: {FIRST_DAG} appends a record to a table, which {lab.dataset_path} is not")
+        print(f"not run: {dag} appends a record to a table, which {lab.dataset_path} is not")
     show_proof(lab.verify())
-    print(next_steps(lab))
+    print(next_steps(lab, dag))
 
 
 def has_table(lab: Lab) -> bool:
-    """Return whether the newest version of the dataset is a table, to which a run can append."""
+    """Return whether the newest main data set is a table, to which a run can append."""
     return is_table_name(lab.dataset_path) and not lab.dataset().md5.endswith(FOLDER)
+
+
+@app.command()
+def init(
+    name: Annotated[Path | None, typer.Argument(help="the new project's folder")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="a DVC repository to take in")
+    ] = None,
+    wheel: Annotated[Path | None, typer.Option("--wheel", help="the kit's wheel")] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="bring this kit into the project here")
+    ] = False,
+) -> None:
+    """Make a project of your own, which uses the kit."""
+    from lab.init.creation import create_project
+    from lab.init.upgrading import upgrade_project
+
+    if upgrade == (name is not None) or (upgrade and origin):
+        raise typer.BadParameter("give a NAME, or --upgrade alone or with --wheel")
+    if name is None:
+        print(upgrade_project(Config.from_environment().root, wheel))
+    else:
+        print(create_project(name, origin, wheel, PERSON))
+
+
+@app.command()
+def fetch() -> None:
+    """Fetch the repository that the project was made from, in a fresh clone of the project."""
+    from lab.origin.fetch import fetch_origin
+
+    config = Config.from_environment()
+    if not (url := config.project.origin):
+        raise ProjectError("lab.toml names no [origin]", "lab init NAME --from URL makes a project")
+    with phase("Fetch the repository and its objects"):
+        found = fetch_origin(url, config.root, PERSON)
+    print(*found.describe(), sep="\n")
 
 
 @app.command()
@@ -132,8 +173,8 @@ def up(
     backend: BackendName = None, database: DatabaseName = None, dataset: DatasetPath = None
 ) -> None:
     """Bring a whole lab up; complete one that is there."""
-    lab = bring_up(config_from_options(backend, database, dataset))
-    print(next_steps(lab))
+    config = config_from_options(backend, database, dataset)
+    print(next_steps(bring_up(config), config.project.dag))
 
 
 def bring_up(config: Config) -> Lab:
@@ -143,9 +184,10 @@ def bring_up(config: Config) -> Lab:
     return backend.up(config, phase)
 
 
-def next_steps(lab: Lab) -> str:
+def next_steps(lab: Lab, dag: str) -> str:
     """Return what to open and to try, for somebody who sees a lab for the first time."""
-    run = f"lab run {FIRST_DAG}\n      " if is_table_name(lab.dataset_path) else ""
+    can_run = dag != TABLE_DAG or is_table_name(lab.dataset_path)
+    run = f"lab run {dag}\n      " if can_run else ""
     return rewrite_for_nox(f"""
 open  {lab.airflow_url}   Airflow   user {lab.airflow_user}
       {lab.git_page}   commits   user {lab.git_user}
@@ -215,6 +257,7 @@ def unpause(dag: DagId) -> None:
 def connect() -> Lab:
     """Return the running lab of this LAB_HOME. Raises NotRunningError."""
     config = config_from_options()
+    check_kit_version(config.project, metadata.version(DISTRIBUTION))
     return find_recorded_backend(config).connect(config)
 
 
@@ -287,7 +330,7 @@ def show_data_sets(lab: Lab, facts: dict[str, Any]) -> None:
     """Print the newest version of each data set, or why main has none; add them to the facts."""
     found = lab.list_data_sets()
     facts["data"] = [describe_data_set(each) for each in found]
-    dataset = next(each for each in facts["data"] if each["name"] == DATASET)
+    dataset = next(each for each in facts["data"] if each["name"] == lab.dataset_name)
     facts["dataset"] = {key: dataset[key] for key in dataset if key not in {"name", "files"}}
     print("data sets:")
     for each in found:
@@ -316,10 +359,10 @@ def tell_version(found: DataSet) -> str:
 def show_dags(dags: list[Dag]) -> None:
     """Print the DAGs by bundle; those that are paused once more, with what ends that."""
     print("DAGs:" if dags else "DAGs:    none")
-    for bundle in dict.fromkeys(dag.bundle for dag in dags):
-        here = [dag for dag in dags if dag.bundle == bundle]
+    for place in dict.fromkeys(dag.bundle for dag in dags):
+        here = [dag for dag in dags if dag.bundle == place]
         names = ", ".join(f"{dag.id} (paused)" if dag.paused else dag.id for dag in here)
-        print(f"  {bundle:<12} {names}")
+        print(f"  {place:<12} {names}")
     for dag in dags:
         if dag.paused:
             print(f"  {dag.id} is paused: {rewrite_for_nox(f'lab unpause {dag.id} ends that')}")
@@ -365,6 +408,16 @@ def env(as_json: AsJson = False) -> None:
         facts.update(connect().env())
         for name, value in facts.items():
             print(f"{name}={value}")
+
+
+@app.command("bundle")
+def write_bundle(
+    folder: Annotated[Path, typer.Argument(help="CLONE/dags, or a new folder: it is replaced")],
+) -> None:
+    """Write the DAGs as they are delivered, with the library that they use, to a folder."""
+    target = folder.resolve()
+    bundle.write_elsewhere(config_from_options(), target)
+    print(f"{target} has the DAGs, and the kit's library beside them")
 
 
 @app.command("open")

@@ -1,4 +1,4 @@
-"""The choices a user can make: the only module that reads LAB_* variables."""
+"""The choices a user can make, and the two trees: the only module that reads LAB_* variables."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lab.errors import HomeError, LabError
+from lab.project import Project, find_root, read_project
 
-TREE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+# The kit's own resources: manifests, images' contexts, locks, samples. A wheel has them in `kit/`.
+KIT = PACKAGE / "kit" if (PACKAGE / "kit").is_dir() else PACKAGE.parent
+DISTRIBUTION = "mlops-lab"  # the kit's, which no index is asked for
+CHECKOUT = KIT if PACKAGE.parent == KIT else None  # has a project of its own, the samples
 PLUGINS = Path("manifests", "base", "plugins")  # Airflow's, on every backend
-FIRST_DAG = "dataset_pipeline"  # what a new lab runs first
+TABLE_DAG = "dataset_pipeline"  # the sample that appends a record to a table
 DATABASES = ("sqlite", "postgresql")
 PORT_PREFIX = "LAB_PORT_"
 
@@ -31,13 +36,19 @@ class Config:
     chart: Path | None = None
     attestation: Path | None = None  # file that attests a green end-to-end test on kind
     attestation_key: Path | None = None  # file of the key that signs it
-    tree: Path = TREE
+    root: Path = KIT  # the folder of the project
+    kit: Path = KIT
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Config:
-        """Read the choices from LAB_* variables. Raises LabError for an invalid one."""
+        """Read the choices from LAB_* variables. Raises LabError for an invalid one.
+
+        Raises ProjectError when neither they nor the working directory name a project.
+        """
+        root = find_root(env.get("LAB_PROJECT"), Path.cwd(), CHECKOUT)
         return cls(
-            home=parse_home(env.get("LAB_HOME") or TREE / ".lab"),
+            home=parse_home(env.get("LAB_HOME") or root / ".lab"),
+            root=root,
             backend=env.get("LAB_BACKEND") or "auto",
             database=parse_database(env.get("LAB_DATABASE") or None),
             ports=parse_ports(env),
@@ -46,6 +57,11 @@ class Config:
             attestation=parse_file(env.get("LAB_ATTESTATION")),
             attestation_key=parse_file(env.get("LAB_ATTESTATION_KEY")),
         )
+
+    @property
+    def project(self) -> Project:
+        """What the project declares now. Raises ProjectError when it can't be right."""
+        return read_project(self.root, samples=self.kit)
 
     @property
     def logs(self) -> Path:

@@ -27,7 +27,10 @@ INTERRUPTED = 130
 LOOPBACK = "127.0.0.1,localhost"  # the lab's servers listen here: no proxy reaches them
 USAGE = 2
 # The commands of the command line; a test compares them with lab/__main__.py.
-COMMANDS = ("up", "run", "unpause", "verify", "status", "logs", "env", "open", "doctor", "down")
+COMMANDS = (
+    *("init", "fetch", "up", "run", "unpause", "verify", "status", "logs", "env", "bundle", "open"),
+    *("doctor", "down"),
+)
 
 # What made a version that no run has made, by `Proof.made_by`.
 OTHER_MAKERS = {"import": "the first import", "hand": "a commit made by hand"}

@@ -72,6 +72,12 @@ class ServiceError(LabError):
     exit_code = 17
 
 
+class ProjectError(LabError):
+    """There is no project here, its lab.toml can't be right, or it needs another kit."""
+
+    exit_code = 18
+
+
 class DagError(LabError):
     """There is no such DAG, or it can't be parsed."""
 

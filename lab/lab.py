@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.client import git, runs, s3, verify, versions
-from lab.data_sets import DATASET
+from lab.client import clones, git, runs, s3, verify, versions
 from lab.layout import STORE
 from lab.model import Access, BrokenFile, Checkout, DataSet, Model, Outcome, Proof, Run, Version
 
@@ -97,14 +96,17 @@ class Lab(Access):
     # --- Versions of the data ---------------------------------------------------------------------
 
     def dataset(self, commit: str = "main") -> Version:
-        """Return the version of the dataset at a commit. Raises CommitError."""
+        """Return the version of the main data set at a commit. Raises CommitError."""
         return versions.read_version(self, commit)
 
-    def version(self, name: str = DATASET, commit: str = "main") -> Version:
-        """Return the version of a data set at a commit, by its name. Raises CommitError."""
+    def version(self, name: str | None = None, commit: str = "main") -> Version:
+        """Return the version of a data set at a commit: of the main one without a name.
+
+        Raises CommitError.
+        """
         return versions.read_version(self, commit, name)
 
-    def history(self, commit: str = "main", *, name: str = DATASET) -> list[Version]:
+    def history(self, commit: str = "main", *, name: str | None = None) -> list[Version]:
         """List a data set's version at a commit, then all others up to it, the newest first.
 
         Raises CommitError when there are none.
@@ -125,6 +127,13 @@ class Lab(Access):
         Raises CommitError and ProofError.
         """
         return versions.temporary_checkout(self, commit, *paths)
+
+    def data(self, name: str, commit: str = "main") -> Path:
+        """Return the path of a data set's file or directory at a commit, as `dvc pull` brings it.
+
+        It is in a clone that is there until the process ends. Raises CommitError and ProofError.
+        """
+        return clones.fetch_data(self, name, commit)
 
     def verify(self, commit: str = "main", data: str | None = None) -> Proof:
         """Prove that a commit reproduces its data sets, or the one of this name or path.

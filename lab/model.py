@@ -200,14 +200,15 @@ class Access:
     airflow_url: str
     airflow_user: str
     airflow_password: str = field(repr=False)
-    data_sets: Mapping[str, str] = field(default_factory=dict)  # paths of those declared, by name
+    dataset_name: str = DATASET  # of the main data set
+    data_sets: Mapping[str, str] = field(default_factory=dict)  # paths of the others, by name
 
     @property
     def data_paths(self) -> dict[str, str]:
-        """The path of the lab's own dataset and of each data set declared, by name."""
-        return {DATASET: self.dataset_path, **self.data_sets}
+        """The path of each data set that the project declares, by name; the main one's first."""
+        return {self.dataset_name: self.dataset_path, **self.data_sets}
 
     def env(self) -> dict[str, str]:
         """Return all that another program needs, under the same keys on every backend."""
-        names = (f.name for f in fields(Access) if f.name != "data_sets")  # the checkout's
+        names = (f.name for f in fields(Access) if f.name != "data_sets")  # no text
         return {name: getattr(self, name) for name in names}

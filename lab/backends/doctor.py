@@ -104,7 +104,7 @@ def check_disk(config: Config) -> str:
     """Return the free space on the lab's disk. Raises DiskError when it is too little."""
     place = nearest_folder(config)
     free = shutil.disk_usage(place).free
-    needed = DISK + COPIES * dataset_size(config.dataset)
+    needed = DISK + COPIES * measure_data(config)
     if free < needed:
         raise DiskError(
             f"{to_gigabytes(free)} free at {place}; the lab needs {to_gigabytes(needed)}",
@@ -113,12 +113,16 @@ def check_disk(config: Config) -> str:
     return f"{to_gigabytes(free)} free"
 
 
-def dataset_size(source: Path | None) -> int:
-    """Return the bytes of the user's file or directory, or of the generated dataset."""
-    if source is None or not source.exists():
-        return employees.EMPLOYEES_SIZE
-    files = source.rglob("*") if source.is_dir() else [source]
-    return sum(file.lstat().st_size for file in files if file.is_file())
+def measure_data(config: Config) -> int:
+    """Return the bytes of the first versions that a lab begins with; of the generated one at least.
+
+    What is not there is no matter here: another check says so.
+    """
+    given = [each.first for each in config.project.data.values() if each.first]
+    sources = [config.dataset] if config.dataset else [config.root / first for first in given]
+    files = [file for source in sources for file in (source, *source.rglob("*"))]
+    size = sum(file.lstat().st_size for file in files if file.is_file())
+    return max(size, employees.EMPLOYEES_SIZE)
 
 
 def check_memory(config: Config) -> str:
@@ -135,7 +139,7 @@ def check_memory(config: Config) -> str:
 
 def check_dataset(config: Config) -> str:
     """Return the size of the user's data. Raises DatasetError when it can't be versioned."""
-    return str(inspection.inspect(config.dataset)) if config.dataset else "the generated one"
+    return str(inspection.inspect(config.dataset)) if config.dataset else "what lab.toml declares"
 
 
 def to_gigabytes(size: int) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from functools import partial
+from importlib.metadata import version
 from typing import Protocol, TypeVar
 
 from lab.backends import choices, doctor
 from lab.backends.doctor import Checks
-from lab.config import Config
-from lab.data_sets import read_data_sets
+from lab.changes import check_kit_version
+from lab.config import DISTRIBUTION, Config
 from lab.dataset import first_version
-from lab.dataset.employees import EMPLOYEES_NAME
-from lab.delivery import publish
+from lab.dataset.first_version import First
+from lab.delivery import bundle, publish
 from lab.home import processes, state
 from lab.home.state import State
 from lab.lab import Lab
 from lab.layout import DATASETS, PIPELINES, TEAM_A
+from lab.origin.deliver import deliver_origin
 from lab.progress import Report, phase_title
 
 
@@ -93,9 +95,12 @@ def check_choices(
 
 
 def refuse_wrong_declarations(config: Config, known: State | None) -> None:
-    """Raise LabError when the checkout's data sets can't be right, or share the dataset's files."""
-    chosen = first_version.repository_path(config.dataset or Path(EMPLOYEES_NAME))
-    read_data_sets(config.tree / "dags", known.dataset_path if known else chosen)
+    """Raise LabError when what the project declares can't be right, or can't be delivered."""
+    project = config.project
+    check_kit_version(project, version(DISTRIBUTION))
+    first_version.refuse_unfit(project)
+    project.name_other_paths(known.dataset_path if known else first_version.choose_path(config))
+    bundle.refuse_taken_names(config)
 
 
 def first_state(config: Config, backend: str, database: str, ports: Mapping[str, int]) -> State:
@@ -103,7 +108,7 @@ def first_state(config: Config, backend: str, database: str, ports: Mapping[str,
     return State(
         backend=backend,
         database=database,
-        dataset_path=first_version.repository_path(config.dataset or Path(EMPLOYEES_NAME)),
+        dataset_path=first_version.choose_path(config),
         dataset_source=str(config.dataset) if config.dataset else None,
         ports=ports,
     )
@@ -116,31 +121,48 @@ def publish_pipelines(site: Site) -> None:
 
 
 def publish_dags(site: Site) -> str | None:
-    """Publish the checkout's DAGs; return their commit, or None where the branch is not ours."""
-    return publish.publish_dags(site.lab, site.repository_url(PIPELINES), site.config.tree / "dags")
+    """Publish the project's DAGs; return their commit, or None where the branch is not ours."""
+    write = partial(bundle.write_bundle, site.config)
+    return publish.publish_dags(site.lab, site.repository_url(PIPELINES), write)
 
 
 def wait_for_pipelines(site: Site, timeout: float) -> None:
     """Wait until Airflow has parsed the DAGs that were published; `timeout` is in seconds."""
     if commit := publish_dags(site):
-        publish.wait_until_parsed(site.lab, site.config.tree / "dags", commit, timeout)
+        files, dag = bundle.find_dag_files(site.config), site.config.project.dag
+        publish.wait_until_parsed(site.lab, dag, files, commit, timeout)
 
 
-def is_published(site: Site) -> bool:
-    """Return whether the datasets repository has a pointer at the dataset's path."""
-    return site.has_file(DATASETS, f"{site.state.dataset_path}.dvc")
+def list_unpublished(site: Site) -> list[First]:
+    """List the first versions whose data set has no pointer in the datasets repository."""
+    listed = first_version.list_first_versions(site.config, site.state)
+    return [first for first in listed if not site.has_file(DATASETS, f"{first.path}.dvc")]
 
 
-def prepare_dataset(site: Site) -> None:
-    """Write the first version's dataset to a file, unless it is published."""
-    if not is_published(site):
-        first_version.prepare_dataset(site.config, site.state)
+def prepare_datasets(site: Site) -> None:
+    """Write the generated table to a file, if it is the first version of what is not published."""
+    for first in list_unpublished(site):
+        first_version.prepare_data(first)
 
 
-def publish_dataset(site: Site) -> None:
-    """Store the dataset in S3 and commit its first version."""
-    if is_published(site):
-        return
-    if not first_version.source_file(site.config, site.state).exists():
-        first_version.prepare_dataset(site.config, site.state)
-    first_version.publish_dataset(site.config, site.state, site.import_environment())
+def publish_datasets(site: Site) -> None:
+    """Store the data sets in S3 and commit their first versions."""
+    if site.config.project.origin:
+        deliver_origin(site.lab, site.config.root)
+    environment = site.import_environment()
+    for first in list_unpublished(site):
+        first_version.publish_data(site.config, first, environment)
+    if needs_configuration(site):
+        first_version.begin_repository(site.config, environment)
+
+
+def needs_configuration(site: Site) -> bool:
+    """Return whether nothing has made the datasets repository a DVC one.
+
+    It is asked for only where no first version does that: Gitea 1.26 fails (500) when it is asked
+    for a file of a branch that was pushed a moment ago.
+    """
+    does_so = site.config.project.origin or first_version.list_first_versions(
+        site.config, site.state
+    )
+    return not does_so and not site.has_file(DATASETS, ".dvc/config")

@@ -80,14 +80,24 @@ def inspect(path: Path) -> Shape | Content:
     Raises DatasetMissing when it is not there or can't be read, the error of FAULTS for the first
     thing in a table that can't be right, and DatasetError for what git or DVC does not keep.
     """
-    with translating_errors(path):
+    found = inspect_content(path)
+    return inspect_table(path) if found.files is None and is_table_name(path) else found
+
+
+def inspect_content(path: Path, fix: str = "") -> Content:
+    """Return what `path` holds, whatever a table in it may be like.
+
+    Raises DatasetMissing and DatasetError as `inspect` does; `fix` says what to do where it is not
+    there.
+    """
+    with translating_errors(path, fix):
         mode = path.stat().st_mode
         refuse_name(path)
         if stat.S_ISDIR(mode):
             return inspect_directory(path)
         refuse_special(path, mode)
         path.open("rb").close()
-    return inspect_table(path) if is_table_name(path) else Content(path.stat().st_size)
+        return Content(path.stat().st_size)
 
 
 def refuse_name(path: Path) -> None:
@@ -186,13 +196,13 @@ def find_fault_in_directory(name: str, *, is_file: bool) -> str | None:
 
 
 @contextmanager
-def translating_errors(path: Path) -> Iterator[None]:
-    """Raise DatasetMissing for any OSError."""
+def translating_errors(path: Path, fix: str) -> Iterator[None]:
+    """Raise DatasetMissing for any OSError; `fix` is for a path that is not there."""
     try:
         yield
     except FileNotFoundError as error:
-        fix = "give --dataset the path of a file or a directory, or leave it out for the lab's own;"
-        fix += f" `ls -l {shlex.quote(show(path.parent))}` shows what is there"
+        fix = fix or "give --dataset the path of a file or a directory, or leave it out"
+        fix += f"; `ls -l {shlex.quote(show(path.parent))}` shows what is there"
         raise DatasetMissing(f"{show(path)}: there is no such file", fix) from error
     except OSError as error:
         place = show(error.filename or path)

@@ -1,4 +1,4 @@
-"""Publish the checkout's DAGs to the lab's own git server, and start its repositories.
+"""Publish a project's DAGs to the lab's own git server, and start its repositories.
 
 Every branch that Airflow follows starts with the same commit, which holds no DAG yet: Airflow
 can't follow an empty repository, and branches with a common root are promoted by a plain push.
@@ -6,21 +6,18 @@ can't follow an empty repository, and branches with a common root are promoted b
 
 from __future__ import annotations
 
-import re
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lab.client import runs
 from lab.client.git import CONFIG, run_git
-from lab.config import FIRST_DAG
+from lab.delivery.bundle import FOLDER
 from lab.model import Access
 
 STAGING, PRODUCTION = "main", "release"
-FOLDER = "dags"  # in each repository of pipelines
-MESSAGE = "Publish the DAGs of the lab's checkout"
+MESSAGE = "Publish the DAGs of the lab's project"
 JOINED = f"Begin where {PRODUCTION} begins, so that it can follow by a plain push"
 # A fixed date gives the first commit the same hash wherever and whenever it is made.
 MOMENT = "1767225600 +0000"
@@ -31,13 +28,13 @@ PROMOTED = f"""\
 `{STAGING}` is staging. To production: `git push origin {STAGING}:{PRODUCTION}`
 """
 IGNORED = "# Files that hold no DAG, by their names.\n"
-DECLARED = re.compile(r"\bDAG\(|@dag\b")  # in a file that declares DAGs
 PARSE_SECONDS = 180  # for all files, once the first is parsed
-NOT_DAGS = shutil.ignore_patterns("__pycache__", "*.pyc", ".[!a]*")  # keeps .airflowignore
 
 
-def publish_dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> str | None:
-    """Push the files of `source` to `folder` of the repository at `url`; return the commit.
+def publish_dags(
+    lab: Access, url: str, write: Callable[[Path], None], folder: str = FOLDER
+) -> str | None:
+    """Push what `write` writes to `folder` of the repository at `url`; return the commit.
 
     Creates the production branch unless it exists, and never moves it. Returns None and pushes
     no DAG when the newest commit of the staging branch is somebody else's: the branch is theirs.
@@ -48,7 +45,7 @@ def publish_dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> s
             print(f"  {url} has commits of its own: its DAGs are left as they are")
             return None
         merge_first_commit(lab, clone, first)
-        mirror_dag_folder(source, clone / folder)
+        write(clone / folder)
         run_git(lab, "add", "--all", "--", folder, cwd=clone)
         if run_git(lab, "status", "--porcelain", cwd=clone):
             run_git(lab, "commit", "--quiet", "--message", MESSAGE, cwd=clone)
@@ -56,23 +53,17 @@ def publish_dags(lab: Access, url: str, source: Path, folder: str = FOLDER) -> s
         return run_git(lab, "rev-parse", "HEAD", cwd=clone).strip()
 
 
-def wait_until_parsed(lab: Access, source: Path, commit: str, timeout: float) -> None:
-    """Wait until Airflow has parsed the files of `source` at this commit, the first DAG's included.
+def wait_until_parsed(
+    lab: Access, dag_id: str, files: list[str], commit: str, timeout: float
+) -> None:
+    """Wait until Airflow has parsed these files at this commit, that of `dag_id` included.
 
-    Raises ServiceError when the first DAG has not appeared after `timeout` seconds, DagError when
-    it can't appear. Prints which other files hold no DAG; `lab status` says which are broken.
+    Raises ServiceError when that DAG has not appeared after `timeout` seconds, DagError when it
+    can't appear. Prints which other files hold no DAG; `lab status` says which are broken.
     """
-    runs.wait_for_dag(lab, FIRST_DAG, commit, timeout)
-    if silent := runs.wait_for_files(lab, find_dag_files(source), commit, PARSE_SECONDS):
+    runs.wait_for_dag(lab, dag_id, commit, timeout)
+    if silent := runs.wait_for_files(lab, files, commit, PARSE_SECONDS):
         print(f"  Airflow has found no DAG in {', '.join(silent)}: lab logs airflow-dag-processor")
-
-
-def find_dag_files(source: Path) -> list[str]:
-    """List the files of `source` that declare DAGs, as sorted paths relative to it."""
-    found = (
-        path for path in source.rglob("*.py") if DECLARED.search(path.read_text("utf-8", "replace"))
-    )
-    return sorted(path.relative_to(source).as_posix() for path in found)
 
 
 def ensure_first_commit(lab: Access, url: str) -> None:
@@ -147,9 +138,3 @@ def merge_first_commit(lab: Access, clone: Path, first: str) -> None:
     if first not in run_git(lab, "rev-list", "HEAD", cwd=clone).split():
         flags = ("--quiet", "--allow-unrelated-histories", "--strategy=ours")
         run_git(lab, "merge", *flags, "--message", JOINED, first, cwd=clone)
-
-
-def mirror_dag_folder(source: Path, target: Path) -> None:
-    """Replace `target` by a copy of `source`, without bytecode and files that NOT_DAGS names."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=NOT_DAGS, copy_function=shutil.copyfile)

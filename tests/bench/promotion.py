@@ -38,13 +38,13 @@ def manual_commands(
 ) -> list[list[str | Path]]:
     """Return the commands that a person would type to see both targets' objects."""
     overlays = (stores.OVERLAY, rendering.OVERLAY)
-    known = images.read_lock(config.tree)
+    known = images.read_lock(config)
     values = (
         rendering.kind_values_files(config, folder / "kind", known),
-        rendering.write_values_files(staging, config.tree, folder / "eks"),
+        rendering.write_values_files(staging, config, folder / "eks"),
     )
     kubectl, helm, packed = tools.find("kubectl"), tools.find("helm"), chart.find(config)
-    shown: list[list[str | Path]] = [[kubectl, "kustomize", config.tree / one] for one in overlays]
+    shown: list[list[str | Path]] = [[kubectl, "kustomize", config.kit / one] for one in overlays]
     return shown + [[helm, "template", packed, *chart.values_flags(files)] for files in values]
 
 

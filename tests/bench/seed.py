@@ -24,7 +24,8 @@ def measure_seed(lab: Lab, config: Config, arguments: argparse.Namespace) -> Ite
     """Yield the medians of both, which take turns; nothing where there is no cluster."""
     if lab.backend != "kind":
         return
-    text = SOURCE.read_text("utf-8").replace("WORKER_IMAGE", images.read_lock()["worker"].name)
+    worker = images.read_lock(config)["worker"].name
+    text = SOURCE.read_text("utf-8").replace("WORKER_IMAGE", worker)
     text = text.replace("APPEND_PROGRAM", APPEND)
     with publishing_dag(lab, "pipelines", SEED, text):
         ways = partial(time_run, lab, SEED), partial(time_run, lab, DAG)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ import pytest
 import yaml
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
-from lab.errors import LabError
+from lab.errors import CommitError, LabError
 from tests.support.steps import STEPS, run_dvc
 from tests.support.stores import DAG_ID, DAG_VERSION, PATH, STOPPER, copy_project, employees, md5_of
 
@@ -363,6 +365,31 @@ def test_a_dag_may_ask_to_fail_instead(ordered: Project) -> None:
     said = mine.publish("report", "--on-conflict", "fail", code=65)
     assert '`on_conflict` is "fail": start another run' in said
     assert ordered.tip() == tip
+
+
+FETCH = "import pickle, sys; print(pickle.load(sys.stdin.buffer).data('report'))"
+
+
+def test_data_is_a_path_in_a_clone_that_stays_until_the_process_ends(ordered: Project) -> None:
+    lab = replace(ordered.lab, data_sets=DECLARED)
+    with ThreadPoolExecutor(3) as pool:
+        orders, report, again = pool.map(lab.data, ("orders", "report", "orders"))
+    assert {path: (orders / path).read_bytes() for path in FILES} == FILES
+    assert again == lab.data("orders", ordered.tip()) == orders, "one clone of a commit"
+    mine = Pipeline(ordered.run())
+    mine.pull("report")
+    mine.write(REPORT, b"four\n")
+    mine.publish("report")
+    assert lab.data("report").read_bytes() == b"four\n"
+    assert report.read_bytes() == lab.data("report", "main~1").read_bytes() == b"three\n"
+    for name, commit in (("order", "main"), ("orders", "main~2"), ("orders", "no-branch")):
+        with pytest.raises(CommitError):
+            lab.data(name, commit)
+    words, given = [sys.executable, "-c", FETCH], pickle.dumps(lab)
+    done = subprocess.run(words, input=given, capture_output=True, check=True, timeout=120)
+    path = Path(done.stdout.decode().strip())
+    assert path.name == report.name
+    assert not path.parent.exists()
 
 
 def test_what_was_only_read_may_move(ordered: Project) -> None:

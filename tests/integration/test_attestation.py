@@ -29,35 +29,35 @@ SERVICE_ACCOUNTS = BASE / "service-accounts.yaml"
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return the configuration of a copy of this tree, which is attested."""
     need_tool("kubectl")
-    found = attested.copy_tree(tmp_path)
+    found = attested.use_library(attested.copy_tree(tmp_path), monkeypatch)
     attestation.write(attestation.attestation_path(found), make_statement(found))
     return found
 
 
 @pytest.fixture
 def staging(config: Config) -> Environment:
-    return environment.load("staging", config.tree)
+    return environment.load("staging", config.root)
 
 
 # --- The base as Kubernetes receives it ---------------------------------------------------------
 
 
 def test_the_rendering_is_the_same_however_its_yaml_is_laid_out(config: Config) -> None:
-    before = attestation.digest_rendering(config.tree)
-    for path in (config.tree / BASE).glob("*.yaml"):
+    before = attestation.digest_rendering(config.root)
+    for path in (config.root / BASE).glob("*.yaml"):
         parts = list(yaml.safe_load_all(path.read_text()))
         path.write_text("# laid out anew\n" + yaml.safe_dump_all(parts, indent=7))
-    assert attestation.digest_rendering(config.tree) == before
+    assert attestation.digest_rendering(config.root) == before
 
 
 def test_the_rendering_is_another_when_an_object_is(config: Config) -> None:
-    before = attestation.digest_rendering(config.tree)
-    path = config.tree / SERVICE_ACCOUNTS
+    before = attestation.digest_rendering(config.root)
+    path = config.root / SERVICE_ACCOUNTS
     path.write_text(path.read_text().replace("airflow-step", "airflow-steps"))
-    assert attestation.digest_rendering(config.tree) != before
+    assert attestation.digest_rendering(config.root) != before
 
 
 def test_the_same_files_that_give_another_rendering_are_not_what_was_tested(
@@ -86,19 +86,19 @@ def list_kustomize_files(folder: Path) -> Iterator[Path]:
 
 def test_every_file_of_kind_s_overlay_is_a_subject(config: Config) -> None:
     read = {
-        p.relative_to(config.tree)
-        for p in list_kustomize_files(config.tree / "manifests/overlays/kind")
+        p.relative_to(config.root)
+        for p in list_kustomize_files(config.root / "manifests/overlays/kind")
     }
     assert len(read) > 20
-    assert {path.as_posix() for path in read} <= attestation.digest_files(config.tree).keys()
+    assert {path.as_posix() for path in read} <= attestation.digest_files(config).keys()
 
 
 def test_every_folder_that_an_image_of_airflow_s_is_built_from_is_a_subject(
     config: Config,
 ) -> None:
-    known = images.read_lock(config.tree)
+    known = images.read_lock(config)
     folders = {known[key].folder for key in images.AIRFLOW} - {None}
-    assert folders == {config.tree / folder for folder in attestation.BUILT}
+    assert folders == {config.root / folder for folder in attestation.BUILT}
 
 
 # --- The gate -----------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def test_one_byte_anywhere_ends_the_promotion(
     config: Config, staging: Environment, tmp_path: Path
 ) -> None:
     chance = random.Random(SEED)
-    paths = list(attestation.list_promoted_files(config.tree))
+    paths = list(attestation.list_promoted_files(config))
     assert len(paths) > 80
     for path in paths:
-        name, before = path.relative_to(config.tree).as_posix(), path.read_bytes()
+        name, before = path.relative_to(config.root).as_posix(), path.read_bytes()
         position = chance.randrange(len(before) + 1)
         path.write_bytes(before[:position] + b"\x07" + before[position + 1 :])
         with pytest.raises(PromotionError) as refused:
@@ -132,7 +132,7 @@ def test_one_byte_anywhere_ends_the_promotion(
 def test_a_file_more_or_less_ends_the_promotion(
     config: Config, staging: Environment, tmp_path: Path, folder: str
 ) -> None:
-    first = min((config.tree / folder).glob("*.[py]*"))
+    first = min((config.root / folder).glob("*.[py]*"))
     first.rename(first.with_name("renamed.py"))
     with pytest.raises(PromotionError) as refused:
         plan.check_promotable(staging, config, tmp_path / "plan")
@@ -153,8 +153,8 @@ def test_an_environment_that_names_a_key_takes_no_unsigned_attestation(
 ) -> None:
     private = tmp_path / "key"
     private.write_text(ssh.generate_private_key())
-    (config.tree / "eks" / "key.pub").write_text(ssh.public_key(private.read_text()))
-    chosen = replace(environment.load("staging", config.tree), attestation_key="eks/key.pub")
+    (config.root / "eks" / "key.pub").write_text(ssh.public_key(private.read_text()))
+    chosen = replace(environment.load("staging", config.root), attestation_key="eks/key.pub")
     with pytest.raises(PromotionError, match="is not signed"):
         plan.check_promotable(chosen, config, tmp_path / "plan")
     attestation.write(attestation.attestation_path(config), make_statement(config), private)

@@ -16,9 +16,9 @@ from botocore.exceptions import ClientError
 
 from lab import layout
 from lab.backends.embedded.services import gitserver
+from tests.support.dag_tasks import with_plugins
 from tests.support.stores import PATH, PREFIX, Project, Stores, employees, md5_of, write_text
 
-TREE = Path(__file__).resolve().parents[2]
 RUN = "manual__2026-01-02T03:04:05.678901+00:00"
 TEXT = "Grüße: 500 records"
 
@@ -26,11 +26,9 @@ TEXT = "Grüße: 500 records"
 @pytest.fixture(scope="module", autouse=True)
 def airflow(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Set up what a task of Airflow sees: plugins, the DAG folder, no key in its variables."""
-    folder = tmp_path_factory.mktemp("airflow")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(folder))
-        for path in (TREE / "dags", TREE / "manifests" / "base" / "plugins"):
-            patch.syspath_prepend(str(path))
+    folder = tmp_path_factory.mktemp("contract")
+    runtime = {"STEP_RUNTIME": "process"}
+    with with_plugins(tmp_path_factory, **runtime), pytest.MonkeyPatch.context() as patch:
         set_contract(patch, folder, stores.site.step_environment)
         yield
 

@@ -16,7 +16,7 @@ from lab import layout
 from lab.backends.embedded.gitserver import repositories
 from lab.backends.embedded.services import gitserver
 from lab.client import git as owner_git
-from lab.config import PLUGINS, TREE
+from lab.config import KIT, PLUGINS
 from lab.delivery import publish, ssh
 from tests.support.stores import Stores
 
@@ -28,7 +28,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Yield the plugin's module, as Airflow's processes import it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.syspath_prepend(str(TREE / PLUGINS))
+        patch.syspath_prepend(str(KIT / PLUGINS))
         yield importlib.import_module("lab_bundle")
 
 

@@ -31,7 +31,7 @@ from lab.backends import choices
 from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import gitserver, seaweedfs
 from lab.backends.embedded.site import find_site
-from lab.config import TREE, Config
+from lab.config import KIT, TABLE_DAG, Config
 from lab.errors import (
     BackendError,
     BusyError,
@@ -48,6 +48,7 @@ from lab.errors import (
     MachineError,
     NotRunningError,
     PortError,
+    ProjectError,
 )
 from lab.foreign import NO_AWS
 from lab.home import processes, state
@@ -111,7 +112,7 @@ def run_lab(
     """Run `python -m lab` with this LAB_HOME and these variables."""
     done = subprocess.run(
         [*before, sys.executable, "-m", "lab", *map(str, arguments)],
-        cwd=TREE,
+        cwd=KIT,
         env=environment(home, variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -299,15 +300,14 @@ def test_data_sets_that_can_not_be_right_are_refused(
     monkeypatch.setenv("LAB_HOME", str(home))
     monkeypatch.setenv("LAB_BACKEND", "embedded")
     (home.parent / "dags").mkdir()
-    (home.parent / "dags" / "data.toml").write_text('[data.mine]\npath = "datasets/a.bin"\n')
+    data = '[data.dataset]\npath = "x"\n[data.mine]\npath = "datasets/a.bin"\n'
+    head = '[kit]\nversion = "0.2.0"\n[lab]\nname = "mine"\ndag = "mine"\n'
+    (home.parent / "lab.toml").write_text(head + data)
     (home.parent / "a.bin").write_bytes(b"\0")
-    monkeypatch.setattr(
-        "lab.__main__.Config.from_environment",
-        lambda: Config(home=home, backend="embedded", tree=home.parent),
-    )
+    monkeypatch.setenv("LAB_PROJECT", str(home.parent))
     code = run_in_process(["up", "--dataset", str(home.parent / "a.bin")], monkeypatch)
-    answer = check_refusal(Answer(code, *capsys.readouterr()), LabError)
-    assert "dags/data.toml: dataset and mine share files" in answer.err
+    answer = check_refusal(Answer(code, *capsys.readouterr()), ProjectError)
+    assert "lab.toml: dataset and mine share files" in answer.err
     assert not home.exists()
 
 
@@ -327,7 +327,7 @@ def test_the_path_of_a_dataset_ends_in_its_name(
 def test_a_dataset_is_found_from_where_the_command_is_typed(home: Path) -> None:
     with expecting_no_change(home):
         answer = check_refusal(run_lab(home, "up", "--dataset", "no/such.csv"), DatasetMissing)
-    assert f"{TREE}/no/such.csv: there is no such file" in answer.err
+    assert f"{KIT}/no/such.csv: there is no such file" in answer.err
 
 
 # --- Ports --------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def need_another_user() -> None:
         pytest.skip("only root can become another user")
     try:
         command = [sys.executable, "-c", "import lab.__main__"]
-        subprocess.run(command, cwd=TREE, user=NOBODY, check=True, capture_output=True, env={})
+        subprocess.run(command, cwd=KIT, user=NOBODY, check=True, capture_output=True, env={})
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"user {NOBODY} can't run this Python or read this checkout: {error}")
 
@@ -577,7 +577,7 @@ def test_a_reader_that_has_gone_is_no_news(home: Path) -> None:
     command = [sys.executable, "-m", "lab", "doctor"]
     done = subprocess.run(
         command,
-        cwd=TREE,
+        cwd=KIT,
         env=environment(home, {}),
         stdout=write,
         stderr=subprocess.PIPE,
@@ -740,7 +740,7 @@ def starting_lab(home: Path) -> Iterator[subprocess.Popen[str]]:
     """Run `lab up` in a session of its own, with an open umask; yield it at its first phase."""
     with subprocess.Popen(
         [sys.executable, "-m", "lab", "up"],
-        cwd=TREE,
+        cwd=KIT,
         env=environment(home, {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -839,7 +839,7 @@ def test_a_person_without_a_home_folder(home: Path) -> None:
     bare = {"PATH": os.environ["PATH"], "LAB_HOME": str(home)}
     command = [sys.executable, "-m", "lab", "doctor"]
     with expecting_no_change(home):
-        done = subprocess.run(command, cwd=TREE, env=bare, capture_output=True, check=False)
+        done = subprocess.run(command, cwd=KIT, env=bare, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -871,9 +871,10 @@ def test_a_new_lab_says_what_can_be_typed_where_it_is_said(
     if inside:
         monkeypatch.setenv("NOX_CURRENT_SESSION", "lab")
     values: dict[str, Any] = {field.name: f"the {field.name}" for field in fields(Access)}
-    assert "lab run" not in next_steps(Lab(**values))  # it is no table
+    assert "lab run" not in next_steps(Lab(**values), TABLE_DAG)  # it is no table
+    assert f"{lab} run mine" in next_steps(Lab(**values), "mine")
     values["dataset_path"] = "datasets/a.csv"
-    shown = next_steps(Lab(**values))
+    shown = next_steps(Lab(**values), TABLE_DAG)
     assert f"({lab} open --show-password prints both passwords)" in shown
     tries = shown.partition("try ")[2].splitlines()
     assert [line.strip().removeprefix(f"{lab} ").split()[0] for line in tries] == [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import TREE
+from lab.config import KIT
 from tests.support.needs import skip_or_fail
 
 pytestmark = pytest.mark.kind
@@ -38,7 +38,7 @@ def ask_doctor(
     """Run `lab doctor`; return its exit code and the lines of both of its outputs."""
     done = subprocess.run(
         [*before, sys.executable, "-m", "lab", "doctor", *arguments],
-        cwd=TREE,
+        cwd=KIT,
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(folder),

@@ -20,7 +20,7 @@ from tests.support.control.pods import Pods
 from tests.support.promotion import ALL, CUSTOM
 from tests.support.renderings import Object, eks_objects, eks_pods, namespace_of
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
 
 SECONDS = 120
 OWN = "eks-"  # prefix of the test's namespaces, before the name that they have on EKS

@@ -11,6 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,17 @@ from lab import layout
 from lab.backends.embedded.gitserver.repositories import create_repository
 from lab.backends.embedded.services import gitserver
 from lab.client.git import run_git
-from lab.cluster import docker, images
-from lab.config import TREE
-from lab.delivery import publish
+from lab.cluster import docker
+from lab.config import KIT, Config
+from lab.delivery import bundle, publish
 from lab.errors import AccountError, LabError, MachineError, NameTaken, PromotionError
 from lab.lab import Lab
 from lab.progress import silent_phase
+from tests.support import attested
 from tests.support.attested import make_statement
 from tests.support.cloud import ACCOUNT, Cloud
 from tests.support.needs import need_renderers, skip_or_fail
+from tests.support.renderings import locked_images
 from tests.support.stores import Project, new_project
 
 pytestmark = pytest.mark.kind
@@ -57,7 +60,8 @@ def pipelines(template: Project, tmp_path: Path) -> str:
     (tmp_path / "pipelines").mkdir()
     project = new_project(template.stores, tmp_path / "pipelines")
     create_repository(project.stores.config.data / gitserver.NAME, project.name)
-    publish.publish_dags(project.lab, project.lab.git_url, TREE / "dags")
+    write = partial(bundle.write_bundle, Config(home=tmp_path / "home"))
+    publish.publish_dags(project.lab, project.lab.git_url, write)
     return project.lab.git_url
 
 
@@ -107,7 +111,7 @@ def put_images(cloud: Cloud, site: Site) -> None:
             repositoryName=repository,
             imageManifest=f'{{"schemaVersion": 2, "config": {{"digest": "sha256:{digest}"}}}}',
             imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
-            imageTag=images.read_lock()[key].tag,
+            imageTag=locked_images()[key].tag,
         )
 
 
@@ -266,18 +270,21 @@ def test_what_python_has_compiled_and_hidden_files_make_no_difference(
 
 
 def test_what_is_attested_of_the_dags_is_what_a_branch_is_compared_with(tmp_path: Path) -> None:
-    shutil.copytree(TREE / "dags", tmp_path / "dags")
+    config = attested.copy_tree(tmp_path)
     for name in ("evil.zip", "a/b.json", ".hidden.py", ".d/x.yaml", "__pycache__/x.pyc", "y.pyc"):
-        write_file(tmp_path / "dags" / name)
-    publish.mirror_dag_folder(tmp_path / "dags", tmp_path / "mirror")
+        write_file(config.root / "dags" / name)
+    bundle.write_bundle(config, tmp_path / "mirror")
     compared = {
         path.relative_to(tmp_path / "mirror")
         for path in repositories.list_dag_files(tmp_path / "mirror")
     }
-    attested_names = {
-        name for name in attestation.digest_files(tmp_path) if name.startswith("dags/")
+    names = attestation.digest_files(config)
+    attested_names = {name for name in names if name.startswith("dags/")}
+    library = {name for name in names if "/delivery/library/" in name}
+    delivered = {name.rpartition("/library/")[2] for name in library}
+    assert {f"dags/{path.as_posix()}" for path in compared} == attested_names | {
+        f"dags/{name}" for name in (*delivered, bundle.DECLARED)
     }
-    assert attested_names == {f"dags/{path.as_posix()}" for path in compared}
     assert {"dags/evil.zip", "dags/a/b.json", "dags/.airflowignore"} <= attested_names
     assert "dags/y.pyc" not in attested_names
 
@@ -338,7 +345,7 @@ def test_a_configuration_of_this_bucket_is_taken(
 
 
 def test_the_steps_may_use_the_folder_that_is_asked_for() -> None:
-    policy = json.loads((TREE / "eks" / "policies" / "steps.json").read_text())
+    policy = json.loads((KIT / "eks" / "policies" / "steps.json").read_text())
     allowed = [entry["Resource"] for entry in policy["Statement"]]
     assert any(str(one).endswith(f"${{bucket}}/{layout.STORE}/*") for one in allowed)
 

@@ -29,7 +29,7 @@ from eks import agent, aws, cluster, control_plane_logs, eksctl, environment, ku
 from eks.aws import Aws
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
-from lab.config import TREE
+from lab.config import KIT
 from lab.errors import (
     BusyError,
     CloudBusy,
@@ -49,7 +49,7 @@ from tests.support import eksctl as stand_in
 from tests.support.cloud import Cloud, kill_at_each_call
 
 NAME = "mlops-lab-staging"
-SCHEMA = TREE.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
+SCHEMA = KIT.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
 GROUPS = {"airflow", "steps", "training"}
 OURS = {TAG: "staging", CLUSTER_TAG: NAME}
 DRIVERS = (cluster.DRIVER, cluster.DISK_DRIVER)
@@ -67,7 +67,7 @@ def tool(cloud: Cloud) -> Path:
 
 
 def read_config(name: str = "staging") -> dict[str, Any]:
-    return eksctl.read_cluster_config(environment.load(name, TREE), TREE)
+    return eksctl.read_cluster_config(environment.load(name, KIT), KIT)
 
 
 def describe_cluster(cloud: Cloud) -> Any:
@@ -106,7 +106,7 @@ def set_stack_state(cloud: Cloud, state: str, reason: str = "") -> Any:
 # --- The configuration file ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", environment.list_names(TREE))
+@pytest.mark.parametrize("name", environment.list_names(KIT))
 def test_eksctls_schema_takes_the_file(name: str) -> None:
     if not SCHEMA.exists():
         pytest.skip(f"there is no {SCHEMA}")
@@ -118,7 +118,7 @@ def test_eksctls_schema_takes_the_file(name: str) -> None:
 
 
 def test_the_file_is_yaml_before_it_is_filled() -> None:
-    assert yaml.safe_load((TREE / eksctl.FILE).read_text())["metadata"]["name"] == "${cluster}"
+    assert yaml.safe_load((KIT / eksctl.FILE).read_text())["metadata"]["name"] == "${cluster}"
 
 
 def test_the_cluster_is_the_environments() -> None:
@@ -189,7 +189,7 @@ def test_the_machines_that_a_region_must_have(cloud: Cloud, site: Site) -> None:
 
 
 def test_a_plan_names_what_costs() -> None:
-    rows = cluster.plan(environment.load("staging", TREE))
+    rows = cluster.plan(environment.load("staging", KIT))
     assert [row.kind for row in rows] == ["EKS cluster", "VPC", *["Node group"] * 3]
     assert all(row.cost and "$" not in row.cost for row in rows)
 
@@ -488,7 +488,8 @@ MAKES = """
 import sys
 from pathlib import Path
 from eks import eksctl, environment, site
-staging = site.create_site(environment.load("staging"), Path(sys.argv[1]))
+from lab.config import KIT
+staging = site.create_site(environment.load("staging"), Path(sys.argv[1]), KIT)
 eksctl.run_eksctl(staging, "create", "cluster")
 """
 
@@ -499,7 +500,7 @@ def test_an_eksctl_whose_command_was_killed_is_left_to_end(
     """It goes on without us: no other may start, and nothing may be removed meanwhile."""
     original = (tool / "eksctl").read_text()
     (tool / "eksctl").write_text(HANGS)
-    command = subprocess.Popen([sys.executable, "-c", MAKES, str(site.folder.parent)], cwd=TREE)
+    command = subprocess.Popen([sys.executable, "-c", MAKES, str(site.folder.parent)], cwd=KIT)
     pid = tool / "eksctl.pid"
     wait_until(lambda: expect_false(not pid.exists()), timeout=60, what="eksctl")
     command.kill()
@@ -624,7 +625,7 @@ def make_eksctl_runner(cloud: Cloud) -> Any:
     """Return a `run_eksctl` that runs in this process and dies with it."""
 
     def run(site: Site, *arguments: str) -> None:
-        told = eksctl.read_cluster_config(site.environment, site.tree)
+        told = eksctl.read_cluster_config(site.environment, site.kit)
         stand_in.run_command(site.aws.client, arguments[0], arguments[1], told, stop=lambda _: None)
 
     return run
@@ -819,7 +820,7 @@ def test_without_credentials_kubectl_is_told_why(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     command = [sys.executable, "-m", "eks.token", clouds.REGION, NAME]
-    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=KIT, capture_output=True, text=True, check=False)
     assert done.returncode == 42
     assert "Unable to locate credentials" in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ import pytest
 from eks import bucket, environment, site
 from eks.environment import Environment
 from eks.ledger import Ledger
-from lab.config import TREE
+from lab.config import KIT
 from tests.support.cloud import ACCOUNT, Cloud, sign_in
 
 # The command line, which keeps its ledgers in another folder than the checkout's own.
@@ -33,7 +33,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("LAB_ATTESTATION", str(tmp_path / "attestation.json"))
-    monkeypatch.setenv("PYTHONPATH", str(TREE))
+    monkeypatch.setenv("PYTHONPATH", str(KIT))
 
 
 def run_eks(
@@ -126,7 +126,7 @@ def owned(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Environment:
 def test_a_bucket_that_stays_is_named_with_the_ledger_or_without_it(
     owned: Environment, tmp_path: Path
 ) -> None:
-    mine = site.create_site(owned, tmp_path)
+    mine = site.create_site(owned, tmp_path, KIT)
     bucket.make(mine)
     mine.ledger.path.unlink()
     for _ in ("without", "with"):

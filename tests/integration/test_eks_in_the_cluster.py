@@ -13,14 +13,14 @@ from eks.site import Site
 from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
-from lab.config import FIRST_DAG
+from lab.config import KIT, TABLE_DAG
 from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
 from lab.progress import silent_phase
 from tests.support.control import Control
 from tests.support.control.pods import Pods
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
 
 OF_AN_OPTION = f"""
 apiVersion: networking.k8s.io/v1
@@ -68,7 +68,7 @@ def test_pods_without_an_identity_are_named(api: Cluster) -> None:
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Site:
-    return site.create_site(environment.load("staging"), tmp_path)
+    return site.create_site(environment.load("staging"), tmp_path, KIT)
 
 
 def test_namespaces_of_somebody_elses_are_not_taken_over(api: Cluster, staging: Site) -> None:
@@ -162,8 +162,8 @@ def test_the_same_proof_runs_against_a_forwarded_airflow(
         forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url,
         pytest.raises(StaticKey),  # as soon as the run's first line is shown: its steps have keys
     ):
-        verify.run_and_prove(replace(lab, airflow_url=url), api, silent_phase)
-    lab.follow(lab.runs_of(FIRST_DAG)[0])
+        verify.run_and_prove(replace(lab, airflow_url=url), api, TABLE_DAG, silent_phase)
+    lab.follow(lab.runs_of(TABLE_DAG)[0])
 
 
 def test_where_no_key_is_found_the_proof_is_that_of_the_run(
@@ -176,8 +176,8 @@ def test_where_no_key_is_found_the_proof_is_that_of_the_run(
     monkeypatch.setattr(verify, "refuse_keys", looked.append)
     log = tmp_path_factory.mktemp("forward") / "forward.log"
     with forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url:
-        proof = verify.run_and_prove(replace(lab, airflow_url=url), api, silent_phase)
-    assert proof.run_id == lab.runs_of(FIRST_DAG)[0].id
+        proof = verify.run_and_prove(replace(lab, airflow_url=url), api, TABLE_DAG, silent_phase)
+    assert proof.run_id == lab.runs_of(TABLE_DAG)[0].id
     assert len(looked) >= 3  # at least once while each of its tasks ran
 
 
@@ -190,5 +190,5 @@ def test_a_wrong_account_is_refused_through_the_forward(
         pytest.raises(AccessError),
     ):
         verify.run_and_prove(
-            replace(lab, airflow_url=url, airflow_password="no"), api, silent_phase
+            replace(lab, airflow_url=url, airflow_password="no"), api, TABLE_DAG, silent_phase
         )

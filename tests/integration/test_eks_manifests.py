@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from eks import difference, environment, rendering
-from lab.cluster import images, manifests
-from lab.config import TREE
+from lab.cluster import manifests
+from lab.config import KIT
 from tests.support.needs import need_renderers
 from tests.support.pods import (
     is_task,
@@ -44,6 +44,7 @@ from tests.support.renderings import (
     eks_objects,
     eks_pods,
     find_object,
+    locked_images,
     objects,
     objects_of_kind,
     pods,
@@ -283,7 +284,7 @@ def test_both_have_their_database_from_one_folder() -> None:
     """So the database on EKS is the one that kind has proved."""
     folders = [Path("manifests", "overlays", name) for name in ("kind", "eks")]
     for folder in folders:
-        text = (TREE / folder / "kustomization.yaml").read_text("utf-8")
+        text = (KIT / folder / "kustomization.yaml").read_text("utf-8")
         assert "../../stores" in yaml.safe_load(text)["resources"]
     ours, there = (find_object("Service", "postgresql", name) for name in ("overlay", "eks"))
     assert there["spec"] == ours["spec"]
@@ -298,4 +299,4 @@ def test_the_database_is_the_locks_own_image() -> None:
     (container,) = find_object("StatefulSet", "postgresql", "eks")["spec"]["template"]["spec"][
         "containers"
     ]
-    assert container["image"] == f"postgres@{images.read_lock()['postgresql'].digest}"
+    assert container["image"] == f"postgres@{locked_images()['postgresql'].digest}"

@@ -19,7 +19,7 @@ import yaml
 from packaging.version import Version
 
 from eks import environment, release, rendering
-from lab.config import TREE
+from lab.config import KIT
 from lab.errors import EnvironmentFileError
 from tests.support.needs import need_renderers
 from tests.support.pods import RULES, Rule, find_offenders, find_secret_keys, short_name
@@ -190,7 +190,7 @@ def find_config_maps(part: object) -> set[str]:
 
 
 def option_file(option: str, name: str) -> Path:
-    return TREE / environment.OPTIONS / option / name
+    return KIT / environment.OPTIONS / option / name
 
 
 @pytest.mark.parametrize("option", ALL)
@@ -201,7 +201,7 @@ def test_an_options_values_are_what_the_chart_takes(option: str) -> None:
 
 def test_the_schema_beside_the_repository_is_the_charts_own() -> None:
     """People without the chart rely on it."""
-    file = TREE.parent / "shared" / "schemas" / "airflow-chart-1.22.0.values.schema.json"
+    file = KIT.parent / "shared" / "schemas" / "airflow-chart-1.22.0.values.schema.json"
     if not file.exists():
         pytest.skip("the schema is not beside this checkout")
     import jsonschema

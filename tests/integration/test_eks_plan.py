@@ -17,17 +17,18 @@ from eks import attestation, difference, environment, plan, rendering, validatio
 from eks.difference import Difference
 from eks.environment import OPTIONS, Environment
 from lab.cluster import tools
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.errors import EnvironmentFileError, MachineError, PromotionError
 from lab.progress import silent_phase
 from tests.support import attested
 from tests.support.attested import make_statement
 from tests.support.needs import need_renderers
+from tests.support.own_project import make_project
 from tests.support.renderings import SETTINGS
 
 pytestmark = pytest.mark.kind
 
-OPTION_NAMES = sorted(folder.name for folder in (TREE / OPTIONS).glob("*/"))
+OPTION_NAMES = sorted(folder.name for folder in (KIT / OPTIONS).glob("*/"))
 CHOICES = ("none", "staging", "another dataset", *OPTION_NAMES)
 EKS = Path("manifests", "overlays", "eks", "kustomization.yaml")
 
@@ -45,7 +46,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def staging(config: Config) -> Environment:
-    return environment.load("staging", config.tree)
+    return environment.load("staging", config.root)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def add_patch(config: Config, kind: str, *operations: dict[str, Any]) -> None:
     """Have the overlay for EKS change each object of a kind like this."""
-    path = config.tree / EKS
+    path = config.root / EKS
     content = yaml.safe_load(path.read_text())
     patch = {"target": {"kind": kind}, "patch": yaml.safe_dump(list(operations))}
     content.setdefault("patches", []).append(patch)
@@ -94,7 +95,7 @@ def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
     shown = capsys.readouterr().out
     for text in (staging.account, staging.region, staging.cluster, "NetworkPolicy/stores/minio"):
         assert text in shown
-    for row in (row for module in plan.MADE for row in module.plan(staging)):
+    for row in plan.list_resources(staging, config):
         assert row.kind in shown and row.what.split()[0] in shown
     for reason in {reason for _, reason in found.judged}:
         assert f"{reason} (" in shown
@@ -108,9 +109,30 @@ def test_a_plan_says_whether_the_tree_was_tested(config: Config, staging: Enviro
     attestation.write(attestation.attestation_path(config), make_statement(config))
     said = str(plan.render_attestation(staging, config))
     assert "green on kind" in said and said.endswith("nox -s eks -- apply -e staging")
-    path = config.tree / "dags" / "steps.py"
+    path = config.root / "dags" / "assets.py"
     path.write_text(path.read_text() + "\n")
-    assert "dags/steps.py was changed" in str(plan.render_attestation(staging, config))
+    assert "dags/assets.py was changed" in str(plan.render_attestation(staging, config))
+
+
+def test_a_project_elsewhere_is_planned_with_its_own_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kit may be anywhere: what differs is no more than the image's address."""
+    config = make_project(tmp_path / "churn")
+    chosen = environment.load("staging", config.root)
+    found = plan.show(chosen, config, tmp_path / "plan", silent_phase)
+    assert found.refused == []
+    template = "PodTemplate/airflow/steps"
+    images = [row for row, _ in found.judged if row.object == template and "image" in row.field]
+    (image,) = images
+    assert image.kind and image.kind.startswith("churn/steps:")
+    assert image.eks and image.eks.endswith(f"/{image.kind}")
+    shown = capsys.readouterr().out
+    for text in (image.kind, "churn-staging/steps", chosen.bucket, "Pod Identity of airflow-step"):
+        assert text in shown
+    assert chosen.datasets in shown
+    assert "orders" in shown
+    assert not {path.name for path in config.root.iterdir()} & {"manifests", "plan"}
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -134,7 +156,7 @@ def test_a_difference_that_nothing_allows(
 def test_a_difference_that_is_allowed_no_more(
     config: Config, staging: Environment, tmp_path: Path
 ) -> None:
-    path = config.tree / difference.PROMOTION
+    path = config.root / difference.PROMOTION
     entries = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump([e for e in entries if e["field"] != "data.S3_BUCKET"]))
     with pytest.raises(PromotionError, match=r"step-environment data\.S3_BUCKET"):

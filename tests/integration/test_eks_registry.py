@@ -107,7 +107,7 @@ def describe_repositories(cloud: Cloud) -> dict[str, Any]:
 
 def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     registry.make(site)
-    known = images.read_lock(site.tree)
+    known = images.read_lock(site.config)
     tags = tag_list(site.environment)
     assert describe_repositories(cloud) == {
         name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
@@ -149,7 +149,7 @@ def test_changed_code_is_sent_beside_the_old(
 ) -> None:
     registry.make(site)
     before = registry.list_references(site)
-    known = images.read_lock(site.tree)
+    known = images.read_lock(site.config)
     newer = {**known, "worker": replace(known["worker"], name="mlops-lab/worker:newer")}
     monkeypatch.setattr(images, "read_lock", lambda _: newer)
     assert set(registry.list_references(site)) == {"trainer"}

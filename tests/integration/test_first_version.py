@@ -19,8 +19,8 @@ def publish(empty: Project, source: Path) -> Lab:
     """Publish `source` as `lab up --dataset` does, and return the lab."""
     path = first_version.repository_path(source)
     known = State("embedded", "sqlite", path, str(source), {})
-    environment = {**empty.environment("import"), "DATASET_PATH": path}
-    first_version.publish_dataset(empty.stores.config, known, environment)
+    (first,) = first_version.list_first_versions(empty.stores.config, known)
+    first_version.publish_data(empty.stores.config, first, empty.environment("import"))
     return replace(empty.lab, dataset_path=path)
 
 

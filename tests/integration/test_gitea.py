@@ -21,6 +21,7 @@ import requests
 from lab.backends.kind import gitea, stores
 from lab.client.git import run_git
 from lab.cluster import docker, forward, images
+from lab.config import Config
 from lab.delivery import ssh
 from lab.errors import AccessError, LabError, ServiceError
 from lab.layout import (
@@ -438,9 +439,9 @@ def listening(server: Server) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     from testcontainers.core.container import DockerContainer
 
     script = LISTENER.replace("PORT", str(urlsplit(stores.RECEIVER).port))
-    container = DockerContainer(images.read_lock()["airflow"].name).with_kwargs(
-        network_mode=f"container:{server.container}", entrypoint=["python", "-c", script]
-    )
+    container = DockerContainer(
+        images.read_lock(Config.from_environment({}))["airflow"].name
+    ).with_kwargs(network_mode=f"container:{server.container}", entrypoint=["python", "-c", script])
 
     def read_lines() -> list[str]:
         stdout, stderr = container.get_logs()

@@ -25,7 +25,7 @@ from tests.support.control.pods import Pods
 DAG = "dataset_pipeline"
 SECONDS = 240
 
-pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_config", ["kind"], indirect=True)]
+pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
 
 
 @pytest.fixture

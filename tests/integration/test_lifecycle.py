@@ -17,7 +17,7 @@ import pytest
 from lab.backends.embedded.services.seaweedfs import SOCKET_FOLDERS
 from lab.client.runs import STAGING_BUNDLE
 from lab.config import Config
-from lab.delivery.publish import find_dag_files
+from lab.delivery.bundle import find_dag_files
 from lab.home import ports, processes, state
 
 ENV_KEYS = {
@@ -32,6 +32,7 @@ ENV_KEYS = {
     "s3_access_key",
     "s3_secret_key",
     "s3_session_token",
+    "dataset_name",
     "dataset_path",
     "airflow_url",
     "airflow_user",
@@ -99,7 +100,7 @@ def check_all_dags_known(config: Config) -> None:
     """Check that what `up` has published can run as soon as it has ended."""
     lines = [line.split(maxsplit=1) for line in run_lab(config, "status").stdout.splitlines()]
     (names,) = (words[1] for words in lines if words[0] == STAGING_BUNDLE)
-    assert [f"{name}.py" for name in names.split(", ")] == find_dag_files(config.tree / "dags")
+    assert [f"{name}.py" for name in names.split(", ")] == find_dag_files(config)
 
 
 def test_up_again_changes_nothing(config: Config) -> None:

@@ -17,7 +17,7 @@ from packaging.version import Version
 from lab.backends.kind import stores
 from lab.backends.kind.doctor import MEMORY
 from lab.client import git
-from lab.cluster import images, workloads
+from lab.cluster import workloads
 from tests.support.pods import (
     AIRFLOW,
     COMPONENTS,
@@ -52,6 +52,7 @@ from tests.support.renderings import (
     Pod,
     airflow_cfg,
     find_object,
+    locked_images,
     namespace_of,
     objects,
     objects_of_kind,
@@ -73,7 +74,7 @@ MOST_CPU = 1.0  # core, of a lab on a machine that has two
 
 def schema_version() -> str:
     """Return the node's version of Kubernetes, or the newest that the schemas know."""
-    node = Version(images.read_lock()["node"].tag)
+    node = Version(locked_images()["node"].tag)
     return str(min(node, Version(kubernetes_validate.latest_version())))
 
 
@@ -539,7 +540,7 @@ def test_the_model_s_templates_are_the_step_s_but_for_image_and_memory() -> None
     for name, found in zip(MODEL_TEMPLATES, others, strict=True):
         template = copy.deepcopy(found["template"])
         (container,) = template["spec"]["containers"]
-        assert container["image"] == images.read_lock()["trainer"].name
+        assert container["image"] == locked_images()["trainer"].name
         assert (container["resources"] == base["resources"]) == (name == "model")
         container |= {"image": base["image"], "resources": base["resources"]}
         assert template == step["template"]

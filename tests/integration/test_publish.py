@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from lab.backends.embedded.gitserver import repositories
 from lab.backends.embedded.services import gitserver
 from lab.client import git as owner_git
-from lab.delivery import publish
+from lab.delivery import bundle, publish
 from lab.delivery.publish import PRODUCTION, STAGING
 from lab.errors import LabError
 from tests.support.stores import Stores
@@ -33,7 +34,11 @@ class Published:
         return gitserver.repository_url(self.stores.site.ports, self.name)
 
     def publish(self) -> str | None:
-        return publish.publish_dags(self.stores.lab, self.url, self.source)
+        return publish.publish_dags(self.stores.lab, self.url, self.write)
+
+    def write(self, target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        bundle.copy_folder(self.source, target)
 
     def git(self, *arguments: str | Path, cwd: Path | None = None) -> str:
         bare = self.stores.folder(self.name)
@@ -228,13 +233,13 @@ def test_what_was_pushed_meanwhile_is_not_overwritten(
 ) -> None:
     pipelines.publish()
     (pipelines.source / "two.py").write_text("# two\n")
-    real = publish.mirror_dag_folder
+    real = bundle.copy_folder
 
-    def mirror_slowly(source: Path, target: Path) -> None:
+    def copy_slowly(source: Path, target: Path) -> None:
         real(source, target)
         pipelines.push_as_somebody(tmp_path, STAGING)
 
-    monkeypatch.setattr(publish, "mirror_dag_folder", mirror_slowly)
+    monkeypatch.setattr(bundle, "copy_folder", copy_slowly)
     with pytest.raises(LabError, match=r"rejected|fetch first"):
         pipelines.publish()
     assert "theirs.txt" in pipelines.list_files(STAGING)
@@ -246,4 +251,4 @@ def test_the_files_that_declare_dags_are_found_wherever_they_are(tmp_path: Path)
     (tmp_path / "team" / "two.py").write_text("@dag\ndef two() -> None: ...\n")
     (tmp_path / "latin.py").write_bytes(b"# caf\xe9\nwith DAG('latin'): pass\n")
     (tmp_path / "assets.py").write_text("from airflow.sdk import Asset\n")
-    assert publish.find_dag_files(tmp_path) == ["latin.py", "one.py", "team/two.py"]
+    assert bundle.list_dag_files(tmp_path) == ["latin.py", "one.py", "team/two.py"]

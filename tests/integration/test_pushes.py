@@ -25,7 +25,7 @@ from lab import layout
 from lab.backends.embedded.gitserver import announce, repositories
 from lab.backends.embedded.services import airflow, gitserver
 from lab.client.git import environment
-from lab.config import PLUGINS, TREE
+from lab.config import KIT, PLUGINS
 from lab.delivery import pushes
 from lab.home.processes import STOP_SECONDS
 from lab.shell import run
@@ -90,7 +90,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = [*airflow.airflow_command(), "api-server", "--apps", "core", "--port", str(port)]
-    env |= {f"AIRFLOW__{name}": value for name, value in airflow.read_shared_settings(TREE).items()}
+    env |= {f"AIRFLOW__{name}": value for name, value in airflow.read_shared_settings(KIT).items()}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(server, env=env, stdout=log, stderr=log)
     found = Airflow(f"http://127.0.0.1:{port}", home / "airflow.db")
@@ -108,7 +108,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
         "CORE__DAGS_FOLDER": str(home / "dags"),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__LOAD_EXAMPLES": "False",
-        "CORE__PLUGINS_FOLDER": str(TREE / PLUGINS),
+        "CORE__PLUGINS_FOLDER": str(KIT / PLUGINS),
         "API__HOST": "127.0.0.1",
         "API__WORKERS": "1",
         **airflow.metadata(f"sqlite:///{home / 'airflow.db'}"),
@@ -317,7 +317,7 @@ for secret in (None, ""):
     for header in ("", "Bearer", "Bearer ", "Bearer None"):
         print(client.post("/push", headers={"Authorization": header}).status_code)
 """
-    env = {**airflow_environment(tmp_path), "PYTHONPATH": str(TREE / PLUGINS)}
+    env = {**airflow_environment(tmp_path), "PYTHONPATH": str(KIT / PLUGINS)}
     del env[pushes.VARIABLE]
     assert run([sys.executable, "-c", script], timeout=60, env=env).split() == ["503"] * 8
 

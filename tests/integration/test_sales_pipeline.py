@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +13,9 @@ from botocore.exceptions import ClientError
 
 from lab import layout
 from lab.wait import NotYet, wait_until
+from tests.support.dag_tasks import with_plugins
 from tests.support.stores import Stores
 
-TREE = Path(__file__).resolve().parents[2]
 PREFIX = "results/sales_pipeline/runs/"
 NAMES = ("extracted.json", "transformed.json", "valid.json")
 
@@ -26,12 +25,8 @@ def sales(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Yield the DAG file's module as a task imports it, with the stores' contract."""
     contract = tmp_path_factory.mktemp("contract") / "steps.json"
     contract.write_text(json.dumps(stores.site.step_environment), "utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("STEP_RUNTIME", "process")
-        patch.setenv("STEP_ENVIRONMENT_FILE", str(contract))
-        patch.syspath_prepend(str(TREE / "dags"))
-        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    variables = {"STEP_RUNTIME": "process", "STEP_ENVIRONMENT_FILE": str(contract)}
+    with with_plugins(tmp_path_factory, **variables):
         yield importlib.import_module("sales_pipeline")
 
 

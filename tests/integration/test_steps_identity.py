@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError
 
 from lab import layout
-from lab.config import TREE
+from lab.config import KIT
 from tests.support.serving import Silent, serving
 from tests.support.steps import STEPS
 from tests.support.stores import PREFIX, employees, md5_of, write_text
@@ -156,7 +156,7 @@ def test_without_an_identity_of_its_own_a_step_gets_nothing(
 @pytest.fixture
 def bucket(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the plugin as in a pod of Airflow's: its contract is the environment, without keys."""
-    monkeypatch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    monkeypatch.syspath_prepend(str(KIT / "manifests" / "base" / "plugins"))
     monkeypatch.delenv("STEP_ENVIRONMENT_FILE", raising=False)
     for name, value in stores.site.step_environment.items():
         if name.startswith(("AWS_", "S3_")):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.cluster import images
 from lab.dataset import employees
 from tests.support.containers import LOOPBACK, Worker, find_files, inspect_container
 from tests.support.needs import ensure_image
+from tests.support.renderings import locked_images
 from tests.support.training import (
     RECORDS,
     STEPS,
@@ -67,9 +67,7 @@ def test_a_run_in_containers_publishes_a_model(
 
 
 def test_it_is_the_worker_s_image_with_another_command(image: str) -> None:
-    worker, trainer = (
-        inspect_container(name) for name in (images.read_lock()["worker"].name, image)
-    )
+    worker, trainer = (inspect_container(name) for name in (locked_images()["worker"].name, image))
     assert trainer["Config"]["Entrypoint"] == ["model-steps"]
     assert trainer["Config"]["User"] == worker["Config"]["User"] == f"{USER}:{USER}"
     layers = worker["RootFS"]["Layers"]

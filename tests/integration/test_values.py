@@ -17,8 +17,8 @@ from lab.backends.embedded import backend as embedded
 from lab.backends.embedded.services import airflow
 from lab.backends.embedded.site import Site
 from lab.cluster import images, manifests
+from lab.config import KIT
 from lab.config import PLUGINS as PLUGINS_FOLDER
-from lab.config import TREE
 from lab.home.secrets import Secrets
 from lab.home.state import State
 from tests.support.renderings import (
@@ -27,6 +27,7 @@ from tests.support.renderings import (
     Object,
     airflow_cfg,
     find_object,
+    locked_images,
     objects,
     objects_of_kind,
     pods,
@@ -66,7 +67,7 @@ def read_values(name: str) -> Object:
 
 def list_manifest_files() -> list[Path]:
     """List every file that is applied, or that something applied is made of."""
-    found = sorted((TREE / "manifests").rglob("*.yaml"))
+    found = sorted((KIT / "manifests").rglob("*.yaml"))
     assert len(found) > 15
     return found
 
@@ -80,7 +81,7 @@ def test_values_are_what_the_chart_takes(name: str) -> None:
 
 
 def test_the_values_of_the_lock_are_what_the_chart_takes() -> None:
-    check_values(manifests.chart_values(TREE, images.read_lock()))
+    check_values(manifests.chart_values(KIT, locked_images()))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_a_secret_that_is_written_out_is_found(part: object) -> None:
 
 def find_pin(package: str) -> str:
     """Return the version of a package that the kit itself requires."""
-    project = tomllib.loads((TREE / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((KIT / "pyproject.toml").read_text("utf-8"))["project"]
     (version,) = (
         wanted.partition("==")[2]
         for wanted in project["dependencies"]
@@ -171,7 +172,7 @@ def find_pin(package: str) -> str:
 
 
 def test_the_cluster_runs_the_airflow_that_the_kit_is_made_for() -> None:
-    assert images.read_lock()["airflow"].tag == find_pin("apache-airflow")
+    assert locked_images()["airflow"].tag == find_pin("apache-airflow")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_the_cluster_runs_the_airflow_that_the_kit_is_made_for() -> None:
 )
 def test_no_file_but_the_lock_names_a_version(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert not [image.name for image in images.read_lock().values() if image.tag in text]
+    assert not [image.name for image in locked_images().values() if image.tag in text]
     assert not find_versions(read_documents(path))
 
 
@@ -203,7 +204,7 @@ def test_a_version_beside_the_lock_is_found() -> None:
 
 @pytest.mark.kind
 def test_the_overlay_runs_the_locked_images() -> None:
-    known = images.read_lock()
+    known = locked_images()
     found = {container["image"] for pod in pods("overlay") for container in pod.containers}
     assert found == {known[key].name for key in (*images.STORES, "worker", "trainer")}
 
@@ -211,14 +212,14 @@ def test_the_overlay_runs_the_locked_images() -> None:
 @pytest.mark.kind
 def test_the_chart_runs_the_locked_image() -> None:
     found = {container["image"] for pod in pods("chart") for container in pod.containers}
-    assert found == {images.read_lock()["airflow"].name}
+    assert found == {locked_images()["airflow"].name}
 
 
 @pytest.mark.kind
 def test_git_sync_is_the_charts_own() -> None:
     its = yaml.safe_load(read_chart_file("values.yaml"))["images"]["gitSync"]
     found = {container["image"] for pod in pods("git-sync") for container in pod.containers}
-    assert found == {images.read_lock()["airflow"].name, f"{its['repository']}:{its['tag']}"}
+    assert found == {locked_images()["airflow"].name, f"{its['repository']}:{its['tag']}"}
 
 
 @pytest.mark.kind
@@ -226,7 +227,7 @@ def test_airflow_starts_workers_of_the_locked_image() -> None:
     parser = configparser.RawConfigParser()
     parser.read_string(airflow_cfg())
     found = parser["kubernetes_executor"]
-    airflow_image = images.read_lock()["airflow"]
+    airflow_image = locked_images()["airflow"]
     assert found["worker_container_repository"] == airflow_image.repository
     assert found["worker_container_tag"] == airflow_image.tag
 
@@ -278,7 +279,7 @@ def test_airflow_is_set_up_the_same_on_every_backend() -> None:
 
     What was killed is noticed after the same number of seconds.
     """
-    shared = airflow.read_shared_settings(TREE)
+    shared = airflow.read_shared_settings(KIT)
     parser = configparser.RawConfigParser()
     parser.read_string(airflow_cfg())
     bundles = json.loads(parser["dag_processor"]["dag_bundle_config_list"])
@@ -299,7 +300,7 @@ def test_airflow_is_set_up_the_same_on_every_backend() -> None:
 @pytest.mark.kind
 def test_every_plugin_reaches_the_cluster() -> None:
     """The cluster's Airflow loads the same files as the embedded one."""
-    files = {path.name for path in (TREE / PLUGINS_FOLDER).iterdir() if path.is_file()}
+    files = {path.name for path in (KIT / PLUGINS_FOLDER).iterdir() if path.is_file()}
     assert "lab_bucket.py" in files
     assert set(find_object("ConfigMap", PLUGINS, "base")["data"]) == files
 
@@ -309,18 +310,18 @@ def test_other_plugins_make_other_pods(tmp_path: Path, changed: str) -> None:
     for name in ("manifests/base/plugins/lab_bucket.py", READER, ERRORS, CONTRACT):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one = 1\n")
-    before = manifests.chart_values(tmp_path, images.read_lock())
-    assert manifests.chart_values(tmp_path, images.read_lock()) == before
+    before = manifests.chart_values(tmp_path, locked_images())
+    assert manifests.chart_values(tmp_path, locked_images()) == before
     (tmp_path / changed).write_text("one = 2\n")
-    assert manifests.chart_values(tmp_path, images.read_lock()) != before
+    assert manifests.chart_values(tmp_path, locked_images()) != before
 
 
 def test_airflow_s_pods_have_the_whole_reader_of_csv() -> None:
     """The volume of the plugins has each file of the ConfigMap that the image's folder makes."""
-    made = yaml.safe_load((TREE / "images/worker/kustomization.yaml").read_text())
+    made = yaml.safe_load((KIT / "images/worker/kustomization.yaml").read_text())
     files = [str(name) for entry in made["configMapGenerator"] for name in entry["files"]]
     for values in ("airflow/values.yaml", "options/rds/values.yaml"):
-        known = yaml.safe_load((TREE / "manifests" / values).read_text())
+        known = yaml.safe_load((KIT / "manifests" / values).read_text())
         (volume,) = (v for v in known["volumes"] if v["name"] == "plugins")
         mounted = [source["configMap"] for source in volume["projected"]["sources"]]
         assert [one["name"] for one in mounted] == [PLUGINS, "dataset-steps"]

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lab.cluster import docker
-from lab.config import TREE
+from lab.config import KIT
 from lab.wait import NotYet, wait_until
 from tests.support.containers import (
     LOOPBACK,
@@ -144,7 +144,7 @@ def run(idle: DockerContainer) -> Callable[..., Done]:
 
 
 def test_the_containers_here_are_what_the_template_describes(idle: DockerContainer) -> None:
-    spec = yaml.safe_load((TREE / TEMPLATE).read_text("utf-8"))["template"]["spec"]
+    spec = yaml.safe_load((KIT / TEMPLATE).read_text("utf-8"))["template"]["spec"]
     (container,) = spec["containers"]
     security, pod = container["securityContext"], spec["securityContext"]
     assert (pod["runAsNonRoot"], pod["runAsUser"], pod["runAsGroup"]) == (True, USER, USER)
@@ -263,7 +263,7 @@ def test_the_user_may_write_nowhere_even_without_a_read_only_root(image: str) ->
 
 
 def test_dvc_and_git_are_there(run: Callable[..., Done]) -> None:
-    locked = (TREE / "images" / "worker" / "requirements.txt").read_text("utf-8")
+    locked = (KIT / "images" / "worker" / "requirements.txt").read_text("utf-8")
     version = re.search(r"^dvc==([\d.]+)", locked, re.MULTILINE)
     assert version
     assert run("dvc", "--version") == Done(0, f"{version[1]}\n")

@@ -5,13 +5,20 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eks import attestation
 from eks.attestation import Statement
-from lab.config import TREE, Config
+from lab.config import KIT, Config
+from lab.delivery import bundle
 from lab.model import Proof
+from lab.project import FILE
 
-PARTS = ("manifests", "dags", "images", "eks")
+if TYPE_CHECKING:
+    import pytest
+
+LIBRARY = bundle.LIBRARY.relative_to(KIT)
+PARTS = ("manifests", "dags", "images", "eks", LIBRARY)
 PROOF = Proof(True, "c" * 40, "d" * 32, 10, "s3://lab/store/x", "manual__1", "v1", 2)
 TESTS = ["tests/e2e/test_dataset_pipeline.py"]
 PREDICATE = {
@@ -26,10 +33,18 @@ PREDICATE = {
 
 def copy_tree(folder: Path) -> Config:
     """Copy what this tree promotes into a tree of its own; return a configuration of that tree."""
+    tree = folder / "tree"
     for part in PARTS:
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(TREE / part, folder / "tree" / part, ignore=ignored)
-    return replace(Config.from_environment({}), home=folder / "home", tree=folder / "tree")
+        shutil.copytree(KIT / part, tree / part, ignore=ignored)
+    shutil.copy(KIT / FILE, tree)
+    return replace(Config.from_environment({}), home=folder / "home", root=tree, kit=tree)
+
+
+def use_library(config: Config, patch: pytest.MonkeyPatch) -> Config:
+    """Have the DAG library of the copy delivered, so that a test may change it; return `config`."""
+    patch.setattr(bundle, "LIBRARY", config.kit / LIBRARY)
+    return config
 
 
 def make_statement(config: Config) -> Statement:

@@ -50,7 +50,7 @@ from eks.aws import Aws
 from eks.environment import Environment
 from eks.ledger import Ledger
 from eks.site import Site
-from lab.config import TREE
+from lab.config import KIT
 from tests.support import eksctl
 
 ACCOUNT = "123456789012"  # moto's own
@@ -331,7 +331,7 @@ class Cloud:
 
 def staging() -> Environment:
     """Return the environment `staging`, in moto's account."""
-    found = environment.load("staging", TREE)
+    found = environment.load("staging", KIT)
     return replace(found, account=ACCOUNT, region=REGION, bucket="lab-staging", options=())
 
 

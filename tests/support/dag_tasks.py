@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lab.config import KIT as CHECKOUT
+from lab.config import PLUGINS, Config
+from lab.delivery import bundle
+
 RUN_ID = "manual__1"
 KIT = "dataset-steps"
-TREE = Path(__file__).resolve().parents[2]
+
+
+@cache
+def delivered_dags() -> Path:
+    """Return the folder of DAGs as Airflow gets it, written once in this process."""
+    top = Path(tempfile.mkdtemp(prefix="lab-dags-"))
+    atexit.register(shutil.rmtree, top, ignore_errors=True)
+    bundle.write_bundle(Config(home=top / "home"), top / "dags")
+    return top / "dags"
 
 
 @contextmanager
@@ -25,9 +41,14 @@ def dags_on_path(factory: pytest.TempPathFactory, *more: str, **variables: str) 
         patch.setenv("AIRFLOW_HOME", str(factory.mktemp("airflow")))
         for name, value in variables.items():
             patch.setenv(name, value)
-        for folder in ("dags", *more):
-            patch.syspath_prepend(str(TREE / folder))
+        for folder in (delivered_dags(), *(CHECKOUT / name for name in more)):
+            patch.syspath_prepend(str(folder))
         yield
+
+
+def with_plugins(factory: pytest.TempPathFactory, **variables: str) -> AbstractContextManager[None]:
+    """Put the DAGs and Airflow's plugins on the path, as `dags_on_path` does."""
+    return dags_on_path(factory, PLUGINS.as_posix(), **variables)
 
 
 def make_context(

@@ -156,6 +156,6 @@ def find_main(argv: list[str]) -> Callable[[], object]:
         sys.argv = argv[1:2] + argv[3:]
         return lambda: exec(argv[2], {"__name__": "__main__"})  # noqa: S102
     sys.argv = argv
-    (entry,) = metadata.entry_points(group="console_scripts", name=argv[0])
+    entry = next(iter(metadata.entry_points(group="console_scripts", name=argv[0])))
     main: Callable[[], object] = entry.load()
     return main

@@ -6,9 +6,9 @@ import secrets
 
 import yaml
 
-from lab.config import TREE
+from lab.config import KIT
 
-MANIFEST = TREE / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
+MANIFEST = KIT / "manifests" / "overlays" / "kind" / "gitea" / "gitea.yaml"
 PORT, SSH_PORT = 3000, 2222
 RANDOM = ("security__SECRET_KEY", "security__INTERNAL_TOKEN", "oauth2__JWT_SECRET")
 

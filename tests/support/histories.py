@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lab.data_sets import DATASET
 from lab.lab import Lab
 from lab.model import Access
 
@@ -112,4 +113,4 @@ class Repository:
 def build_lab(folder: Path, dataset: str, declared: Mapping[str, str] = NOTHING) -> Lab:
     given: dict[str, Any] = dict.fromkeys((one.name for one in fields(Access)), "")
     given |= {"git_url": str(folder), "git_user": "lab", "dataset_path": dataset}
-    return Lab(**{**given, "data_sets": dict(declared)})
+    return Lab(**{**given, "dataset_name": DATASET, "data_sets": dict(declared)})

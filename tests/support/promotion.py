@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from eks import environment
-from lab.config import TREE
+from lab.config import KIT
 from tests.support.pods import AIRFLOW, COMPONENTS, NAME_SERVER, OUTSIDE, Peer, permits, short_name
 from tests.support.renderings import POD_FILE, Object, Pod
 
 EKS = ("eks", "eks-chart")
-ALL = tuple(sorted(folder.name for folder in (TREE / environment.OPTIONS).iterdir()))
+ALL = tuple(sorted(folder.name for folder in (KIT / environment.OPTIONS).iterdir()))
 ADDRESSES = {
     "s3": "52.219.170.1",
     "github": "140.82.121.3",
@@ -35,7 +35,7 @@ def dump_objects(found: Iterable[Object]) -> str:
 
 def read_node_groups() -> dict[str, Object]:
     """Return the cluster's node groups, by the role in their label."""
-    text = (TREE / "eks" / "cluster.yaml").read_text("utf-8")
+    text = (KIT / "eks" / "cluster.yaml").read_text("utf-8")
     found = yaml.safe_load(text)["managedNodeGroups"]
     return {group["labels"]["mlops-lab/role"]: group for group in found}
 

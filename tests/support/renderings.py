@@ -29,7 +29,8 @@ from lab.backends.kind import backend as kind
 from lab.backends.kind import stores
 from lab.backends.kind.site import Site
 from lab.cluster import chart, images, manifests
-from lab.config import TREE, Config
+from lab.cluster.images import Image
+from lab.config import KIT, Config
 from lab.home.secrets import Secrets
 from lab.home.state import State
 from tests.support.needs import need_chart, need_tool
@@ -40,8 +41,8 @@ ON_TOP = {
     "git-sync": ("values-git-sync.yaml",),
     "git-sync-ssh": ("values-git-sync.yaml", "values-git-sync-ssh.yaml"),
 }
-BASE = TREE / "manifests" / "base"
-VALUES = TREE / "manifests" / "airflow"
+BASE = KIT / "manifests" / "base"
+VALUES = KIT / "manifests" / "airflow"
 POD_FILE = "pod_template_file.yaml"  # in the chart's ConfigMap: the KubernetesExecutor's pods
 # The settings of all options of EKS.
 SETTINGS = {
@@ -92,6 +93,11 @@ class Pod:
         return [*self.starting_containers, *self.staying_containers]
 
 
+def locked_images() -> dict[str, Image]:
+    """Return the images of the kit's lock, by their keys."""
+    return images.read_lock(Config(home=Path("unused")))
+
+
 def is_sidecar(init: Object) -> bool:
     return bool(init.get("restartPolicy") == "Always")
 
@@ -109,7 +115,7 @@ def read_chart_file(name: str) -> str:
 def temporary_home() -> Iterator[Config]:
     """Yield the configuration of a lab that does not run, with the folders that rendering needs."""
     with tempfile.TemporaryDirectory() as folder:
-        config = replace(Config.from_environment(), home=Path(folder), tree=TREE)
+        config = replace(Config.from_environment(), home=Path(folder))
         for path in (config.run, config.secrets, config.shared, config.data):
             path.mkdir()
         yield config
@@ -135,7 +141,7 @@ def render(name: str) -> str:
             return stores.render(site)
         if name == "base":
             layer = site.config.run / "layer"
-            return manifests.render(BASE, layer, images.read_lock().values(), [])
+            return manifests.render(BASE, layer, images.read_lock(site.config).values(), [])
         need_chart()
         on_top = [VALUES / file for file in ON_TOP.get(name, ())]
         return chart.render(site.config, [*kind.values_files(site), *on_top])

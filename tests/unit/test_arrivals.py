@@ -6,23 +6,18 @@ import asyncio
 import importlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-TREE = Path(__file__).resolve().parents[2]
+from tests.support.dag_tasks import with_plugins
 
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """Yield the module `assets`, imported as the DAG processor imports it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("STEP_RUNTIME", "process")
-        patch.syspath_prepend(str(TREE / "dags"))
-        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    with with_plugins(tmp_path_factory, STEP_RUNTIME="process"):
         yield importlib.import_module("assets")
 
 

@@ -22,6 +22,7 @@ from lab.backends.kind import doctor as cluster_doctor
 from lab.backends.kind import node
 from lab.cluster import cache, chart, images, tools
 from lab.cluster.docker import EMBEDDED
+from lab.cluster.images import Image
 from lab.config import Config
 from lab.errors import BackendError, DiskError, LabError, MachineError
 from lab.home import state
@@ -40,6 +41,10 @@ SAID = {
     "CgroupVersion": "2",
     "DockerRootDir": "/",
 }
+
+
+def read_lock() -> dict[str, Image]:
+    return images.read_lock(Config.from_environment({}))
 
 
 class Docker:
@@ -72,7 +77,7 @@ esac
         self.program.write_text(self.SCRIPT.format(folder=f"'{folder}'"))
         self.program.chmod(0o755)
         self.set_info()
-        self.set_images(*(image.name for image in images.read_lock().values()))
+        self.set_images(*(image.name for image in read_lock().values()))
         (folder / "containers").touch()
 
     def set_info(self, **values: object) -> None:
@@ -442,13 +447,13 @@ def test_a_tool_that_can_not_be_had_is_refused(
 
 
 def test_images_that_are_all_here(config: Config, docker: Docker, offline: None) -> None:
-    known = images.read_lock()
+    known = read_lock()
     docker.set_images(*(image.name for image in known.values()))
     assert cluster_doctor.check_images(config) == "all here"
 
 
 def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline: None) -> None:
-    known = images.read_lock()
+    known = read_lock()
     docker.set_images(
         *(image.name for key, image in known.items() if key not in ("worker", "minio"))
     )
@@ -461,7 +466,7 @@ def test_images_that_only_a_build_brings(config: Config, docker: Docker, offline
 def test_missing_images_that_no_registry_has_for_us(
     config: Config, docker: Docker, offline: None
 ) -> None:
-    known = images.read_lock()
+    known = read_lock()
     gone = ("worker", "python", "gitea")
     docker.set_images(*(image.name for key, image in known.items() if key not in gone))
     error = catch_error(cluster_doctor.check_images, config)
@@ -481,7 +486,7 @@ def test_missing_images_that_can_be_pulled(
     asked: list[str] = []
     monkeypatch.setattr(requests, "head", lambda url, **_: asked.append(url))
     docker.set_images()
-    public = [image.name for image in images.read_lock().values() if not image.folder]
+    public = [image.name for image in read_lock().values() if not image.folder]
     said = cluster_doctor.check_images(config)
     assert said.startswith(f"to be pulled: {', '.join(public)}; to be built, with a network: ")
     assert set(asked) == {"https://registry-1.docker.io/v2/", "https://docker.gitea.com/v2/"}
@@ -497,7 +502,7 @@ def test_only_the_registry_that_is_silent_is_named(
     monkeypatch.setattr(requests, "head", answer_for_the_hub_only)
     docker.set_images()
     error = catch_error(cluster_doctor.check_images, config)
-    assert error.what.endswith(f"does not hold: {images.read_lock()['gitea'].name}")
+    assert error.what.endswith(f"does not hold: {read_lock()['gitea'].name}")
 
 
 def test_where_the_chart_comes_from(

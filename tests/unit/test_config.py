@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from lab import config
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.errors import HomeError, LabError
 from lab.home import ports
 
 
 def test_an_empty_environment_chooses_the_defaults() -> None:
     chosen = Config.from_environment({})
-    assert chosen.home == TREE / ".lab"
+    assert chosen.home == KIT / ".lab"
     assert (chosen.backend, chosen.database, chosen.dataset) == ("auto", None, None)
     assert dict(chosen.ports) == {}
     assert chosen.require is None
@@ -138,5 +138,5 @@ def test_tracebacks_are_shown_when_asked_for(value: str, shown: bool) -> None:
 
 
 def test_the_tree_is_this_checkout() -> None:
-    assert (TREE / "lab" / "config.py").samefile(config.__file__)
-    assert os.path.isabs(TREE)  # noqa: PTH117
+    assert (KIT / "lab" / "config.py").samefile(config.__file__)
+    assert os.path.isabs(KIT)  # noqa: PTH117

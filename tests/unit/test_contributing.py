@@ -26,8 +26,7 @@ WORKER, TRAINER = (
     TREE / "images" / "worker" / "dataset_steps",
     TREE / "images" / "trainer" / "model_steps",
 )
-ONCE = {"import", "inspect"}  # a step that no forked process runs
-EDITABLE = {"dataset-steps", "model-steps"}  # this checkout's own packages, in no lock
+ONCE = {"begin", "import", "inspect"}  # a step that no forked process runs
 
 
 # --- Steps --------------------------------------------------------------------------------------
@@ -127,16 +126,17 @@ def list_requirements(lock: str) -> list[str]:
         "lab": [*project["dependencies"], *groups["build"]],
         "eks": [*project["dependencies"], *groups["eks"]],
         "check": [*project["dependencies"], *groups["check"], *groups["eks"]],
+        "e2e": groups["e2e"],
         "postgresql": project["optional-dependencies"]["postgresql"],
     }
     return asked[lock]
 
 
-@pytest.mark.parametrize("lock", ["uv", "build", "lab", "eks", "check", "postgresql"])
+@pytest.mark.parametrize("lock", ["uv", "build", "lab", "eks", "check", "e2e", "postgresql"])
 def test_a_lock_has_what_the_project_asks_for(lock: str) -> None:
     """`nox -s lock` was run since pyproject.toml asked for another package or version."""
     pins = read_pins(lock)
-    wanted = [one for one in map(Requirement, list_requirements(lock)) if one.name not in EDITABLE]
+    wanted = [Requirement(one) for one in list_requirements(lock)]
     assert wanted
     assert not [
         str(one)
@@ -144,3 +144,11 @@ def test_a_lock_has_what_the_project_asks_for(lock: str) -> None:
         if (version := pins.get(canonicalize_name(one.name))) is None
         or version not in one.specifier
     ]
+
+
+@pytest.mark.parametrize("image", ["worker", "trainer"])
+def test_the_kit_asks_for_what_its_steps_ask_for(image: str) -> None:
+    """They are packages of its wheel: on the embedded backend there is no other installation."""
+    text = (TREE / "images" / image / "pyproject.toml").read_text("utf-8")
+    asked = set(tomllib.loads(text)["project"]["dependencies"]) - {"dataset-steps"}
+    assert asked <= set(PROJECT["project"]["dependencies"])

@@ -12,9 +12,9 @@ import pytest
 from dvc.repo import Repo
 from dvc_data.hashfile.hash import file_md5
 
+from tests.support.dag_tasks import with_plugins
 from tests.support.stores import md5_of
 
-TREE = Path(__file__).resolve().parents[2]
 MD5 = "54e1eb987b2a9ffe06e8a530ca469b18"
 BLOCK = 1 << 20
 
@@ -22,10 +22,7 @@ BLOCK = 1 << 20
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """Return the module, as a task of Airflow imports it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        for path in (TREE / "dags", TREE / "manifests" / "base" / "plugins"):
-            patch.syspath_prepend(str(path))
+    with with_plugins(tmp_path_factory, STEP_RUNTIME="process"):
         yield importlib.import_module("dataset_versions")
 
 

@@ -17,6 +17,7 @@ from lab.backends import doctor
 from lab.backends.embedded import doctor as embedded_doctor
 from lab.backends.embedded.services import postgresql, seaweedfs
 from lab.config import Config
+from lab.dataset.employees import EMPLOYEES_SIZE
 from lab.errors import (
     DatasetMissing,
     DatasetRagged,
@@ -211,7 +212,7 @@ def set_free_disk(monkeypatch: pytest.MonkeyPatch, size: int) -> list[Path]:
 def test_a_disk_with_too_little_room_is_refused(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = doctor.DISK + doctor.COPIES * doctor.dataset_size(None)
+    needed = doctor.DISK + doctor.COPIES * EMPLOYEES_SIZE
     set_free_disk(monkeypatch, needed)
     assert doctor.check_disk(config) == "1.0 GiB free"
     set_free_disk(monkeypatch, needed - 1)
@@ -275,7 +276,7 @@ def test_a_dataset_that_can_be_versioned_is_described(config: Config, tmp_path: 
     assert doctor.check_dataset(Config(config.home, dataset=tmp_path / "a.csv")) == (
         "2 records of 2 columns"
     )
-    assert doctor.check_dataset(config) == "the generated one"
+    assert doctor.check_dataset(config) == "what lab.toml declares"
 
 
 @pytest.mark.parametrize(

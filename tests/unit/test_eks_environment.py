@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eks import environment
-from lab.config import TREE
+from lab.config import KIT, TABLE_DAG
 from lab.errors import EnvironmentFileError
 
 LINES = {
@@ -28,8 +28,20 @@ LINES = {
 }
 
 
+PROJECT = """
+[kit]
+version = "1"
+[lab]
+name = "churn"
+dag = "{dag}"
+[data.orders]
+path = "my data/orders"
+"""
+
+
 def write_tree(folder: Path, **changed: str | None) -> Path:
-    """Write a tree with one environment, `mine`, with these keys changed or, by None, left out."""
+    """Write a project with one environment, `mine`, with keys changed or, by None, left out."""
+    write_project(folder, TABLE_DAG)
     given = {**LINES, **changed}
     file = folder / environment.FOLDER / "mine.toml"
     file.parent.mkdir(parents=True)
@@ -39,9 +51,13 @@ def write_tree(folder: Path, **changed: str | None) -> Path:
     return folder
 
 
+def write_project(folder: Path, dag: str) -> None:
+    (folder / "lab.toml").write_text(PROJECT.format(dag=dag))
+
+
 def test_a_file_becomes_an_environment(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, options='["spot"]', settings='{host = "a.example.org"}')
-    found = environment.load("mine", tree)
+    found = environment.load("mine", tree, tree)
     assert found.name == "mine"
     assert found.options == ("spot",)
     assert found.tags == {"mlops-lab:environment": "mine", "mlops-lab:cluster": "a-cluster"}
@@ -106,18 +122,38 @@ def test_what_makes_no_sense_is_refused_by_name(
 ) -> None:
     tree = write_tree(tmp_path, **{key: value})
     with pytest.raises(EnvironmentFileError) as refused:
-        environment.load("mine", tree)
+        environment.load("mine", tree, tree)
     named = {"options": "option", "settings": "settings"}.get(key, key)
     assert named in refused.value.what
     assert "mine.toml" in refused.value.fix
     assert "secret" not in refused.value.what
 
 
+def test_the_main_data_set_s_path_is_lab_toml_s_unless_the_file_names_another(
+    tmp_path: Path,
+) -> None:
+    """Only the DAG that appends to a table needs one."""
+    tree = write_tree(tmp_path, dataset=None)
+    write_project(tree, "churn_pipeline")
+    assert environment.load("mine", tree, tree).dataset == "my data/orders"
+    file = tree / environment.FOLDER / "mine.toml"
+    without = file.read_text()
+    for path in ("2024", "a/b.parquet"):
+        file.write_text(f'dataset = "{path}"\n{without}')
+        assert environment.load("mine", tree, tree).dataset == path
+    file.write_text(without)
+    write_project(tree, TABLE_DAG)
+    with pytest.raises(
+        EnvironmentFileError, match=r"'my data/orders' is no \.csv, and dataset_pipe"
+    ):
+        environment.load("mine", tree, tree)
+
+
 BY_KEY = {"options": '["private-repository"]', "pipelines": '"ssh://git@git.example.org/x.git"'}
 
 
 def test_the_pipelines_are_read_by_a_key_with_its_option(tmp_path: Path) -> None:
-    found = environment.load("mine", write_tree(tmp_path, **BY_KEY))
+    found = environment.load("mine", write_tree(tmp_path, **BY_KEY), tmp_path)
     assert found.pipelines == "ssh://git@git.example.org/x.git"
 
 
@@ -132,7 +168,7 @@ def test_the_pipelines_are_read_by_a_key_with_its_option(tmp_path: Path) -> None
 def test_with_its_option_nothing_else_is_read_by_a_key(tmp_path: Path, key: str, url: str) -> None:
     tree = write_tree(tmp_path, **{**BY_KEY, key: url})
     with pytest.raises(EnvironmentFileError, match=key) as refused:
-        environment.load("mine", tree)
+        environment.load("mine", tree, tree)
     assert "secret" not in refused.value.what
 
 
@@ -141,7 +177,7 @@ def test_a_name_that_no_label_can_have_is_refused(tmp_path: Path) -> None:
     file = tree / environment.FOLDER / "mine.toml"
     file.rename(file.with_name("My_own.toml"))
     with pytest.raises(EnvironmentFileError, match="name"):
-        environment.load("My_own", tree)
+        environment.load("My_own", tree, tree)
 
 
 def test_an_environment_that_is_not_there_is_refused_with_those_that_are() -> None:
@@ -153,11 +189,11 @@ def test_an_environment_that_is_not_there_is_refused_with_those_that_are() -> No
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, account="]")
     with pytest.raises(EnvironmentFileError, match="no TOML"):
-        environment.load("mine", tree)
+        environment.load("mine", tree, tree)
 
 
 def test_a_word_that_nothing_gives_names_the_setting_and_the_file(tmp_path: Path) -> None:
-    found = environment.load("mine", write_tree(tmp_path))
+    found = environment.load("mine", write_tree(tmp_path), tmp_path)
     with pytest.raises(EnvironmentFileError) as refused:
         found.fill("host: ${rds_host}", "values.yaml")
     assert "values.yaml needs rds_host" in refused.value.what
@@ -165,9 +201,9 @@ def test_a_word_that_nothing_gives_names_the_setting_and_the_file(tmp_path: Path
 
 
 def test_every_option_of_this_tree_can_be_switched_on(tmp_path: Path) -> None:
-    shutil.copytree(TREE / environment.OPTIONS, tmp_path / environment.OPTIONS)
-    names = sorted(folder.name for folder in (TREE / environment.OPTIONS).glob("*/"))
+    shutil.copytree(KIT / environment.OPTIONS, tmp_path / environment.OPTIONS)
+    names = sorted(folder.name for folder in (KIT / environment.OPTIONS).glob("*/"))
     assert names
     url = '"ssh://git@git.example.org/x.git"'
     tree = write_tree(tmp_path, options=str(names).replace("'", '"'), pipelines=url)
-    assert environment.load("mine", tree).options == tuple(names)
+    assert environment.load("mine", tree, tree).options == tuple(names)

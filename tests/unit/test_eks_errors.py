@@ -13,6 +13,7 @@ from eks import environment, errors, site
 from lab import wait
 from lab.client import s3
 from lab.cluster import api
+from lab.config import KIT
 from lab.errors import (
     AccessError,
     AccountError,
@@ -27,7 +28,7 @@ from lab.shell import run
 
 @pytest.fixture
 def staging(tmp_path: Path) -> site.Site:
-    return site.create_site(environment.load("staging"), tmp_path)
+    return site.create_site(environment.load("staging"), tmp_path, KIT)
 
 
 def access_denied_error() -> ClientError:

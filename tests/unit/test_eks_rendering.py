@@ -8,15 +8,16 @@ from pathlib import Path
 
 from eks import environment, rendering
 from eks.environment import Environment
-from lab.config import TREE
+from lab.config import Config
 from tests.support import attested
 
 
 def read_pod_annotation(
-    chosen: Environment, folder: Path, tree: Path = TREE, secrets: str = ""
+    chosen: Environment, folder: Path, tree: Config | None = None, secrets: str = ""
 ) -> str:
     """Render the values and return the annotation of the environment's pods."""
-    file = rendering.write_values_files(chosen, tree, folder, secrets)[-1]
+    config = tree or Config(home=folder)
+    file = rendering.write_values_files(chosen, config, folder, secrets)[-1]
     found = json.loads(file.read_text("utf-8"))
     assert found["airflowPodAnnotations"] == found["pgbouncer"]["podAnnotations"]
     (value,) = found["airflowPodAnnotations"].values()
@@ -34,10 +35,10 @@ def test_pods_restart_when_what_they_read_as_they_start_changes(tmp_path: Path) 
 
 
 def test_pods_restart_when_an_options_file_changes(tmp_path: Path) -> None:
-    tree = attested.copy_tree(tmp_path).tree
+    tree = attested.copy_tree(tmp_path)
     chosen = replace(environment.load("staging"), options=("high-availability",))
     before = read_pod_annotation(chosen, tmp_path, tree)
-    file = tree / "manifests/options/high-availability/pgbouncer.ini"
+    file = tree.kit / "manifests/options/high-availability/pgbouncer.ini"
     file.write_text(file.read_text() + "; changed\n")
     assert read_pod_annotation(chosen, tmp_path, tree) != before
 
@@ -50,17 +51,17 @@ def test_pods_restart_when_a_secret_is_another_one(tmp_path: Path) -> None:
 
 
 def test_pods_restart_when_the_steps_contract_changes(tmp_path: Path) -> None:
-    tree = attested.copy_tree(tmp_path).tree
+    tree = attested.copy_tree(tmp_path)
     chosen = environment.load("staging")
     before = read_pod_annotation(chosen, tmp_path, tree)
-    file = tree / rendering.CONTRACT
+    file = tree.kit / rendering.CONTRACT
     file.write_text(file.read_text() + "# changed\n")
     assert read_pod_annotation(chosen, tmp_path, tree) != before
 
 
 def test_the_strongest_values_are_last_and_filled_in(tmp_path: Path) -> None:
     production = environment.load("production")
-    files = rendering.write_values_files(production, TREE, tmp_path)
+    files = rendering.write_values_files(production, Config(home=tmp_path), tmp_path)
     assert files[0].name == "values.yaml"
     text = "".join(file.read_text("utf-8") for file in files)
     assert 'tracking_ref: "release"' in text

@@ -22,7 +22,7 @@ import pytest
 from lab.backends.kind import doors, node
 from lab.cluster import forward, tools
 from lab.cluster.workloads import GITEA, POSTGRESQL
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.wait import NotYet, wait_until
 
 # The file `answer` holds the status code, or `silent` for no answer at all.
@@ -128,7 +128,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         arguments = (kubectl, tmp_path / "kubeconfig", "stores", "gitea", port, 3000, "/health")
         process = subprocess.Popen(
             [sys.executable, *how, *map(str, arguments)],
-            cwd=TREE,
+            cwd=KIT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TREE = Path(__file__).resolve().parents[2]
+from lab.config import KIT, PLUGINS, Config
+from lab.delivery import bundle
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LAYOUTS = {  # the folder of a bundle's DAGs, and the prefix of their ids
     "pipelines/tracking_repo/dags": "",
@@ -45,13 +45,13 @@ def parsed(
     """Return the ids, errors and assets that Airflow finds in a copy of the DAGs in each folder."""
     home = tmp_path_factory.mktemp("bundles")
     for layout in LAYOUTS:
-        shutil.copytree(TREE / "dags", home / layout, ignore=shutil.ignore_patterns("__pycache__"))
+        bundle.write_bundle(Config(home=home), home / layout)
     env = {
         "PATH": os.environ["PATH"],
         "AIRFLOW_HOME": str(home / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor",
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(TREE / "manifests" / "base" / "plugins"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(KIT / PLUGINS),
         "STEP_RUNTIME": request.param,
     }
     command = [sys.executable, "-c", PARSER, *(str(home / layout) for layout in LAYOUTS)]
@@ -63,8 +63,8 @@ def parsed(
 
 def list_dag_files() -> list[str]:
     """List the checkout's DAG files, without the modules that they import."""
-    ignored = (TREE / "dags" / ".airflowignore").read_text("utf-8").splitlines()
-    return sorted(p.name for p in (TREE / "dags").glob("*.py") if p.name not in ignored)
+    ignored = (KIT / "dags" / ".airflowignore").read_text("utf-8").splitlines()
+    return sorted(p.name for p in (KIT / "dags").glob("*.py") if p.name not in ignored)
 
 
 @pytest.mark.parametrize(("layout", "prefix"), LAYOUTS.items())

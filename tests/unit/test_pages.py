@@ -14,7 +14,7 @@ import typer
 from eks.__main__ import app as eks_app
 from lab.__main__ import app as lab_app
 from lab.console import COMMANDS, INTERRUPTED, USAGE
-from lab.delivery.publish import find_dag_files
+from lab.delivery.bundle import list_dag_files
 from lab.errors import LabError, PromotionError
 from lab.layout import REPOSITORIES
 
@@ -138,12 +138,14 @@ EKS = Tool(("nox -s eks --",), read_options(eks_app))
 def read_sessions() -> set[str]:
     """Return the names of noxfile.py's sessions."""
     tree = ast.parse(read(TREE / "noxfile.py"))
-    return {
+    own = {
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(one).partition("(")[0] == "nox.session" for one in node.decorator_list)
     }
+    imports = [one for one in tree.body if isinstance(one, ast.ImportFrom)]
+    return own | {a.name for one in imports if one.module == "lab.sessions" for a in one.names}
 
 
 def find_commands(text: str) -> Iterator[str]:
@@ -254,7 +256,7 @@ def test_a_file_that_is_not_there_is_found() -> None:
 
 def list_dag_ids() -> set[str]:
     """Return the ids of the checkout's DAGs, after which their files are called."""
-    return {Path(name).stem for name in find_dag_files(TREE / "dags")}
+    return {Path(name).stem for name in list_dag_files(TREE / "dags")}
 
 
 def test_every_dag_has_a_row_in_the_readme() -> None:

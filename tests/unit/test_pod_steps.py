@@ -356,6 +356,7 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
     assert own == {
         **RUN,
         "DATA_SETS": "{}",
+        "DATASET_NAME": "dataset",
         "WORKSPACE": workspace,
         "DATA_DATASET": f"{workspace}/$(DATASET_PATH)",
     }

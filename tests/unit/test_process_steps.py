@@ -108,6 +108,7 @@ def test_a_step_sees_the_contract_and_its_run_and_nothing_of_airflow(
         "CONTRACT": "kept",
         "RUN_ID": "r",
         "DATA_SETS": '{"report": "out/a report"}',
+        "DATASET_NAME": "dataset",
         "WORKSPACE": str(workspace),
         "DATA_DATASET": f"{workspace}/data/all.csv",
         "DATA_REPORT": f"{workspace}/out/a report",
@@ -331,6 +332,136 @@ def test_a_publish_that_nobody_can_help_says_why(
     with pytest.raises(process.AirflowException, match="ended with code 80") as caught:
         execute(pipeline(make, KIT, "odd", repeatable=True))
     assert type(caught.value) is process.AirflowException
+
+
+# --- A step of an image of one's own --------------------------------------------------------------
+
+
+@pytest.fixture
+def image(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of the commands of the image `steps`: that to which its name leads."""
+    images = bench.parents[2] / "images"
+    programs = images / ".built" / "steps" / "1" / "bin"
+    programs.mkdir(parents=True)
+    (images / "steps").symlink_to(programs.parent)
+    monkeypatch.setenv(process_variable(), str(images))
+    return programs
+
+
+def process_variable() -> str:
+    return str(importlib.import_module("runtimes.process").IMAGES)
+
+
+def write_command(programs: Path, name: str, script: str) -> None:
+    (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+    (programs / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["python", "clean", KIT])
+def test_the_commands_of_an_own_image_are_its_environment_s(
+    make: Make, bench: Path, image: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Even those that the lab has, too; and none of them is the scheduler's."""
+    write_command(image, name, 'echo "$0" "$1" "$PATH" $(pwd)')
+    execute(pipeline(make, name, "a b", own="steps"))
+    place = image.parents[4] if name == KIT else bench  # the kit's find the workspace themselves
+    path = f"{image}{os.pathsep}{os.environ['PATH']}"
+    assert read_last_line(capfd) == f"{image / name} a b {path} {place}"
+
+
+def test_what_an_own_image_lacks_is_the_lab_s(
+    make: Make, image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    execute(pipeline(make, "echo", "work", own="steps"))
+    assert read_last_line(capfd) == "work"
+
+
+def test_a_command_that_an_own_image_lacks_is_not_tried_again(
+    make: Make, process: ModuleType, image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(process.AirflowFailException, match="no retry can help"):
+        execute(pipeline(make, "no-such-command", own="steps"))
+    assert read_last_line(capfd).startswith(
+        "error: there is no command no-such-command: install it into the step's image"
+    )
+
+
+def test_an_image_that_the_lab_has_not_made_is_named(
+    make: Make, process: ModuleType, image: Path
+) -> None:
+    with pytest.raises(process.AirflowFailException, match="no environment of the image other"):
+        execute(pipeline(make, "echo", own="other"))
+
+
+def test_an_environment_that_is_replaced_meanwhile_stays_the_step_s(
+    make: Make, image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    link = image.parents[3] / "steps"
+    write_command(image, "clean", f"rm {link}; which clean")
+    execute(pipeline(make, "clean", own="steps"))
+    assert read_last_line(capfd) == str(image / "clean")
+
+
+def test_an_own_step_that_takes_too_much_is_ended(
+    make: Make, process: ModuleType, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
+    write_command(image, "greedy", f'exec {sys.executable} -c "{GREEDY.format(120)}"')
+    with pytest.raises(process.AirflowFailException, match="OOMKilled: work needed more"):
+        execute(pipeline(make, "greedy", own="steps", memory="100Mi"))
+
+
+def test_publish_does_not_run_the_steps_of_an_own_image_itself(
+    make: Make, image: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    execute(pipeline(make, "echo", "work", own="steps"), "publish")
+    assert read_last_line(capfd).strip() == "kit: publish orders"
+
+
+def be_overtaken(process: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Have a publish be overtaken that many times; then it prints whether steps have run."""
+    left = Path(os.environ["STEP_ENVIRONMENT_FILE"]).with_name("left")
+    left.write_text("x" * times)
+
+    def publish() -> int:
+        if count := len(left.read_text()):
+            left.write_text("x" * (count - 1))
+            return contract.OVERTAKEN
+        print("published", os.environ.get(contract.HAVE_RUN), os.environ.get(contract.AGAIN))
+        return 0
+
+    monkeypatch.setattr(process, "find_entry_point", lambda name: publish if name == KIT else None)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_publish_that_was_overtaken_has_the_own_steps_run_again(
+    make: Make,
+    process: ModuleType,
+    image: Path,
+    bench: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    times: int,
+) -> None:
+    """In the image's environment, and in their order; then it publishes what they made."""
+    write_command(image, "clean", "echo cleaned >> done; echo cleaned")
+    be_overtaken(process, monkeypatch, times)
+    execute(pipeline(make, "clean", own="steps"), "publish")
+    lines = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if line in ("again: clean", "cleaned")] == [
+        *("again: clean", "cleaned")
+    ] * times
+    assert lines[-1] == "published true None"
+    assert (bench / "done").read_text() == "cleaned\n" * times
+
+
+def test_an_own_step_that_fails_when_it_runs_again_fails_the_publish(
+    make: Make, process: ModuleType, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_command(image, "clean", "exit 3")
+    be_overtaken(process, monkeypatch, 1)
+    with pytest.raises(process.AirflowException, match="clean ended with code 3"):
+        execute(pipeline(make, "clean", own="steps"), "publish")
 
 
 # --- Its memory ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.errors import ServiceError
 from lab.foreign import NO_AWS
 from lab.home import processes, state
@@ -136,7 +136,7 @@ def test_a_service_outlives_the_command_that_started_it(config: Config) -> None:
         processes.ensure_running(config, Service("thing", command, config.data, {}, lambda: None))
     """
     command = [sys.executable, "-c", code, str(config.home)]
-    with subprocess.Popen(command, cwd=TREE, start_new_session=True) as starter:
+    with subprocess.Popen(command, cwd=KIT, start_new_session=True) as starter:
         assert starter.wait() == 0
     with pytest.raises(ProcessLookupError):
         os.killpg(starter.pid, signal.SIGKILL)  # as a closed terminal does
@@ -330,7 +330,7 @@ def test_this_very_command_is_not_ended(config: Config, monkeypatch: pytest.Monk
     code += "print(processes.terminate_all(config))"
     monkeypatch.setenv(processes.MARK, str(config.home))
     command = [sys.executable, "-c", code, str(config.home)]
-    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=KIT, capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
 
 

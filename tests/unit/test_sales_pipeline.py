@@ -8,24 +8,20 @@ import io
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-TREE = Path(__file__).resolve().parents[2]
+from tests.support.dag_tasks import with_plugins
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def sales(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """Yield the module of the DAG, imported as the DAG processor imports it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("STEP_RUNTIME", "process")
-        patch.syspath_prepend(str(TREE / "dags"))
-        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    with with_plugins(tmp_path_factory, STEP_RUNTIME="process"):
         yield importlib.import_module("sales_pipeline")
 
 

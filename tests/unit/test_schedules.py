@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.dag_runs import DAILY_HOURS
+from tests.support.dag_tasks import delivered_dags, with_plugins
 
-TREE = Path(__file__).resolve().parents[2]
 SUNDAY = datetime(2026, 1, 4, tzinfo=UTC)
 # A time at which each is due, and the period until the next.
 DUE = {
@@ -25,16 +24,15 @@ DUE = {
 @pytest.fixture(scope="module")
 def timetables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Yield the timetable of each DAG that runs by the clock, as the scheduler gets it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
-        patch.setenv("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "0")  # it would replace pytest's alarm
-        patch.setenv("STEP_RUNTIME", "process")
-        patch.syspath_prepend(str(TREE / "dags"))
-        patch.syspath_prepend(str(TREE / "manifests" / "base" / "plugins"))
+    variables = {
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "0",  # it would replace pytest's alarm
+        "STEP_RUNTIME": "process",
+    }
+    with with_plugins(tmp_path_factory, **variables):
         from airflow.dag_processing.dagbag import BundleDagBag
         from airflow.serialization.encoders import coerce_to_core_timetable
 
-        folder = TREE / "dags"
+        folder = delivered_dags()
         bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="any")
         assert not bag.import_errors
         known = {name: coerce_to_core_timetable(dag.timetable) for name, dag in bag.dags.items()}

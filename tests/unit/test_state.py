@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab import files
-from lab.config import TREE, Config
+from lab.config import KIT, Config
 from lab.errors import BusyError, HomeError
 from lab.home import state
 from lab.home.secrets import Secrets
@@ -46,7 +46,7 @@ def start_python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start a process that runs `code`, with pipes for its input and output."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=TREE, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        command, cwd=KIT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     )
 
 

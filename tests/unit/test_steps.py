@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 from collections.abc import Iterator
@@ -12,10 +13,14 @@ import pytest
 from airflow.sdk import DAG
 
 from dataset_steps.contract import DataSetError
+from lab.delivery import bundle
 from tests.support.dag_tasks import dags_on_path
 
-TREE = Path(__file__).resolve().parents[2]
-DECLARED = '[data.orders]\npath = "data/orders"\n[data.report]\npath = "out/report.pdf"\n'
+DECLARED: dict[str, Any] = {
+    "main": "dataset",
+    "data": {"dataset": "data.csv", "orders": "data/orders", "report": "out/report.pdf"},
+    "images": {"clean": {"memory": "1Gi"}, "dbt": {"memory": None}},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,41 +30,45 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def load_steps(folder: Path, declared: str | None) -> dict[str, Any]:
-    """Load a copy of steps.py that has this file of data sets beside it, or none."""
-    shutil.copy(TREE / "dags" / "steps.py", folder)
-    if declared is not None:
-        (folder / "data.toml").write_text(declared, "utf-8")
+def load_steps(folder: Path, **changed: Any) -> dict[str, Any]:
+    """Load a copy of steps.py beside a file of what lab.toml declares."""
+    shutil.copy(bundle.LIBRARY / "steps.py", folder)
+    (folder / bundle.DECLARED).write_text(json.dumps({**DECLARED, **changed}), "utf-8")
     return runpy.run_path(str(folder / "steps.py"))
 
 
 @pytest.fixture
 def steps(tmp_path: Path) -> dict[str, Any]:
-    return load_steps(tmp_path, DECLARED)
+    return load_steps(tmp_path)
 
 
 def test_the_data_sets_are_those_beside_the_dags(steps: dict[str, Any], tmp_path: Path) -> None:
-    assert steps["DATA_SETS"] == {"orders": "data/orders", "report": "out/report.pdf"}
-    assert steps["pull"]("orders", "dataset").step.data_sets == steps["DATA_SETS"]
-    (tmp_path / "data.toml").unlink()
-    assert load_steps(tmp_path, None)["DATA_SETS"] == {}
+    others = {"orders": "data/orders", "report": "out/report.pdf"}
+    step = steps["pull"]("orders", "dataset").step
+    assert (step.main, step.data_sets) == ("dataset", others)
+    loaded = load_steps(tmp_path, main="report")
+    assert loaded["pull"]("report").step.main == "report"
+    (tmp_path / bundle.DECLARED).unlink()
+    with pytest.raises(DataSetError, match=r"the kit writes it from lab\.toml"):
+        runpy.run_path(str(tmp_path / "steps.py"))
 
 
 @pytest.mark.parametrize(
-    ("declared", "error"),
+    ("data", "error"),
     [
-        ('[data.one]\npath = "a"\n[data.two]\npath = "a"\n', "one and two are both at a"),
-        ('[data.one]\npath = "a"\n[data.two]\npath = "a/b"\n', "are inside each other: a/b"),
-        ('[data.Orders]\npath = "a"\n', "'Orders' is no name of a data set"),
-        ('[data.one]\npath = "../a"\n', "is not a path inside the repository"),
-        ("[data.one]\n", r"\[data.one\] has `path"),
+        ({"one": "a", "two": "a"}, "one and two are both at a"),
+        ({"one": "a", "two": "a/b"}, "are inside each other: a/b"),
+        ({"Orders": "a"}, "'Orders' is no name of a data set"),
+        ({"one": "../a"}, "is not a path inside the repository"),
+        ({"two": "a"}, "names 'one' as its main data set"),
+        (["one"], "does not say what lab.toml declares"),
     ],
 )
 def test_data_sets_that_can_not_be_right_are_no_dag(
-    tmp_path: Path, declared: str, error: str
+    tmp_path: Path, data: object, error: str
 ) -> None:
     with pytest.raises(DataSetError, match=error) as caught:
-        load_steps(tmp_path, declared)
+        load_steps(tmp_path, data=data, main="one")
     assert "\n" not in str(caught.value)
 
 
@@ -94,6 +103,21 @@ def test_a_run_publishes_once(steps: dict[str, Any]) -> None:
 def test_memory_that_is_none_is_no_dag(steps: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="'256MB' is no amount of memory"):
         steps["step"]("clean", "my-steps", memory="256MB")
+
+
+def test_an_own_image_brings_its_template_and_its_memory(steps: dict[str, Any]) -> None:
+    def read(**given: Any) -> tuple[str | None, ...]:
+        step = steps["step"]("clean", "my-steps", **given).step
+        return step.own, step.template, step.image, step.memory
+
+    assert read(image="clean") == ("clean", "clean", None, "1Gi")
+    assert read(image="clean", memory="2Gi") == ("clean", "clean", None, "2Gi")
+    assert read(image="dbt") == ("dbt", "dbt", None, None)
+    assert read(image="elsewhere/x:1", template="model") == (None, "model", "elsewhere/x:1", None)
+    assert read() == (None, "step", None, None)
+    assert read(image="alpine") == (None, "step", "alpine", None)
+    with pytest.raises(ValueError, match="declares no image 'claen'; is it 'clean'"):
+        read(image="claen")
 
 
 def test_each_says_what_it_runs(steps: dict[str, Any]) -> None:

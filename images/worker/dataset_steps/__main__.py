@@ -1,6 +1,6 @@
-"""`dataset-steps pull NAME | publish NAME | import PATH | modify | extract | transform | load`.
+"""`dataset-steps pull NAME | publish NAME | modify | extract | transform | load`.
 
-`dataset-steps inspect FILE` is no step: it needs no run and no server.
+`import PATH` and `begin` are for a new lab. `inspect FILE` is no step: it needs no run or server.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     steps.add_parser("extract", help="take the columns of a summary out of the dataset")
     steps.add_parser("transform", help="summarise the extract by department")
     steps.add_parser("load", help="put the summary into the bucket")
-    first = steps.add_parser("import", help="store PATH as the first version of the dataset")
+    first = steps.add_parser("import", help="store PATH as the first version of a data set")
     first.add_argument("source", type=Path, metavar="PATH", help="a file or a directory")
+    steps.add_parser("begin", help="give the repository DVC's configuration, and no data")
     inspect = steps.add_parser(
         "inspect", help="print as JSON what the table FILE holds, or its fault"
     )
@@ -98,6 +99,10 @@ def run(arguments: argparse.Namespace, settings: Settings, workspace: Workspace)
             from dataset_steps.import_dataset import import_dataset
 
             import_dataset(settings, workspace, arguments.source)
+        case "begin":
+            from dataset_steps.import_dataset import import_dataset
+
+            import_dataset(settings, workspace, None)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ import itertools
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dataset_steps.errors import Overtaken, StepError
 
@@ -23,9 +22,9 @@ HOPELESS, OVERTAKEN = StepError.exit_code, Overtaken.exit_code
 # just run those that it may not.
 AGAIN, HAVE_RUN = "AGAIN", "STEPS_HAVE_RUN"
 
-DATASET = "dataset"  # the lab's own data set, at DATASET_PATH; it is not declared
+DATASET = "dataset"  # the data set of the steps that are no `pull` and no `publish`
 NAME = re.compile("[a-z][a-z0-9_]{0,39}")  # DATA_<NAME> is a variable of each step
-FILE = "data.toml"  # beside the DAGs
+FILE = "declared.json"  # beside the DAGs: what lab.toml declares, as the kit delivered it
 # Names that git and DVC give a meaning to.
 TOOLS_OWN = {".git", ".dvc", ".hg", ".gitignore", ".dvcignore", "dvc.yaml", "dvc.lock"}
 # DVC reads `a:b` as output b of the stages in a, and can't push what has a backslash.
@@ -52,8 +51,8 @@ def find_path(data_sets: Mapping[str, str], name: str) -> str:
     """Return the path of a data set. Raise DataSetError when it is not declared."""
     if name not in data_sets:
         raise DataSetError(
-            f"no data set {name} is declared: write [data.{name}] and its path into {FILE} "
-            f"beside the DAGs; there are {', '.join(sorted(data_sets))}"
+            f"no data set {name} is declared: write [data.{name}] and its path into lab.toml; "
+            f"there are {', '.join(sorted(data_sets))}"
         )
     return data_sets[name]
 
@@ -61,37 +60,37 @@ def find_path(data_sets: Mapping[str, str], name: str) -> str:
 # --- Declarations ---------------------------------------------------------------------------------
 
 
-def read_data_sets(file: Path) -> dict[str, str]:
-    """Return the path of each data set that the file declares, by its name; none without a file.
+@dataclass(frozen=True)
+class Declared:
+    """What lab.toml declares, as a DAG knows it."""
 
-    Raise DataSetError when the file can't be right.
-    """
+    main: str  # the data set whose path the lab chooses: it is DATASET_PATH in a step's environment
+    paths: Mapping[str, str]  # of the other data sets, by name
+    memory: Mapping[str, str | None]  # of each image of one's own: what its steps may use
+
+
+def read_declared(file: Path) -> Declared:
+    """Return what the file declares. Raise DataSetError when it can't be right."""
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        main, paths = str(content["main"]), {**content["data"]}
+        memory = {str(name): each.get("memory") for name, each in content["images"].items()}
     except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataSetError(f"{file.name} is not TOML: {error}") from error
-    if unknown := sorted(content.keys() - {"data"}):
-        raise DataSetError(f"{file.name} has {unknown[0]!r}: a data set is written as [data.NAME]")
-    tables = content.get("data", {})
-    if not isinstance(tables, dict):
-        raise DataSetError(f"{file.name}: a data set is written as [data.NAME]")
-    if DATASET in tables:
         raise DataSetError(
-            f"{file.name} declares {DATASET}, which is the lab's own data set: "
-            "`lab up --dataset PATH` says what it is"
-        )
-    found = {name: read_path(file.name, name, table) for name, table in tables.items()}
-    check_data_sets(found)
-    return found
+            f"{file} is not there: the kit writes it from lab.toml when it delivers the DAGs"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataSetError(f"{file.name} does not say what lab.toml declares: {error!r}") from error
+    checked = {name: require_inside(path, describe_path(name)) for name, path in paths.items()}
+    check_data_sets(checked)
+    if main not in checked:
+        raise DataSetError(f"{file.name} names {main!r} as its main data set, and declares none")
+    del checked[main]
+    return Declared(main, checked, memory)
 
 
-def read_path(file: str, name: str, table: Any) -> str:
-    """Return the path that a declaration gives. Raise DataSetError when it has anything else."""
-    if not isinstance(table, dict) or table.keys() != {"path"} or type(table["path"]) is not str:
-        raise DataSetError(f'{file}: [data.{name}] has `path = "…"`, and nothing else')
-    return require_inside(table["path"], f"the path of data set {name}")
+def describe_path(name: str) -> str:
+    return f"the path of data set {name}"
 
 
 def check_data_sets(paths: Mapping[str, str]) -> None:
@@ -137,6 +136,4 @@ def parse_data_sets(text: str) -> dict[str, str]:
         found = json.loads(text or "{}").items()
     except (ValueError, AttributeError) as error:
         raise DataSetError("DATA_SETS holds no data sets: it is JSON, of name and path") from error
-    return {
-        str(name): require_inside(str(path), f"the path of data set {name}") for name, path in found
-    }
+    return {str(name): require_inside(str(path), describe_path(str(name))) for name, path in found}

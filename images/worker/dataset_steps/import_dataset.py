@@ -1,4 +1,4 @@
-"""`import`: publish the first version of the dataset."""
+"""`import`: publish the first version of a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dvc.repo import Repo
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from dataset_steps import pointer, publication, repository
-from dataset_steps.contract import DATASET
 from dataset_steps.publication import Change
 from dataset_steps.remote import Remote
 from dataset_steps.repository import PushRejected
@@ -19,11 +18,11 @@ REMOTE = "s3"
 PREFIX = "store"  # the folder in the bucket, as in the guide this lab comes from
 
 
-def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> None:
+def import_dataset(settings: Settings, workspace: Workspace, source: Path | None) -> None:
     """Make the server's repository a DVC one and publish a pointer to what is at `source`.
 
-    It is a file or a directory. A repository that already has a pointer at the dataset's path is
-    left as it is.
+    It is a file or a directory; without it, the repository is made a DVC one only. A repository
+    that already has a pointer at the data set's path is left as it is.
     """
     workspace.clear()
     repository.clone(settings.git_url, workspace.repository)
@@ -37,18 +36,22 @@ def import_dataset(settings: Settings, workspace: Workspace, source: Path) -> No
     wait=wait_random_exponential(multiplier=0.1, max=2),
     reraise=True,
 )
-def publish(settings: Settings, workspace: Workspace, source: Path) -> None:
+def publish(settings: Settings, workspace: Workspace, source: Path | None) -> None:
     """Publish `source` unless the repository has a version. Raise PushRejected if outrun."""
     clone, path = workspace.repository, settings.dataset_path
     repository.fetch(clone)
     if repository.tip(clone):
         repository.reset(clone)
-    if (clone / f"{path}.dvc").exists():
+    if source and (clone / f"{path}.dvc").exists():
         print(f"{path} is already versioned")
         return
     paths = configure_dvc(clone, settings.bucket)
+    if source is None:
+        publish_configuration(clone, paths)
+        return
     remote = Remote(clone)
-    change = Change(DATASET, path, source, remote.measure(path, source), None, pulled=False)
+    content = remote.measure(path, source)
+    change = Change(settings.dataset_name, path, source, content, None, pulled=False)
     remote.store(change.content, source, journal=workspace.root / "stored")
     paths += publication.write_pointer(clone, change)
     remote.require_pullable(path)
@@ -58,6 +61,14 @@ def publish(settings: Settings, workspace: Workspace, source: Path) -> None:
     repository.commit(clone, paths, message)
     repository.push(clone)
     print(f"imported {version.size} bytes as version {version.md5}")
+
+
+def publish_configuration(clone: Path, paths: list[Path]) -> None:
+    """Publish DVC's configuration, if it is new."""
+    if paths:
+        repository.commit(clone, paths, "data: begin")
+        repository.push(clone)
+        print("the repository is one of DVC now")
 
 
 def configure_dvc(clone: Path, bucket: str) -> list[Path]:

@@ -34,6 +34,7 @@ class Settings:
     dag_version: str
     key_column: str = ""  # the column that a new record counts on; empty: it is guessed
     declared: Mapping[str, str] = field(default_factory=dict)  # paths of data sets, by name
+    dataset_name: str = DATASET  # of the data set at `dataset_path`
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Settings:
@@ -49,13 +50,15 @@ class Settings:
         path = require_inside(dataset, "DATASET_PATH")
         key = env.get("KEY_COLUMN", "")
         declared = parse_data_sets(env.get("DATA_SETS", ""))
-        check_data_sets({**declared, DATASET: path})
-        return cls(git_url, bucket, path, Path(shared), dag_id, run_id, version, key, declared)
+        name = env.get("DATASET_NAME") or DATASET
+        check_data_sets({**declared, name: path})
+        shared_dir = Path(shared)
+        return cls(git_url, bucket, path, shared_dir, dag_id, run_id, version, key, declared, name)
 
     @property
     def data_sets(self) -> Mapping[str, str]:
         """The path of each data set in the repository, by its name."""
-        return {DATASET: self.dataset_path, **self.declared}
+        return {self.dataset_name: self.dataset_path, **self.declared}
 
     def require_path(self, name: str) -> str:
         """Return the path of a data set. Raise StepError when it is not declared."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import layout
 from lab.backends import doctor, phases
 from lab.backends.doctor import Finding
+from lab.backends.embedded import own_images
 from lab.backends.embedded import site as places
 from lab.backends.embedded.doctor import CHECKS
 from lab.backends.embedded.services import airflow, gitserver, postgresql, seaweedfs
@@ -21,8 +22,8 @@ from lab.backends.phases import (
     bring_up,
     check_choices,
     first_state,
-    prepare_dataset,
-    publish_dataset,
+    prepare_datasets,
+    publish_datasets,
     wait_for_pipelines,
 )
 from lab.client import s3
@@ -75,7 +76,7 @@ def port_owner(port: str) -> str:
 
 def up(config: Config, report: Report = silent_phase) -> Lab:
     """Bring a whole lab up; leave alone what runs already, and add what is missing."""
-    steps = (start_stores, publish_pipelines, start_airflow, publish_dataset, wait_for_airflow)
+    steps = (start_stores, publish_pipelines, start_airflow, publish_datasets, wait_for_airflow)
     return bring_up(config, report, check, temporary_folder, settle, steps)
 
 
@@ -118,8 +119,11 @@ def temporary_folder(config: Config) -> Iterator[None]:
 
 
 def start_stores(site: Site) -> None:
-    """Start S3 and git, prepare the database and the dataset."""
-    jobs = (prepare_dataset, start_servers, prepare_database)
+    """Start S3 and git, prepare the database and the dataset.
+
+    The environments of the project's own images are made meanwhile.
+    """
+    jobs = (prepare_datasets, start_servers, prepare_database, prepare_images)
     run_in_parallel(*(partial(job, site) for job in jobs))
     s3.ensure_bucket(site.lab)
 
@@ -135,6 +139,11 @@ def start_services(site: Site, *services: Service) -> None:
         processes.ensure_running(site.config, service)
     for service in services:
         processes.wait_until_ready(site.config, service, START_SECONDS)
+
+
+def prepare_images(site: Site) -> None:
+    """Make the environments of the project's own images."""
+    own_images.prepare(site.config)
 
 
 def prepare_database(site: Site) -> None:

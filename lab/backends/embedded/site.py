@@ -8,7 +8,6 @@ from lab import layout
 from lab.backends.embedded.services import airflow, gitserver, postgresql, seaweedfs
 from lab.client import s3
 from lab.config import Config
-from lab.data_sets import read_data_sets
 from lab.home import state
 from lab.home.secrets import Secrets
 from lab.home.state import State
@@ -85,7 +84,8 @@ class Site:
             s3_secret_key=seaweedfs.secret_key(self.secrets, layout.OWNER),
             s3_session_token="",
             dataset_path=self.state.dataset_path,
-            data_sets=read_data_sets(self.config.tree / "dags", self.state.dataset_path),
+            dataset_name=self.config.project.main,
+            data_sets=self.config.project.name_other_paths(self.state.dataset_path),
             airflow_url=f"http://127.0.0.1:{self.ports[airflow.API_SERVER]}",
             airflow_user=layout.OWNER,
             airflow_password=airflow.password(self.secrets),

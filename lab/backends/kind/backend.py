@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lab.backends.phases import (
     bring_up,
     check_choices,
     first_state,
-    publish_dataset,
+    publish_datasets,
     publish_pipelines,
     wait_for_pipelines,
 )
@@ -82,8 +83,8 @@ def new_state(config: Config) -> State:
 
 def collect_images(site: Site) -> None:
     """Build or bring the images."""
-    known = images.ensure_images(site.config.tree)
-    for key in (*images.STORES, *images.AIRFLOW):
+    known = images.ensure_images(site.config)
+    for key in (*images.STORES, *images.list_airflow(known)):
         images.ensure_archive(known[key])
 
 
@@ -95,7 +96,8 @@ def create_cluster(site: Site) -> None:
         partial(load_images, site, images.STORES),
     ]
     if node.read_state(site.config) is None:  # a new lab: its dataset will be needed
-        jobs.append(partial(first_version.prepare_dataset, site.config, site.state))
+        firsts = first_version.list_first_versions(site.config, site.state)
+        jobs += [partial(first_version.prepare_data, first) for first in firsts]
     run_in_parallel(*jobs)
     wait_for_api(site)
 
@@ -119,7 +121,7 @@ def check_node(site: Site) -> None:
             raise NotYet("the node is not ready")
 
 
-def load_images(site: Site, keys: tuple[str, ...]) -> None:
+def load_images(site: Site, keys: Iterable[str]) -> None:
     """Load these images into the node."""
     node.wait_for_containerd(site.config)
     node.load_images(site.config, [site.images[key] for key in keys])
@@ -128,25 +130,26 @@ def load_images(site: Site, keys: tuple[str, ...]) -> None:
 def start_stores(site: Site) -> None:
     """Start S3, git and the database; load Airflow's images."""
     run_in_parallel(
-        partial(stores.prepare_stores, site), partial(load_images, site, images.AIRFLOW)
+        partial(stores.prepare_stores, site),
+        partial(load_images, site, images.list_airflow(site.images)),
     )
 
 
 def install_airflow(site: Site) -> None:
     """Install Airflow by its chart; store the dataset and commit its first version."""
-    run_in_parallel(partial(publish_dataset, site), partial(install_chart, site))
+    run_in_parallel(partial(publish_datasets, site), partial(install_chart, site))
 
 
 def install_chart(site: Site) -> None:
-    """Install the release of Airflow, or upgrade it, with this checkout's values."""
+    """Install the release of Airflow, or upgrade it, with the kit's values."""
     chart.install(site.config, site.cluster, values_files(site))
 
 
 def values_files(site: Site) -> list[Path]:
     """Write the values of this machine's images; return all files of values, the strongest last."""
-    tree, file = site.config.tree, site.config.run / "values-images.yaml"
-    own = manifests.write_values(tree, site.images, file)
-    return [*(tree / name for name in VALUES), own]
+    kit, file = site.config.kit, site.config.run / "values-images.yaml"
+    own = manifests.write_values(kit, site.images, file)
+    return [*(kit / name for name in VALUES), own]
 
 
 def wait_for_airflow(site: Site) -> None:

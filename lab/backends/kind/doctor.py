@@ -99,7 +99,7 @@ def refuse_unreachable(url: str, fix: str) -> None:
 
 def check_images(config: Config) -> str:
     """Describe the images that Docker lacks. Raises MachineError for one that can't be pulled."""
-    lacking = images.list_unpulled(config.tree)
+    lacking = images.list_unpulled(config)
     unreachable = [image for image in lacking if not is_reachable(image)]
     if unreachable:
         names = ", ".join(image.name for image in unreachable)
@@ -109,7 +109,7 @@ def check_images(config: Config) -> str:
         )
     groups = {
         "to be pulled": lacking,
-        "to be built, with a network": images.list_unbuilt(config.tree),
+        "to be built, with a network": images.list_unbuilt(config),
     }
     said = {what: ", ".join(image.name for image in found) for what, found in groups.items()}
     return "; ".join(f"{what}: {names}" for what, names in said.items() if names) or "all here"
@@ -130,7 +130,7 @@ def check_chart(config: Config) -> str:
     """Return where Airflow's chart is or comes from. Raises MachineError if it can't be had."""
     if not chart.find_local(config):
         fix = f"LAB_AIRFLOW_CHART=/path/to/the.tgz{EMBEDDED}"
-        refuse_unreachable(chart.read_pin()["url"], fix)
+        refuse_unreachable(chart.read_pin(config.kit)["url"], fix)
     return chart.describe(config)
 
 

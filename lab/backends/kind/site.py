@@ -13,7 +13,6 @@ from lab.cluster.api import Cluster
 from lab.cluster.images import Image
 from lab.cluster.workloads import Workload
 from lab.config import Config
-from lab.data_sets import read_data_sets
 from lab.dataset import first_version
 from lab.home import state
 from lab.home.secrets import Secrets
@@ -39,7 +38,7 @@ class Site:
 
     @cached_property
     def images(self) -> dict[str, Image]:
-        return images.read_lock(self.config.tree)
+        return images.read_lock(self.config)
 
     @property
     def forwards(self) -> list[Service]:
@@ -74,7 +73,8 @@ class Site:
             s3_secret_key=self.secrets.get("s3_admin_secret_key"),
             s3_session_token="",
             dataset_path=self.state.dataset_path,
-            data_sets=read_data_sets(self.config.tree / "dags", self.state.dataset_path),
+            dataset_name=self.config.project.main,
+            data_sets=self.config.project.name_other_paths(self.state.dataset_path),
             airflow_url=self.url(workloads.API_SERVER),
             airflow_user=OWNER,
             airflow_password=self.secrets.get("airflow_password"),

@@ -47,8 +47,11 @@ def render(site: Site) -> str:
         Setting(AIRFLOW, "step-environment", "DATASET_PATH", path),
         Setting(STORES, "gitea", "GITEA__server__ROOT_URL", root),
     ]
-    tree, run = site.config.tree, site.config.run
-    rendered = manifests.render(tree / OVERLAY, run / "overlay", site.images.values(), settings)
+    kit, run = site.config.kit, site.config.run
+    rendered = manifests.render(kit / OVERLAY, run / "overlay", site.images.values(), settings)
+    references = {key: image.name for key, image in site.images.items()}
+    own = site.config.project.images.values()
+    rendered = manifests.add_own_templates(rendered, own, references)
     (run / "manifests.yaml").write_text(rendered, "utf-8")
     return rendered
 

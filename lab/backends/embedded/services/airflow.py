@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from lab import layout
+from lab.backends.embedded import own_images
 from lab.backends.embedded.services import gitserver
 from lab.config import PLUGINS, Config
 from lab.delivery import pushes
@@ -105,10 +106,10 @@ def environment(
     """Return the environment of every component: AIRFLOW__* settings, connections, the runtime."""
     url = f"http://127.0.0.1:{ports[API_SERVER]}"
     settings = {
-        **read_shared_settings(config.tree),
+        **read_shared_settings(config.kit),
         "CORE__EXECUTOR": f"{EXTENSIONS}.executor.RepairingLocalExecutor",
         "CORE__LOAD_EXAMPLES": "False",
-        "CORE__PLUGINS_FOLDER": str(config.tree / PLUGINS),
+        "CORE__PLUGINS_FOLDER": str(config.kit / PLUGINS),
         "CORE__FERNET_KEY": fernet_key(secrets),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{layout.OWNER}:admin",
@@ -128,6 +129,7 @@ def environment(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home_folder(config) / "bundles"),
         "STEP_RUNTIME": "process",
         "STEP_ENVIRONMENT_FILE": str(steps_file(config)),
+        "STEP_IMAGES": str(own_images.folder(config)),
         "TMPDIR": str(temporary_folder(config)),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -147,13 +149,13 @@ def metadata(url: str) -> dict[str, str]:
     }
 
 
-def read_shared_settings(tree: Path) -> dict[str, str]:
+def read_shared_settings(kit: Path) -> dict[str, str]:
     """Return the settings that hold on every backend, which the chart's values have.
 
     DAGs come from the same branches as on a cluster and as soon, and what was killed is noticed
     after the same seconds.
     """
-    values = yaml.safe_load((tree / VALUES).read_text("utf-8"))
+    values = yaml.safe_load((kit / VALUES).read_text("utf-8"))
     bundles = json.dumps(values["dagProcessor"]["dagBundleConfigList"])
     found = {
         f"{section}__{name}".upper(): str(value)

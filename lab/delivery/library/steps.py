@@ -1,12 +1,13 @@
 """What a DAG says: `pull` data sets, `step` by step, and `publish` what has changed.
 
 Each is a task that runs one command of one image, with the same argv on every runtime. STEP_RUNTIME
-in Airflow's environment names the runtime, so no DAG has to know it. Data sets are named in
-`data.toml`; `dataset` is the lab's own one.
+in Airflow's environment names the runtime, so no DAG has to know it. Data sets and images of one's
+own are named in `lab.toml`. The kit delivers this module beside a project's DAGs.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import re
@@ -15,10 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import CronTriggerTimetable, Param
+from airflow.sdk import Asset, CronTriggerTimetable, Param
 
 import runtimes
-from dataset_steps.contract import DATASET, FILE, read_data_sets
+from dataset_steps.contract import FILE, read_declared
 from runtimes import again
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ COMMAND = "dataset-steps"
 TEMPLATE = "step"
 ON_CONFLICT = RERUN, _ = "rerun", "fail"
 
-DATA_SETS = read_data_sets(Path(__file__).with_name(FILE))
+DECLARED = read_declared(Path(__file__).with_name(FILE))
 
 # Rendered by Airflow for each run. No dates (a run started by the API has none), no conf.
 RUN = {
@@ -57,6 +58,9 @@ KEEP_HOURS = Param(
 )
 
 runtime = importlib.import_module(f"runtimes.{os.environ['STEP_RUNTIME']}")
+
+# A push to the datasets, reported to Airflow by POST /lab/push: a schedule of a DAG.
+PUSHED_DATASETS = Asset(name="push:lab/datasets:main", uri="x-push://lab/datasets/main")
 
 # For a TaskFlow task that gets a pod of its own where there are pods: `@task(**IN_A_POD)`.
 IN_A_POD: dict[str, Any] = {"executor": runtime.EXECUTOR}
@@ -118,25 +122,29 @@ def step(
 ) -> BaseOperator:
     """Return the task that runs `command` with these arguments in the run's workspace.
 
-    `image` has the command where the template's image has not; `template` names the PodTemplate of
-    its pod; `memory` is its memory limit in Kubernetes' notation, where that is not the template's;
+    `image` has the command where the template's image has not: the name of one of lab.toml's, which
+    has a template of its own, or a reference to any other one; `template` names the PodTemplate of
+    its pod; `memory` is its memory limit in Kubernetes' notation, where that is not lab.toml's or
+    the template's;
     `keep` keeps the step's pod and workspace for inspection (the DAG has a param `keep_hours` and
     runs one at a time). A step that is `repeatable` may run again on what it has left itself; for
     any other one a retry starts afresh, from the pull on. `variables` are its own environment
     variables, beside those of the run; Airflow renders them and the arguments. `options` are the
     operator's.
     """
-    return make_task(
-        task_id,
-        (command, *arguments),
-        variables or {},
-        options,
-        image=image,
-        template=template,
-        memory=memory,
-        keep=keep,
-        repeatable=repeatable,
-    )
+    which: dict[str, Any] = {"image": image, "template": template, "memory": memory}
+    refuse_misspelled(image)
+    if image and image in DECLARED.memory:  # the lab has made a PodTemplate of its name
+        which = {"own": image, "template": image, "memory": memory or DECLARED.memory[image]}
+    how: dict[str, Any] = {"keep": keep, "repeatable": repeatable}
+    return make_task(task_id, (command, *arguments), variables or {}, options, **which, **how)
+
+
+def refuse_misspelled(image: str | None) -> None:
+    """Raise ValueError for what is no image of lab.toml's, but nearly the name of one."""
+    near = difflib.get_close_matches(image or "", DECLARED.memory, n=1, cutoff=0.75)
+    if near and image not in DECLARED.memory:
+        raise ValueError(f"lab.toml declares no image {image!r}; is it {near[0]!r}?")
 
 
 def publish(
@@ -177,13 +185,13 @@ def publish(
 
 def require_declared(function: str, names: Sequence[str]) -> None:
     """Raise ValueError unless each name is a data set's, and none is there twice."""
-    known = (DATASET, *DATA_SETS)
+    known = (DECLARED.main, *DECLARED.paths)
     if not names:
         raise ValueError(f"{function}() names no data set: there are {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"{function}: no data set {unknown[0]!r} is declared: write [data.NAME] and its path "
-            f"into {FILE} beside the DAGs; there are {', '.join(known)}"
+            f"into lab.toml; there are {', '.join(known)}"
         )
     if len(set(names)) < len(names):
         raise ValueError(f"{function}: a data set is named twice: {', '.join(names)}")
@@ -210,6 +218,7 @@ def make_task(
 ) -> BaseOperator:
     """Return the runtime's task of the step that `how` describes."""
     kept = {"KEEP_HOURS": runtimes.KEEP_HOURS} if how.get("keep") else {}
-    one = runtimes.Step(argv, {**RUN, **kept, **variables}, data_sets=DATA_SETS, **how)
+    known: dict[str, Any] = {"data_sets": DECLARED.paths, "main": DECLARED.main}
+    one = runtimes.Step(argv, {**RUN, **kept, **variables}, **known, **how)
     task: BaseOperator = runtime.task(task_id, one, **options)
     return task

@@ -22,7 +22,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from dataset_steps.contract import AGAIN, HOPELESS, OVERTAKEN, run_key
+from dataset_steps.contract import AGAIN, HAVE_RUN, HOPELESS, OVERTAKEN, run_key
 from dataset_steps.errors import StepError
 from dataset_steps.workspace import LOCK_IS_HELD, acquire_lock, lock_file
 from runtimes import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 EXECUTOR = None  # a process of this machine, as any other task
+IMAGES = "STEP_IMAGES"  # the variable with the folder of the own images' environments
 LOOK_SECONDS = 0.1  # between two looks at a step's memory
 
 
@@ -60,18 +61,35 @@ class ProcessOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         for one in again.list_first(self, context):
-            print(f"again: {' '.join(one.argv)}", flush=True)
-            one.run_process(context)
-        # Here the image of every step is the same: this machine.
-        steps = again.describe_steps(self, context, is_of_its_image=lambda _: True)
-        self.run_process(context, {} if steps is None else {AGAIN: steps})
+            one.run_again(context)
+        self.run_own(context)
 
-    def run_process(self, context: Context, more: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Run the step's process with these variables, too. Raise AirflowException."""
+    def run_own(self, context: Context) -> None:
+        """Run this task's own step; when it was overtaken, run those before it and it again."""
+        # Here every image of the kit's is this machine. One of the project's own is not.
+        steps = again.describe_steps(self, context, lambda step: step.own is None)
+        more = {} if steps is None else {AGAIN: steps}
+        while not self.run_process(context, more):
+            print("somebody published meanwhile: the steps before this one run again", flush=True)
+            for one in again.list_steps(again.list_before(self, context), context):
+                one.run_again(context)
+            more = {HAVE_RUN: "true"}
+
+    def run_again(self, context: Context) -> None:
+        """Run this step within the task of another one."""
+        print(f"again: {' '.join(self.argv)}", flush=True)
+        self.run_process(context)
+
+    def run_process(self, context: Context, more: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Run the step's process with these variables, too.
+
+        Return whether it ended with code 0, or was overtaken. Raise AirflowException for any other
+        end.
+        """
         place = Place.of_run(self, context)
         env = {**self.variables, **more, **place.variables}
         with (
-            child(self.argv, {**place.contract, **env}, place.workspace) as process,
+            child(self.argv, {**place.contract, **env}, place.workspace, place.programs) as process,
             limiting_memory(process.pid, self.limit) as too_much,
         ):
             for line in process.lines:
@@ -80,15 +98,16 @@ class ProcessOperator(BaseOperator):
         if code == -signal.SIGKILL and too_much.is_set():
             what = memory_setting(context)
             raise AirflowFailException(out_of_memory_message(self.task_id, str(self.memory), what))
-        self.require_success(code, context)
+        if code == OVERTAKEN and self.step.reruns:
+            return False
+        self.require_success(code)
+        return True
 
-    def require_success(self, code: int, context: Context) -> None:
+    def require_success(self, code: int) -> None:
         """Raise AirflowException unless the code is 0; AirflowFailException if no retry helps."""
         words = " ".join(self.argv)
         if code == HOPELESS:
             raise AirflowFailException(f"{words}: no retry can help, its error is above")
-        if code == OVERTAKEN and self.step.reruns:
-            again.list_before(self, context)  # which says why the step could not run them itself
         if code:
             raise AirflowException(f"{words} ended with code {code}")
 
@@ -100,6 +119,7 @@ class Place:
     contract: Mapping[str, str]
     variables: Mapping[str, str]
     workspace: Path | None  # the folder to work in, for commands that don't find it themselves
+    programs: Path | None = None  # the folder of the commands of an image of one's own
 
     @classmethod
     def of_run(cls, operator: ProcessOperator, context: Context) -> Place:
@@ -108,9 +128,24 @@ class Place:
         contract = json.loads(file.read_text(encoding="utf-8"))
         folder = Path(contract["SHARED_DIR"], "runs", run_key(ti.dag_id, ti.run_id), "repository")
         step = operator.step
-        variables = workspace_variables(step.data_sets, str(folder), contract["DATASET_PATH"])
+        variables = workspace_variables(step, step.data_sets, str(folder), contract["DATASET_PATH"])
         is_foreign = not step.is_the_kit_s and again.has_workspace(operator)
-        return cls(contract, variables, folder if is_foreign else None)
+        programs = find_programs(step.own) if step.own else None
+        return cls(contract, variables, folder if is_foreign else None, programs)
+
+
+def find_programs(image: str) -> Path:
+    """Return the folder of the commands of an image of one's own: those of its environment.
+
+    Raise AirflowFailException when the lab has made none. A later one takes its place by a link,
+    which is followed here: the step ends with the modules that it began with.
+    """
+    programs = Path(os.environ[IMAGES], image).resolve() / "bin"
+    if not programs.is_dir():
+        raise AirflowFailException(
+            f"the lab has no environment of the image {image}: `lab up` makes it, from lab.toml"
+        )
+    return programs
 
 
 @dataclass(frozen=True)
@@ -124,19 +159,23 @@ class Child:
 
 @contextlib.contextmanager
 def child(
-    argv: Sequence[str], env: dict[str, str], workspace: Path | None = None
+    argv: Sequence[str],
+    env: dict[str, str],
+    workspace: Path | None = None,
+    programs: Path | None = None,
 ) -> Iterator[Child]:
     """Fork this process and run `argv` in the fork, in the workspace if there is one.
 
     The fork calls a console script's function instead of starting a new Python: the scheduler has
     imported what a step needs (executor.py of the kit's airflow_extensions), and imports are most
-    of a short step's time. Any other command takes the fork's place.
+    of a short step's time. Any other command takes the fork's place, and so does each of an image
+    of one's own: `programs` is the folder where its commands are looked for first.
     The child is killed when the block is left before it has ended.
     """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        run_child(argv, env, workspace, write)
+        run_child(argv, env, workspace, write, programs)
     os.close(write)
     status: list[int] = []
 
@@ -206,7 +245,11 @@ inherited: list[Any] = []
 
 
 def run_child(
-    argv: Sequence[str], env: dict[str, str], workspace: Path | None, output: int
+    argv: Sequence[str],
+    env: dict[str, str],
+    workspace: Path | None,
+    output: int,
+    programs: Path | None,
 ) -> NoReturn:
     """Run `argv` in this process and exit as it does; never return into Airflow's code."""
     code = 1
@@ -227,6 +270,9 @@ def run_child(
         os.chdir(env["SHARED_DIR"])
         if workspace:
             enter(workspace)
+        setproctitle(" ".join(argv))
+        if programs:
+            become_command_of(programs, argv)
         run_command(argv)
     except SystemExit as done:
         code = exit_code(done)
@@ -273,18 +319,25 @@ def run_command(argv: Sequence[str]) -> NoReturn:
 
     Raise SystemExit as it does, and StepError when there is no such command.
     """
-    setproctitle(" ".join(argv))
     if script := find_entry_point(argv[0]):
         sys.argv = list(argv)
         sys.exit(script())
+    become_command(argv, "where the lab's steps find it, on PATH or into the lab's environment")
+
+
+def become_command_of(programs: Path, argv: Sequence[str]) -> NoReturn:
+    """Replace this process by a command of that folder, or by one of PATH."""
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    become_command(argv, "into the step's image, or name it as it is there")
+
+
+def become_command(argv: Sequence[str], where: str) -> NoReturn:
+    """Replace this process by a command of PATH. Raise StepError, with `where` to install it."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, which others don't expect
     try:
         os.execvp(argv[0], list(argv))  # noqa: S606
     except FileNotFoundError as error:
-        raise StepError(
-            f"there is no command {argv[0]}: install it where the lab's steps find it, on PATH or "
-            "into the lab's environment"
-        ) from error
+        raise StepError(f"there is no command {argv[0]}: install it {where}") from error
     except OSError as error:
         raise StepError(f"the command {argv[0]} can't be run: {error.strerror}") from error
 
@@ -308,7 +361,7 @@ def task(task_id: str, step: Step, **options: Any) -> BaseOperator:
     """Return the task that runs a command in a fork of Airflow's worker.
 
     A fork leaves nothing but its run's workspace, which the steps remove themselves: `keep` has no
-    effect here, nor has the template or an image. Raise ValueError when the memory is not a
-    quantity.
+    effect here, nor has the template, or an image that is not one of lab.toml's. Raise ValueError
+    when the memory is not a quantity.
     """
     return ProcessOperator(task_id=task_id, step=step, do_xcom_push=False, **options)

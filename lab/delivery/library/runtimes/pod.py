@@ -189,7 +189,8 @@ class StepPodOperator(KubernetesPodOperator):
         self.cmds, self.arguments = [command], arguments
         own = {name: literal(value) for name, value in {**self.variables, **more}.items()}
         data_sets = {name: literal(path) for name, path in self.step.data_sets.items()}
-        self.env_vars = {**own, **workspace_variables(data_sets, workspace, "$(DATASET_PATH)")}
+        where = workspace_variables(self.step, data_sets, workspace, "$(DATASET_PATH)")
+        self.env_vars = {**own, **where}
 
     def read_template(self) -> V1Pod:
         """Return the pod of the cluster's PodTemplate, with the step's own memory."""

@@ -1,4 +1,4 @@
-"""The runtimes of a step: one module each, with `task(...)` and `EXECUTOR`.
+"""The runtimes of a step, `pod` and `process`: each has `task(...)` and `EXECUTOR`.
 
 `task(task_id, step, **options)` returns the operator of a `Step`, made with Airflow's own
 `options`; EXECUTOR is the executor of a TaskFlow task that gets a pod of its own where there are
@@ -48,7 +48,9 @@ class Step:
     keep: bool = False  # its pod stays for inspection
     repeatable: bool = False  # it may run again on what it has left
     reruns: bool = False  # of `publish`: the steps before it may run again within its task
-    data_sets: Mapping[str, str] = field(default_factory=dict)  # the declared ones: their paths
+    data_sets: Mapping[str, str] = field(default_factory=dict)  # paths of all but the main one
+    main: str = DATASET  # the name of the main data set, whose path the lab chooses
+    own: str | None = None  # the image of one's own that has the command, by its name in lab.toml
 
     @property
     def is_the_kit_s(self) -> bool:
@@ -57,15 +59,16 @@ class Step:
 
 
 def workspace_variables(
-    data_sets: Mapping[str, str], workspace: str, dataset: str
+    step: Step, data_sets: Mapping[str, str], workspace: str, dataset: str
 ) -> dict[str, str]:
     """Return the variables that tell a step where the run's clone is, and each data set in it.
 
-    `dataset` is the path of the lab's own data set.
+    `dataset` is the path of the main data set, `data_sets` are those of the others.
     """
-    paths = {DATASET: dataset, **data_sets}
+    paths = {step.main: dataset, **data_sets}
     places = {variable_name(name): f"{workspace}/{path}" for name, path in paths.items()}
-    return {"DATA_SETS": json.dumps(dict(data_sets)), "WORKSPACE": workspace, **places}
+    named = {"DATA_SETS": json.dumps(dict(data_sets)), "DATASET_NAME": step.main}
+    return {**named, "WORKSPACE": workspace, **places}
 
 
 def bytes_from_quantity(quantity: str) -> int:

@@ -6,20 +6,12 @@ It imports next to nothing: the kit that replaces another one asks its successor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import ProjectError
 
-
-class Project(Protocol):
-    """What is asked of a project; `lab.project` stands above this module."""
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def kit_version(self) -> str: ...
+if TYPE_CHECKING:
+    from lab.project import Project
 
 
 class Change(NamedTuple):

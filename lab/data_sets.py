@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import NoReturn
 
 DATASET = "dataset"  # the main data set of the kit's own project
 POINTER = ".dvc"  # how the name of a pointer ends
@@ -33,12 +30,3 @@ def find_fault_of_name(name: str) -> str | None:
     if not name.isprintable() or name != name.rstrip() or ":" in name or "\\" in name:
         return "has a control character, a colon, a backslash, or a blank at the end, in its name"
     return None
-
-
-def refuse_shared_paths(paths: Mapping[str, str], refuse: Callable[[str], NoReturn]) -> None:
-    """Call `refuse` when two data sets are at one path, or one is inside another."""
-    ordered = sorted((PurePosixPath(path).parts, name) for name, path in paths.items())
-    for (one, first), (other, second) in itertools.pairwise(ordered):
-        if other[: len(one)] == one:
-            where = f"{paths[first]} and {paths[second]}"
-            refuse(f"{first} and {second} share files: they are at {where}")

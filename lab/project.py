@@ -7,6 +7,7 @@ find what they do wrong.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -15,7 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from lab.data_sets import find_fault, refuse_shared_paths
+from lab.data_sets import find_fault
 from lab.errors import ProjectError
 
 FILE = "lab.toml"
@@ -91,7 +92,7 @@ class Project:
 
         Raises ProjectError when two of them share files.
         """
-        refuse_shared_paths({**self.paths, self.main: main_path}, refuse)
+        refuse_shared_paths({**self.paths, self.main: main_path})
         return {name: path for name, path in self.paths.items() if name != self.main}
 
 
@@ -123,7 +124,7 @@ def read_project(root: Path, samples: Path | None = None) -> Project:
     if not data:
         refuse('it declares no data set: write [data.NAME] and `path = "…"`')
     paths = {name: each.path for name, each in data.items()}
-    refuse_shared_paths(paths, refuse)
+    refuse_shared_paths(paths)
     return Project(
         root=root,
         name=require_name(require(lab, "lab", "name")),
@@ -215,6 +216,15 @@ def read_data_set(name: str, table: Any) -> Declaration:
     if first and first.startswith("kit:") and first != KIT_DATA:
         refuse(f"[data.{name}] first = {first!r}: of the kit there is only {KIT_DATA!r}")
     return Declaration(str(path), first)
+
+
+def refuse_shared_paths(paths: Mapping[str, str]) -> None:
+    """Raise ProjectError when two data sets are at one path, or one is inside another."""
+    ordered = sorted((PurePosixPath(path).parts, name) for name, path in paths.items())
+    for (one, first), (other, second) in itertools.pairwise(ordered):
+        if other[: len(one)] == one:
+            where = f"{paths[first]} and {paths[second]}"
+            refuse(f"{first} and {second} share files: they are at {where}")
 
 
 def add_samples(

@@ -8,7 +8,10 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Timer
+from typing import IO, cast
 
 from lab.errors import LabError
 
@@ -106,3 +109,30 @@ def name_command(words: Sequence[str]) -> str:
 def tail(text: str, lines: int = TAIL_LINES) -> str:
     """Return the last lines of `text`, indented."""
     return "\n".join(f"    {line}" for line in text.rstrip().splitlines()[-lines:])
+
+
+def talk(process: subprocess.Popen[str], line: str, timeout: float) -> str:
+    """Write a line to a process, and return the one that it answers; none when it has ended.
+
+    Its input stays open. Raises TimeoutExpired, and ends the process, when it does not answer
+    within `timeout` seconds.
+    """
+    given, said = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    late = Event()
+    timer = Timer(timeout, end_late, (process, late))
+    timer.start()
+    answer = ""
+    try:
+        with suppress(BrokenPipeError):
+            print(line, file=given, flush=True)
+            answer = said.readline()
+    finally:
+        timer.cancel()
+    if not answer and late.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return answer
+
+
+def end_late(process: subprocess.Popen[str], late: Event) -> None:
+    late.set()
+    process.kill()

@@ -13,13 +13,14 @@ from configparser import ConfigParser, Error
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Timer
-from typing import IO, Any, cast
+from typing import Any
 
-from lab.client import s3, taken_in
+from lab.client import s3
+from lab.client.taken_in import TakenIn, find_store, find_store_of_checkout
 from lab.errors import LabError, ProofError
 from lab.files import write_private_file
 from lab.model import Access
+from lab.shell import talk
 
 SECONDS = 1800
 LOCATIONS = Path(__file__).with_name("dvc_locations.py")
@@ -110,17 +111,17 @@ def timeout_error() -> LabError:
 
 
 @contextmanager
-def locating(lab: Access, clone: Path) -> Iterator[Locate]:
+def locating(lab: Access, clone: Path, taken: TakenIn | None = None) -> Iterator[Locate]:
     """Yield a function that returns DVC's answer to each question: a place, or why there is none.
 
     One process reads the clone's commits for all of them: to import DVC takes longer than hundreds
-    of answers. The function raises LabError when DVC fails or takes too long.
+    of answers. `taken` says how the repository was taken in, if it was. The function raises
+    LabError when DVC fails or takes too long.
     """
-    home, taken = clone.parent / "locations", taken_in.read_taken_in(lab, clone)
+    home = clone.parent / "locations"
 
     def describe(question: Question) -> dict[str, object]:
-        is_older = taken is not None and taken.is_older(question.commit)
-        return {**asdict(question), "store": taken_in.store_url(lab) if is_older else None}
+        return {**asdict(question), "store": find_store(lab, taken, question.commit)}
 
     with running_dvc(lab, home, LOCATIONS, cwd=clone, talks=True) as (process, errors):
 
@@ -128,7 +129,7 @@ def locating(lab: Access, clone: Path) -> Iterator[Locate]:
             if not questions:
                 return []
             asked = json.dumps([describe(question) for question in questions])
-            if said := talk(process, asked):
+            if said := ask(process, asked):
                 answers = json.loads(said)
                 return [each if isinstance(each, str) else read_place(each) for each in answers]
             process.wait()
@@ -138,30 +139,12 @@ def locating(lab: Access, clone: Path) -> Iterator[Locate]:
         yield locate
 
 
-def talk(process: subprocess.Popen[str], line: str) -> str:
-    """Write a line to a process, and return the one that it answers; none when it has ended.
-
-    Raises LabError when that takes too long.
-    """
-    given, said = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-    late = Event()
-    timer = Timer(SECONDS, end_late, (process, late))
-    timer.start()
-    answer = ""
+def ask(process: subprocess.Popen[str], line: str) -> str:
+    """Return what the process answers to a line; none when it has ended. Raises LabError."""
     try:
-        with suppress(BrokenPipeError):
-            print(line, file=given, flush=True)
-            answer = said.readline()
-    finally:
-        timer.cancel()
-    if not answer and late.is_set():
-        raise timeout_error()
-    return answer
-
-
-def end_late(process: subprocess.Popen[str], late: Event) -> None:
-    late.set()
-    process.kill()
+        return talk(process, line, SECONDS)
+    except subprocess.TimeoutExpired:
+        raise timeout_error() from None
 
 
 def read_text(path: Path) -> str:
@@ -181,18 +164,20 @@ def pull(lab: Access, clone: Path, *paths: str) -> None:
 
     Raises ProofError with DVC's reason when it can't.
     """
-    with pulling(lab, clone, *paths) as finish:
+    with pulling(lab, clone, *paths, store=find_store_of_checkout(lab, clone)) as finish:
         finish()
 
 
 @contextmanager
-def pulling(lab: Access, clone: Path, *paths: str) -> Iterator[Callable[[], None]]:
+def pulling(
+    lab: Access, clone: Path, *paths: str, store: str | None = None
+) -> Iterator[Callable[[], None]]:
     """Run `dvc pull` beside the block, and yield a function that ends as `pull` does.
 
-    One process pulls all paths of a DVC project. The block's failure ends DVC at once.
+    One process pulls all paths of a DVC project: from `store`, if that stands for the remotes of
+    the commit that is checked out. The block's failure ends DVC at once.
     """
     projects: dict[Path, list[str]] = {}
-    store = taken_in.find_store(lab, clone)
     for path in paths:
         projects.setdefault(find_project(clone, path), []).append(path)
     with ExitStack() as stack:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.errors import AccessError, LabError
+from lab.errors import AccessError, LabError, ProofError
 from lab.model import Access
 from lab.reasons import find_reason
 from lab.shell import run
@@ -50,14 +51,32 @@ def run_git(lab: Access, *arguments: str | Path, cwd: Path, stdin: str = "") -> 
         raise
 
 
-def read_objects(lab: Access, names: Sequence[str], cwd: Path) -> bytes:
+def read_texts(
+    names: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float = SECONDS
+) -> list[str]:
+    """Return the text of each file that is named, by one git process.
+
+    Raises LabError when git fails, and ProofError for a name that is not a file's.
+    """
+    said, at, texts = read_objects(names, cwd, env, timeout), 0, []
+    for name in names:
+        begin = said.index(b"\n", at) + 1
+        if not (head := re.fullmatch(rb"[0-9a-f]+ blob (\d+)\n", said[at:begin])):
+            raise ProofError(f"{name} is not a file of that commit", "look at the commit with git")
+        end = begin + int(head[1])
+        texts.append(said[begin:end].decode("utf-8", "replace"))
+        at = end + 1
+    return texts
+
+
+def read_objects(names: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> bytes:
     """Return what `git cat-file --batch` says of these names, in bytes: a file may hold any."""
     done = subprocess.run(
         ["git", "cat-file", "--batch"],
         cwd=cwd,
-        env=environment(lab),
+        env=env,
         input="".join(f"{name}\n" for name in names).encode(),
-        timeout=SECONDS,
+        timeout=timeout,
         capture_output=True,
         check=False,
     )

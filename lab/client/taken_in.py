@@ -61,9 +61,12 @@ def list_later(lab: Access, clone: Path, commit: str) -> frozenset[str]:
     return frozenset([commit, *run_git(lab, *words, cwd=clone).split()])
 
 
-def find_store(lab: Access, clone: Path) -> str | None:
+def find_store(lab: Access, taken: TakenIn | None, commit: str) -> str | None:
+    """Return the URL that stands for the remotes of a commit, or None where nothing does."""
+    return store_url(lab) if taken and taken.is_older(commit) else None
+
+
+def find_store_of_checkout(lab: Access, clone: Path) -> str | None:
     """Return the URL that stands for the remotes of the commit that is checked out, or None."""
-    if not (taken := read_taken_in(lab, clone)):
-        return None
-    head = run_git(lab, "rev-parse", "HEAD", cwd=clone).strip()
-    return store_url(lab) if taken.is_older(head) else None
+    taken = read_taken_in(lab, clone)
+    return find_store(lab, taken, run_git(lab, "rev-parse", "HEAD", cwd=clone).strip())

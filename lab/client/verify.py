@@ -20,7 +20,7 @@ from lab.client.dvc_process import Locate, Place, Question
 from lab.client.git import run_git
 from lab.client.history import History
 from lab.client.objects import Bucket
-from lab.client.taken_in import TakenIn, lost_at, read_taken_in
+from lab.client.taken_in import TakenIn, find_store, lost_at, read_taken_in
 from lab.client.trailers import HAND, find_maker
 from lab.data_sets import POINTER
 from lab.errors import ProofError
@@ -36,28 +36,34 @@ def prove_commit(lab: Access, commit: str, wanted: str | None = None) -> Proof:
         histories = versions.read_data_sets(lab, clone, commit, wanted)
         head = next(iter(histories.values())).head.name
         run_git(lab, "checkout", "--quiet", head, cwd=clone)
-        with dvc_process.locating(lab, clone) as locate:
-            proofs = prove_data_sets(lab, clone, locate, histories)
+        taken = read_taken_in(lab, clone)
+        with dvc_process.locating(lab, clone, taken) as locate:
+            proofs = prove_data_sets(lab, clone, locate, histories, taken)
     first = asdict(proofs[0])
     kept = {field.name: first[field.name] for field in fields(Proof) if field.name in first}
     return Proof(ok=True, data=tuple(proofs), **kept)
 
 
 def prove_data_sets(
-    lab: Access, clone: Path, locate: Locate, histories: Mapping[str, History]
+    lab: Access,
+    clone: Path,
+    locate: Locate,
+    histories: Mapping[str, History],
+    taken: TakenIn | None,
 ) -> list[DataProof]:
     """Prove each data set of the commit that is checked out. Raises ProofError."""
     bucket, objects = Bucket(lab), clone.parent / "objects"
     objects.mkdir()
     paths = [history.path.removesuffix(POINTER) for history in histories.values()]
-    taken = read_taken_in(lab, clone)
+    head = next(iter(histories.values())).head.name
     named = partial(naming, alone=len(paths) == 1)
     newest: dict[str, Version] = {}
     for name, history in histories.items():
         with named(name):
             newest[name] = history.version
     fetched: dict[str, tuple[Data, dict[str, Path]]] = {}
-    with dvc_process.pulling(lab, clone, *paths) as finish:
+    store = find_store(lab, taken, head)
+    with dvc_process.pulling(lab, clone, *paths, store=store) as finish:
         located = data.locate_versions(locate, histories)
         for number, (name, version) in enumerate(newest.items()):
             with named(name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from lab.client import dvc_process, trailers
-from lab.client.git import read_objects, run_git
+from lab.client.git import environment, read_texts, run_git
 from lab.client.history import Commit, History, Pointer
 from lab.data_sets import DATASET, POINTER
 from lab.errors import CommitError, LabError, ProofError
@@ -309,15 +308,7 @@ def read_pointers(
 
 def read_blobs(lab: Access, folder: Path, names: list[str]) -> list[str]:
     """Return the text of each blob, by one git process. Raises ProofError for a missing one."""
-    said, at, texts = read_objects(lab, names, cwd=folder), 0, []
-    for name in names:
-        begin = said.index(b"\n", at) + 1
-        if not (head := re.fullmatch(rb"[0-9a-f]+ blob (\d+)\n", said[at:begin])):
-            raise ProofError(f"{name} is not a file of that commit", "look at the commit with git")
-        end = begin + int(head[1])
-        texts.append(said[begin:end].decode("utf-8", "replace"))
-        at = end + 1
-    return texts
+    return read_texts(names, folder, environment(lab))
 
 
 def parse_pointer(blob: str, text: str) -> Pointer:

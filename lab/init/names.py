@@ -8,12 +8,11 @@ import shlex
 import unicodedata
 from pathlib import Path
 
-from lab.config import KIT
+from lab.config import DISTRIBUTION, KIT
 from lab.errors import ProjectError
 from lab.project import NAME
 
 LONGEST = 30
-KIT_NAME = "mlops-lab"
 STEPS = ("dataset", "model", "reading")  # the kit's packages `dataset_steps` …
 
 
@@ -45,7 +44,7 @@ def suggest_name(name: str) -> str:
 def is_taken(name: str) -> bool:
     """Return whether the kit has packages, images or a pipeline of this name."""
     pipelines = {file.stem for file in (KIT / "dags").glob("*.py")}
-    return name in (KIT_NAME, *STEPS) or f"{as_identifier(name)}_pipeline" in pipelines
+    return name in (DISTRIBUTION, *STEPS) or f"{as_identifier(name)}_pipeline" in pipelines
 
 
 def as_identifier(name: str) -> str:

@@ -16,11 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from lab.config import KIT, PACKAGE
+from lab.config import CHECKOUT, DISTRIBUTION, KIT
 from lab.errors import LabError
 from lab.shell import run
 
-NAME = "mlops-lab"
 BUILD_SECONDS = 300
 PART = "lab/sessions.py"  # what the noxfile of a project imports
 GIVE = "name the wheel of the kit: --wheel PATH"
@@ -41,7 +40,7 @@ class Wheel:
 
 def is_checkout() -> bool:
     """Return whether this kit runs from a checkout, and not from what a wheel has installed."""
-    return PACKAGE.parent == KIT
+    return CHECKOUT is not None
 
 
 def provide_wheel(given: Path | None, scratch: Path) -> Wheel:
@@ -64,7 +63,7 @@ def read_wheel(file: Path) -> Wheel:
             complete = PART in packed.namelist()
     except (InvalidWheelFilename, zipfile.BadZipFile) as error:
         raise LabError(f"{file} is no wheel: {error}", GIVE) from error
-    if name != canonicalize_name(NAME) or not complete:
+    if name != canonicalize_name(DISTRIBUTION) or not complete:
         raise LabError(f"{file} is no wheel of the kit that a project can use", GIVE)
     return Wheel(file, str(version))
 
@@ -85,7 +84,7 @@ def find_installed_wheel() -> Wheel:
 
     It is where the installer has taken it from, or in the project that the command runs in.
     """
-    installed = metadata.distribution(NAME)
+    installed = metadata.distribution(DISTRIBUTION)
     record = read_record(installed.read_text("RECORD") or "")
     places = (*find_source(installed.read_text("direct_url.json")), *find_project_wheels())
     for file in places:

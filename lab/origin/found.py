@@ -79,9 +79,7 @@ class Origin:
         lines += [f"data set {name}: {path}" for name, path in self.data.items()]
         lines += [f"no data set: {path} {why}" for path, why in self.refused.items()]
         lines += [f"missing: {each}" for each in self.missing]
-        lines += [
-            f"not read: {each.path} at {each.commit[:12]}: {each.why}" for each in self.unread
-        ]
+        lines += [f"not read: {each}" for each in self.unread]
         return lines
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from lab.client.git import read_texts
 from lab.client.versions import list_configs
 from lab.data_sets import POINTER
 from lab.errors import LabError
@@ -196,7 +196,9 @@ def read_changes(mirror: Path, commits: Sequence[str]) -> Iterator[tuple[str, st
 def read_pointers(mirror: Path, found: Sequence[tuple[str, str]], head: str) -> list[Pointer]:
     """Return these files with their texts; of a pipeline, its dvc.yaml once for each commit."""
     places = list(dict.fromkeys((commit, find_reader(path)) for commit, path in found))
-    texts = read_texts(mirror, [f"{c}:{path}" for c, path in places if path.endswith(POINTER)])
+    names = [f"{c}:{path}" for c, path in places if path.endswith(POINTER)]
+    read = read_texts(names, mirror, environment(mirror), READ_SECONDS)
+    texts = dict(zip(names, read, strict=True))
     configs = {path: list_configs(path) for _, path in places}
     blobs = find_blobs(mirror, [f"{c}:{each}" for c, path in places for each in configs[path]])
     return [
@@ -223,23 +225,3 @@ def find_blobs(mirror: Path, names: Sequence[str]) -> dict[str, str]:
     lines = git(mirror, *words, stdin="".join(f"{name}\n" for name in names)).splitlines()
     blobs = (line.removeprefix("blob ") if line.startswith("blob ") else "" for line in lines)
     return dict(zip(names, blobs, strict=True))
-
-
-def read_texts(mirror: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the text of each name; git says the sizes in bytes."""
-    done = subprocess.run(
-        ["git", "cat-file", "--batch"],
-        cwd=mirror,
-        env=environment(mirror),
-        input="".join(f"{name}\n" for name in names).encode(),
-        timeout=READ_SECONDS,
-        capture_output=True,
-        check=True,
-    )
-    said, at, texts = done.stdout, 0, {}
-    for name in names:
-        begin = said.index(b"\n", at) + 1
-        end = begin + int(said[at:begin].split()[-1])
-        texts[name] = said[begin:end].decode("utf-8", "replace")
-        at = end + 1
-    return texts

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event, Timer
-from typing import IO, Any, cast
+from typing import Any
 
 from lab.errors import LabError
 from lab.origin.mirror import Pointer
 from lab.reasons import find_reason
+from lab.shell import talk
 
 CACHE = "cache"
 PROGRAM = Path(__file__).with_name("remote_objects.py")
@@ -63,40 +63,19 @@ def ask_process(mirror: Path, line: str, env: Mapping[str, str]) -> dict[str, An
             stderr=errors,
             encoding="utf-8",
         )
-        late = Event()
-        timer = Timer(SECONDS, end_late, (process, late))
-        timer.start()
         try:
-            answer = talk(process, line)
+            answer = talk(process, line, SECONDS)
+        except subprocess.TimeoutExpired:
+            what = f"DVC has not copied all objects in {SECONDS // 3600} hours"
+            raise LabError(what, AGAIN) from None
         finally:
-            timer.cancel()
             process.kill()
             process.communicate()
-    if not answer and late.is_set():
-        raise LabError(f"DVC has not copied all objects in {SECONDS // 3600} hours", AGAIN)
     if not answer:
         reason = find_reason(log.read_text("utf-8", "replace"))
         raise LabError(f"DVC fails to copy the objects: {reason}", AGAIN, log)
     found: dict[str, Any] = json.loads(answer)
     return found
-
-
-def end_late(process: subprocess.Popen[str], late: Event) -> None:
-    late.set()
-    process.kill()
-
-
-def talk(process: subprocess.Popen[str], line: str) -> str:
-    """Write a line to the process and return the one that it answers, or none when it has ended.
-
-    Its input stays open: the process takes its end for that of this one.
-    """
-    given, said = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
-    try:
-        print(line, file=given, flush=True)
-        return said.readline()
-    except BrokenPipeError:
-        return ""
 
 
 def refuse_unreadable_remotes(said: Mapping[str, Any]) -> None:

@@ -345,7 +345,7 @@ def installed(wheel: wheels.Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (about / "direct_url.json").write_text(json.dumps({"url": source.as_uri(), "archive_info": {}}))
     with (about / "RECORD").open("a") as file:
         file.write("../bin/lab,sha256=abc,1\n")
-    monkeypatch.setattr(wheels, "KIT", site / "lab" / "kit")
+    monkeypatch.setattr(wheels, "CHECKOUT", None)
     monkeypatch.setattr(metadata, "distribution", lambda _: metadata.Distribution.at(about))
     return source
 

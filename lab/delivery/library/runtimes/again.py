@@ -11,11 +11,12 @@ Steps that Airflow skipped in this run are not run again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from dataset_steps.contract import AGAIN, HAVE_RUN
 from runtimes import PUBLISH, PULL, WORK, Step
 
 if TYPE_CHECKING:
@@ -164,3 +165,24 @@ def describe_steps(
 def list_steps(before: Iterable[Any], context: Context) -> list[Any]:
     """Return those tasks that are steps and no pulls, ready to run."""
     return [render(one, context) for one in before if has_role(one, WORK)]
+
+
+def run_until_published(
+    task: Any,
+    context: Context,
+    is_of_its_image: Callable[[Step], bool],
+    run: Callable[[Mapping[str, str]], bool],
+    run_other: Callable[[Any], object],
+) -> None:
+    """Run a task's own step; when it was overtaken, run those before it again, and it once more.
+
+    `run` takes variables for the step, and returns whether it ended with success, or was overtaken;
+    `run_other` runs another step of the DAG within this task.
+    """
+    steps = describe_steps(task, context, is_of_its_image)
+    more = {} if steps is None else {AGAIN: steps}
+    while not run(more):
+        print("Somebody published meanwhile: the steps before this one run again", flush=True)
+        for one in list_steps(list_before(task, context), context):
+            run_other(one)
+        more = {HAVE_RUN: "true"}

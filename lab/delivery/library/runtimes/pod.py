@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,7 +36,7 @@ from tenacity import (
 )
 from urllib3.exceptions import HTTPError
 
-from dataset_steps.contract import AGAIN, HAVE_RUN, HOPELESS, OVERTAKEN, run_key
+from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
 from runtimes import (
     KEEP_HOURS,
     Step,
@@ -134,13 +134,13 @@ class StepPodOperator(KubernetesPodOperator):
 
     def run_own(self, context: Context) -> None:
         """Run this task's own step; when it was overtaken, run those before it and it again."""
-        steps = again.describe_steps(self, context, self.has_image_for)
-        more = {} if steps is None else {AGAIN: steps}
-        while not self.run_pod(context, more):
-            self.log.info("Somebody published meanwhile: the steps before this one run again")
-            for one in again.list_steps(again.list_before(self, context), context):
-                self.run_again(one, context)
-            more = {HAVE_RUN: "true"}
+        again.run_until_published(
+            self,
+            context,
+            is_of_its_image=self.has_image_for,
+            run=partial(self.run_pod, context),
+            run_other=partial(self.run_again, context=context),
+        )
 
     def has_image_for(self, step: Step) -> bool:
         """Return whether a step can run in this one's container, with no more than that has."""

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +23,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from setproctitle import setproctitle
 
-from dataset_steps.contract import AGAIN, HAVE_RUN, HOPELESS, OVERTAKEN, run_key
+from dataset_steps.contract import HOPELESS, OVERTAKEN, run_key
 from dataset_steps.errors import StepError
 from dataset_steps.workspace import LOCK_IS_HELD, acquire_lock, lock_file
 from runtimes import (
@@ -62,18 +63,14 @@ class ProcessOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         for one in again.list_first(self, context):
             one.run_again(context)
-        self.run_own(context)
-
-    def run_own(self, context: Context) -> None:
-        """Run this task's own step; when it was overtaken, run those before it and it again."""
-        # Here every image of the kit's is this machine. One of the project's own is not.
-        steps = again.describe_steps(self, context, lambda step: step.own is None)
-        more = {} if steps is None else {AGAIN: steps}
-        while not self.run_process(context, more):
-            print("somebody published meanwhile: the steps before this one run again", flush=True)
-            for one in again.list_steps(again.list_before(self, context), context):
-                one.run_again(context)
-            more = {HAVE_RUN: "true"}
+        again.run_until_published(
+            self,
+            context,
+            # Here every image of the kit's is this machine. One of the project's own is not.
+            is_of_its_image=lambda step: step.own is None,
+            run=partial(self.run_process, context),
+            run_other=lambda one: one.run_again(context),
+        )
 
     def run_again(self, context: Context) -> None:
         """Run this step within the task of another one."""

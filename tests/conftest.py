@@ -17,7 +17,7 @@ from lab.config import Config
 from lab.foreign import leave_foreign_settings
 from lab.lab import Lab
 from lab.testing.witness import LEFT_OUT
-from tests.support import durations, needs, workers
+from tests.support import needs, session_report, workers
 from tests.support.control import Control, make_control
 
 
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     leave_foreign_settings()
     again = {"variation"} if config.getoption("--once") else set()
     config.stash[LEFT_OUT] = frozenset({"long"} | again)
-    config.pluginmanager.register(durations.Durations(), durations.NAME)
+    config.pluginmanager.register(session_report.SessionReport(), session_report.NAME)
     workers.share_ports(config)
 
 

@@ -228,7 +228,7 @@ def test_an_environment_follows_one_branch(name: str, branch: str) -> None:
             "dag_bundle_config_list"
         ]
     )
-    assert bundle["name"] == "pipelines"  # its DAGs have no prefix: see dags/steps.py
+    assert bundle["name"] == "pipelines"  # its DAGs have no prefix: see steps.py
     assert bundle["kwargs"]["tracking_ref"] == chosen.branch == branch
     assert bundle["kwargs"]["refresh_interval"] == 10
     connection = f"AIRFLOW_CONN_{bundle['kwargs']['git_conn_id'].upper()}"

@@ -1,8 +1,8 @@
 """Start steps as forks of a process that has imported what they need.
 
-This is how the embedded backend starts them, too (dags/runtimes/process.py): importing DVC takes
-0.6 s and scikit-learn 1 s, most of a short step's time. `Run.start` in stores.py takes the console
-script itself where a test asks for a fresh process.
+This is how the embedded backend starts them, too (lab/delivery/library/runtimes/process.py):
+importing DVC takes 0.6 s and scikit-learn 1 s, most of a short step's time. `Run.start` in
+stores.py takes the console script itself where a test asks for a fresh process.
 """
 
 from __future__ import annotations

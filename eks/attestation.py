@@ -135,7 +135,7 @@ def list_promoted_files(config: Config) -> Iterator[Path]:
         yield from walk_files(folder, NOT_DAGS)
     for image in images.read_lock(config).values():
         yield from image.files.values()
-    yield config.root / project.FILE
+    yield lab_toml(config)
 
 
 def walk_files(folder: Path, ignored: Callable[[str, list[str]], set[str]]) -> Iterator[Path]:
@@ -244,16 +244,29 @@ def check(config: Config, key: Path | None = None) -> Statement:
 def list_changes(found: Statement, config: Config) -> list[str]:
     """List what differs from what was tested, each as "NAME was changed" (added, removed).
 
-    The rendering is compared only if kubectl is on this machine and no file differs.
+    The files that name other files come first: a changed one may be no TOML any more. The rendering
+    is compared only if kubectl is on this machine and no file differs.
     """
     known = dict(found.subjects)
     others = {name: known.pop(name, "") for name in (CHART, RENDERING)}
-    if names := compare_digests(known, digest_files(config)):
+    if names := list_changed_lists(known, config) or compare_digests(known, digest_files(config)):
         return names
     now = {CHART: digest_chart(config)}
     if tools.find_local("kubectl"):
         now[RENDERING] = digest_rendering(config.kit)
     return compare_digests({name: others[name] for name in now}, now)
+
+
+def list_changed_lists(known: Digests, config: Config) -> list[str]:
+    """List the changes in the files by which `list_promoted_files` finds others."""
+    lists = {name_file(config, path): path for path in (config.kit / images.LOCK, lab_toml(config))}
+    before = {name: known[name] for name in lists if name in known}
+    now = {name: cache.file_sha256(path) for name, path in lists.items() if path.is_file()}
+    return compare_digests(before, now)
+
+
+def lab_toml(config: Config) -> Path:
+    return config.root / project.FILE
 
 
 def compare_digests(before: Digests, now: Digests) -> list[str]:

@@ -128,6 +128,18 @@ def test_one_byte_anywhere_ends_the_promotion(
     assert attestation.check(config)
 
 
+@pytest.mark.parametrize("name", ["images/lock.toml", "lab.toml"])
+def test_a_file_that_names_others_may_be_no_toml_any_more(
+    config: Config, staging: Environment, tmp_path: Path, name: str
+) -> None:
+    config.root.joinpath(name).write_text('name = "\n', "utf-8")
+    with pytest.raises(PromotionError, match=f"\n    {name} was changed$"):
+        plan.check_promotable(staging, config, tmp_path / "plan")
+    config.root.joinpath(name).unlink()
+    with pytest.raises(PromotionError, match=f"\n    {name} was removed$"):
+        plan.check_promotable(staging, config, tmp_path / "plan")
+
+
 @pytest.mark.parametrize("folder", [str(BASE), "dags", "images/worker/dataset_steps"])
 def test_a_file_more_or_less_ends_the_promotion(
     config: Config, staging: Environment, tmp_path: Path, folder: str

@@ -42,7 +42,7 @@ def test_only_the_environments_own_disks_go(cloud: Cloud, site: Site) -> None:
 def test_a_disk_that_a_machine_has_stays(cloud: Cloud, site: Site) -> None:
     mine = create_volume(cloud, site.environment.tags)
     ec2 = cloud.client("ec2")
-    image = ec2.describe_images()["Images"][0]["ImageId"]
+    image = ec2.register_image(Name="debian")["ImageId"]
     machine = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)["Instances"][0]
     ec2.attach_volume(Device="/dev/sdf", InstanceId=machine["InstanceId"], VolumeId=mine)
     disks.remove(site)

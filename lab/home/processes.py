@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +25,7 @@ from lab.wait import NotYet, wait_until
 # not called LAB_HOME: a user's own shell may have that one.
 MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
+VERSION = "MLOPS_LAB_VERSION"  # of the service: see `version_of`
 COMMAND = "command"  # the NAME of a tool that a lab command itself runs
 STOP_SECONDS = 5
 MARK_SECONDS = 30
@@ -72,8 +75,14 @@ def environment(config: Config, service: Service) -> dict[str, str]:
     meant for it.
     """
     passed = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    marks = {MARK: str(config.home), NAME: service.name}
+    marks = {MARK: str(config.home), NAME: service.name, VERSION: version_of(service)}
     return {**passed, "HOME": str(config.run), **NO_AWS, **service.environment, **marks}
+
+
+def version_of(service: Service) -> str:
+    """Return a digest of what the service's process is started from."""
+    origin = [service.command, sorted(service.environment.items()), service.code]
+    return hashlib.sha256(json.dumps(origin).encode()).hexdigest()
 
 
 def pid_file(config: Config, name: str) -> Path:
@@ -203,11 +212,34 @@ def terminate_all(config: Config) -> int:
 
 
 def ensure_running(config: Config, service: Service) -> bool:
-    """Start the service's process unless it runs; return whether it had to be started."""
+    """Start the service's process unless it runs; return whether it had to be started.
+
+    One that was started from something else is ended first: see `end_outdated`.
+    """
+    end_outdated(config, service)
     if find_process(config, service.name):
         return False
     start_service(config, service)
     return True
+
+
+def end_outdated(config: Config, *services: Service) -> None:
+    """End the processes that were started from something else than these services are now; say so.
+
+    They have the modules of an older kit in memory, and would read its newer files, or have the
+    settings of an older one.
+    """
+    if names := [service.name for service in services if is_outdated(config, service)]:
+        print(f"  started anew, since the kit or a setting has changed: {', '.join(names)}")
+        terminate_processes(p for name in names for p in list_processes(config, name))
+
+
+def is_outdated(config: Config, service: Service) -> bool:
+    """Return whether the service runs, but was started from something else than it is now."""
+    with contextlib.suppress(psutil.Error):
+        process = find_process(config, service.name)
+        return process is not None and process.environ().get(VERSION) != version_of(service)
+    return False
 
 
 def wait_until_ready(config: Config, service: Service, timeout: float) -> None:

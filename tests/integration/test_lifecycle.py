@@ -51,9 +51,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 
 def run_lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `lab ARGUMENTS` in an environment of its own."""
+    return run_python(config, "-m", "lab", *arguments)
+
+
+def run_python(config: Config, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python's in an environment of its own."""
     env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
     env.pop("NOX_CURRENT_SESSION", None)  # of the tests' own session
-    command = [sys.executable, "-m", "lab", *arguments]
+    command = [sys.executable, *words]
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False
     )
@@ -155,6 +160,17 @@ def test_a_dead_service_is_told_and_started_again(config: Config) -> None:
     assert "lab up" in told.stderr
     assert run_lab(config, "up").returncode == 0
     assert run_lab(config, "status").returncode == 0
+
+
+def test_what_an_older_kit_has_started_is_started_anew(config: Config) -> None:
+    before = read_pids(config)
+    program = "from lab.home import code; code.digest_code = lambda _: 'newer'"
+    done = run_python(config, "-c", f"{program}; from lab.__main__ import main; main()", "up")
+    assert done.returncode == 0, done.stderr
+    after = read_pids(config)
+    assert [name for name in before if before[name] == after[name]] == ["seaweedfs"]
+    names = "gitserver, airflow-api-server, airflow-scheduler, airflow-dag-processor"
+    assert f"started anew, since the kit or a setting has changed: {names}" in done.stdout
 
 
 def test_down_leaves_no_process_no_port_and_no_socket(config: Config) -> None:

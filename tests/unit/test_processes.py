@@ -124,6 +124,26 @@ def test_a_service_is_started_once_and_answers(config: Config) -> None:
     assert [p.pid for p in processes.list_processes(config)] == [pid]
 
 
+@pytest.mark.parametrize("change", ["command", "environment", "code"])
+def test_a_service_that_would_be_started_otherwise_is_started_anew(
+    config: Config, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    before = service(config, IDLE)
+    after = {
+        "command": replace(before, command=(*before.command, "more")),
+        "environment": replace(before, environment={**before.environment, "COLOUR": "blue"}),
+        "code": replace(before, code="of a newer kit"),
+    }[change]
+    processes.ensure_running(config, before)
+    old = require_process(config)
+    assert processes.ensure_running(config, after) is True
+    assert (
+        "started anew, since the kit or a setting has changed: thing\n" in capsys.readouterr().out
+    )
+    assert is_gone(old.pid)
+    assert processes.ensure_running(config, after) is False
+
+
 def test_a_service_outlives_the_command_that_started_it(config: Config) -> None:
     code = """if True:
         import sys
@@ -162,7 +182,7 @@ def test_a_service_sees_nothing_of_the_callers_environment(
     assert (env[processes.MARK], env[processes.NAME]) == (str(config.home), "thing")
     assert env.items() >= NO_AWS.items()
     assert env["HOME"] == str(config.run)
-    ours = {"COLOUR", "HOME", processes.MARK, processes.NAME, *NO_AWS}
+    ours = {"COLOUR", "HOME", processes.MARK, processes.NAME, processes.VERSION, *NO_AWS}
     assert set(env) <= {*ours, *processes.INHERITED}
 
 

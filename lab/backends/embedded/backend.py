@@ -121,8 +121,10 @@ def temporary_folder(config: Config) -> Iterator[None]:
 def start_stores(site: Site) -> None:
     """Start S3 and git, prepare the database and the dataset.
 
-    The environments of the project's own images are made meanwhile.
+    The environments of the project's own images are made meanwhile. An Airflow of an older kit is
+    ended before its tables are migrated and newer DAGs are published.
     """
+    processes.end_outdated(site.config, *site.services)
     jobs = (prepare_datasets, start_servers, prepare_database, prepare_images)
     run_in_parallel(*(partial(job, site) for job in jobs))
     s3.ensure_bucket(site.lab)

@@ -19,6 +19,7 @@ from lab.backends.embedded.services import gitserver
 from lab.config import PLUGINS, Config
 from lab.delivery import pushes
 from lab.files import write_private_file
+from lab.home.code import digest_code
 from lab.home.processes import environment as environment_of
 from lab.home.secrets import Secrets
 from lab.model import Port, Service
@@ -67,6 +68,7 @@ def build_component(
         ready=lambda: check_healthy(port, name),
         ports=(web,) if name == API_SERVER else (),
         prepare=lambda: prepare(config, secrets),
+        code=digest_code(config.kit),
     )
 
 

@@ -14,6 +14,7 @@ from lab.client import git
 from lab.config import Config
 from lab.delivery import pushes, ssh, ssh_door
 from lab.files import write_private_file
+from lab.home.code import digest_code
 from lab.home.secrets import Secrets
 from lab.layout import READ, READER, REPOSITORIES, STEPS, TEAM_A, WRITE
 from lab.model import Port, Service
@@ -65,6 +66,7 @@ def build_service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Se
             *ssh_door.ssh_ports(ports),
         ),
         prepare=lambda: prepare(config, secrets, ports),
+        code=digest_code(config.kit),
     )
 
 

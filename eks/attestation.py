@@ -108,8 +108,11 @@ def compute_digests(config: Config) -> dict[str, str]:
 
 def digest_files(config: Config) -> dict[str, str]:
     """Compute the sha256 of each promoted file, by its path in the project or in the kit."""
-    files = list_promoted_files(config)
-    return {name_file(config, path): cache.file_sha256(path) for path in files}
+    return digest_paths(config, list_promoted_files(config))
+
+
+def digest_paths(config: Config, paths: Iterable[Path]) -> dict[str, str]:
+    return {name_file(config, path): cache.file_sha256(path) for path in paths}
 
 
 def name_file(config: Config, path: Path) -> str:
@@ -259,10 +262,10 @@ def list_changes(found: Statement, config: Config) -> list[str]:
 
 def list_changed_lists(known: Digests, config: Config) -> list[str]:
     """List the changes in the files by which `list_promoted_files` finds others."""
-    lists = {name_file(config, path): path for path in (config.kit / images.LOCK, lab_toml(config))}
-    before = {name: known[name] for name in lists if name in known}
-    now = {name: cache.file_sha256(path) for name, path in lists.items() if path.is_file()}
-    return compare_digests(before, now)
+    lists = (config.kit / images.LOCK, lab_toml(config))
+    names = [name_file(config, path) for path in lists]
+    before = {name: known[name] for name in names if name in known}
+    return compare_digests(before, digest_paths(config, filter(Path.is_file, lists)))
 
 
 def lab_toml(config: Config) -> Path:

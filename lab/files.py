@@ -1,10 +1,11 @@
-"""Files and folders that only their owner may read; files are written atomically."""
+"""Private files, written atomically; private folders and their locks; a digest of many files."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def write_private_file(path: Path, text: str) -> None:
 def make_private_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+
+
+def digest_files(files: Mapping[str, Path], beginning: bytes = b"") -> str:
+    """Return the sha256, in hexadecimal, of `beginning` and of the files with their names.
+
+    Their order counts.
+    """
+    digest = hashlib.sha256(beginning)
+    for name, file in files.items():
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 @contextmanager

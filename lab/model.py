@@ -27,8 +27,8 @@ class Service:
     """One service that runs as a process of this machine.
 
     `ready` returns when the service answers and raises NotYet or OSError until it does;
-    `prepare` creates what the process needs and removes what a killed one left; `code` is a digest
-    of the modules that it imports.
+    `prepare` creates what the process needs and removes what a killed one left; `code` computes a
+    digest of the modules that it imports.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Service:
     ready: Callable[[], object]
     ports: tuple[Port, ...] = ()
     prepare: Callable[[], object] = field(default=lambda: None)
-    code: str = ""
+    code: Callable[[], str] = field(default=lambda: "")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 from lab.cluster import cache, docker
 from lab.config import Config
 from lab.errors import ProjectError
+from lab.files import digest_files
 from lab.project import FILE, OwnImage
 
 LOCK = Path("images", "lock.toml")
@@ -128,11 +129,7 @@ def content_tag(folder: Path, arguments: Mapping[str, str]) -> str:
 
 def files_tag(files: Mapping[str, Path], arguments: Mapping[str, str]) -> str:
     """Return a tag: a hash of the files with their names, in this order, and of the arguments."""
-    digest = hashlib.sha256(repr(sorted(arguments.items())).encode())
-    for name, file in files.items():
-        digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:CONTENT]
+    return digest_files(files, repr(sorted(arguments.items())).encode())[:CONTENT]
 
 
 def list_sources(folder: Path) -> Iterator[Path]:

@@ -81,7 +81,7 @@ def environment(config: Config, service: Service) -> dict[str, str]:
 
 def version_of(service: Service) -> str:
     """Return a digest of what the service's process is started from."""
-    origin = [service.command, sorted(service.environment.items()), service.code]
+    origin = [service.command, sorted(service.environment.items()), service.code()]
     return hashlib.sha256(json.dumps(origin).encode()).hexdigest()
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
-from lab.config import KIT, PLUGINS, Config
+from lab.config import KIT, Config
 from lab.delivery import bundle
+from tests.support.dag_tasks import run_parser
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LAYOUTS = {  # the folder of a bundle's DAGs, and the prefix of their ids
@@ -46,19 +42,9 @@ def parsed(
     home = tmp_path_factory.mktemp("bundles")
     for layout in LAYOUTS:
         bundle.write_bundle(Config(home=home), home / layout)
-    env = {
-        "PATH": os.environ["PATH"],
-        "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor",
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(KIT / PLUGINS),
-        "STEP_RUNTIME": request.param,
-    }
-    command = [sys.executable, "-c", PARSER, *(str(home / layout) for layout in LAYOUTS)]
-    done = subprocess.run(
-        command, env=env, cwd=home, capture_output=True, text=True, timeout=300, check=True
-    )
-    return dict(zip(LAYOUTS, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    folders = (home / layout for layout in LAYOUTS)
+    found = run_parser(PARSER, *folders, home=home, runtime=request.param)
+    return dict(zip(LAYOUTS, found, strict=True))
 
 
 def list_dag_files() -> list[str]:

@@ -22,7 +22,7 @@ import yaml
 
 from eks import environment
 from lab import changes
-from lab.config import KIT, PLUGINS, Config
+from lab.config import KIT, Config
 from lab.console import COMMANDS
 from lab.delivery import bundle
 from lab.errors import BusyError, LabError, MachineError, ProjectError
@@ -31,6 +31,7 @@ from lab.init.creation import create_project
 from lab.origin.found import Origin
 from lab.project import NAME, Project, read_project
 from lab.sessions import SESSIONS
+from tests.support.dag_tasks import run_parser
 
 IDENTITY = {"name": "Jane Doe", "email": "jane@example.com"}
 WORKFLOWS = (
@@ -497,24 +498,7 @@ def test_airflow_reads_the_pipeline(
     writing.write_files(tmp_path / "churn", "churn", {}, takes_in=takes_in)
     dags = tmp_path / "bundle" / "dags"
     bundle.write_bundle(Config(home=tmp_path, root=tmp_path / "churn"), dags)
-    env = {
-        "PATH": os.environ["PATH"],
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor",
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(KIT / PLUGINS),
-        "STEP_RUNTIME": runtime,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PARSER, str(dags)],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    found, scheduled, errors = json.loads(done.stdout.splitlines()[-1])
+    found, scheduled, errors = run_parser(PARSER, dags, home=tmp_path, runtime=runtime)
     assert not errors
     assert list(found) == ["churn_pipeline"]
     assert len(found["churn_pipeline"]) == tasks

@@ -56,12 +56,16 @@ def run_lab(config: Config, *arguments: str) -> subprocess.CompletedProcess[str]
 
 def run_python(config: Config, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a program of Python's in an environment of its own."""
-    env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
-    env.pop("NOX_CURRENT_SESSION", None)  # of the tests' own session
-    command = [sys.executable, *words]
+    command, env = [sys.executable, *words], environment(config)
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Return the environment of a command for this lab, without the tests' own session of nox."""
+    kept = {name: text for name, text in os.environ.items() if name != "NOX_CURRENT_SESSION"}
+    return {**kept, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
 
 
 def read_pids(config: Config) -> dict[str, int]:
@@ -85,7 +89,7 @@ def test_up_killed_at_any_moment_is_completed_by_the_next(config: Config, tmp_pa
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed: {seed}")
     chance = random.Random(seed)
-    env = {**os.environ, "LAB_HOME": str(config.home), "LAB_BACKEND": "embedded"}
+    env = environment(config)
     command = [sys.executable, "-m", "lab", "up", "--dataset", str(csv)]
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         started = subprocess.Popen(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -49,6 +53,26 @@ def dags_on_path(factory: pytest.TempPathFactory, *more: str, **variables: str) 
 def with_plugins(factory: pytest.TempPathFactory, **variables: str) -> AbstractContextManager[None]:
     """Put the DAGs and Airflow's plugins on the path, as `dags_on_path` does."""
     return dags_on_path(factory, PLUGINS.as_posix(), **variables)
+
+
+def run_parser(program: str, *folders: Path, home: Path, runtime: str) -> Any:
+    """Run a program that parses folders, as the lab sets Airflow; return the JSON it prints last.
+
+    `home` gets Airflow's own files. `runtime` says how steps run: `process` or `pod`.
+    """
+    env = {
+        "PATH": os.environ["PATH"],
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,KubernetesExecutor",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(CHECKOUT / PLUGINS),
+        "STEP_RUNTIME": runtime,
+    }
+    command = [sys.executable, "-c", program, *map(str, folders)]
+    done = subprocess.run(
+        command, env=env, cwd=home, capture_output=True, text=True, timeout=300, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def make_context(

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "session-report"
 SHOWN_FILES = 12
-SHOWN_CHARACTERS = (
-    300  # of a failure's message: the whole one is far above, and CI may cut that out
-)
+SHOWN_CHARACTERS = 300  # of a failure's message, whose whole CI may have cut out
 VARIABLE = "LAB_TEST_TIMES"  # the folder into which a session writes its times
 
 

@@ -132,7 +132,7 @@ def test_a_service_that_would_be_started_otherwise_is_started_anew(
     after = {
         "command": replace(before, command=(*before.command, "more")),
         "environment": replace(before, environment={**before.environment, "COLOUR": "blue"}),
-        "code": replace(before, code="of a newer kit"),
+        "code": replace(before, code=lambda: "of a newer kit"),
     }[change]
     processes.ensure_running(config, before)
     old = require_process(config)

@@ -16,6 +16,7 @@ ABSENT = ("tests/a.py", 7, "Skipped: kind: no Docker answers")
 CRASH = SimpleNamespace(
     reprcrash=SimpleNamespace(message="AssertionError: assert 2 == 1\n  + where")
 )
+SESSION: Any = SimpleNamespace(config=SimpleNamespace())
 
 
 def make_report(nodeid: str, **fields: Any) -> Any:
@@ -32,7 +33,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for nodeid, seconds in REPORTS:
         for when, part in (("setup", 1.0), ("call", seconds)):
             plugin.pytest_runtest_logreport(make_report(nodeid, when=when, duration=part))
-    plugin.pytest_sessionfinish(cast("Any", SimpleNamespace(config=SimpleNamespace())))
+    plugin.pytest_sessionfinish(SESSION)
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def test_a_session_without_a_folder_leaves_nothing(
     monkeypatch.delenv(session_report.VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     plugin = session_report.SessionReport()
-    plugin.pytest_sessionfinish(cast("Any", SimpleNamespace(config=SimpleNamespace())))
+    plugin.pytest_sessionfinish(SESSION)
     assert not list(tmp_path.iterdir())
 
 
@@ -87,7 +88,7 @@ def test_ci_says_last_what_failed(
     monkeypatch.setenv(session_report.VARIABLE, str(tmp_path))
     plugin = session_report.SessionReport()
     plugin.pytest_runtest_logreport(make_report("tests/a.py::one", failed=True, longrepr=CRASH))
-    plugin.pytest_sessionfinish(cast("Any", SimpleNamespace(config=SimpleNamespace())))
+    plugin.pytest_sessionfinish(SESSION)
     session_report.print_table(tmp_path)
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "failed   tests/a.py::one",

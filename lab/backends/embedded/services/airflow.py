@@ -68,7 +68,7 @@ def build_component(
         ready=lambda: check_healthy(port, name),
         ports=(web,) if name == API_SERVER else (),
         prepare=lambda: prepare(config, secrets),
-        code=digest_code(config.kit),
+        code=partial(digest_code, config.kit),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from lab.backends.embedded.gitserver import announce, repositories
@@ -66,7 +67,7 @@ def build_service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Se
             *ssh_door.ssh_ports(ports),
         ),
         prepare=lambda: prepare(config, secrets, ports),
-        code=digest_code(config.kit),
+        code=partial(digest_code, config.kit),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lab.progress import counting_phase
 
 if TYPE_CHECKING:
     import nox
@@ -167,16 +170,16 @@ def install(session: nox.Session, *locks: str) -> None:
     if stamp.exists() and stamp.read_text() == wanted:
         return
     stamp.unlink(missing_ok=True)
-    env = installer_environment(session)
-    install_uv(session, env)
-    for file in files[1:]:
-        words = ("--require-hashes", "--requirement", str(file))
-        uv_pip_install(session, env, "--compile-bytecode", *words)
-    # By its name, too: another wheel may have the same version.
-    kit = ("--no-deps", "--reinstall-package", PACKAGE, *source.name_kit(folder))
-    uv_pip_install(session, env, *kit)
-    # By nox's own call for installations: where it skips them (--no-install), it skips this, too.
-    session.run_install("python", "-c", STAMP, str(stamp), wanted, silent=True, log=False)
+    with counting_phase("Install what the locks name, once"):
+        env = installer_environment(session)
+        install_uv(session, env)
+        words = [word for file in files[1:] for word in ("--requirement", str(file))]
+        uv_pip_install(session, env, "--compile-bytecode", "--require-hashes", *words)
+        # By its name, too: another wheel may have the same version.
+        kit = ("--no-deps", "--reinstall-package", PACKAGE, *source.name_kit(folder))
+        uv_pip_install(session, env, *kit)
+        # By nox's own call for installations: where it skips them (--no-install), it skips this.
+        session.run_install("python", "-c", STAMP, str(stamp), wanted, silent=True, log=False)
 
 
 def prepare(session: nox.Session) -> Checkout | Wheel:
@@ -227,7 +230,7 @@ def install_uv(session: nox.Session, env: dict[str, str | None]) -> Path:
     """Install uv by pip, which is in the environment; return the folder of the locks."""
     locks = find_source().provide_locks(Path(session.virtualenv.location))
     words = ("--quiet", "--require-hashes", "--requirement", str(locks / "uv.txt"))
-    session.install(*words, env=env)
+    session.install(*words, env=env, silent=True, log=is_verbose())
     return locks
 
 
@@ -238,7 +241,7 @@ def uv_pip_install(session: nox.Session, env: dict[str, str | None], *arguments:
     # The hashes say which file is the right one: any index that has it will do, as with pip.
     own = {"UV_LINK_MODE": "hardlink", "UV_INDEX_STRATEGY": "unsafe-best-match"}
     command = ("uv", "pip", "install", *quiet, *index_words(env), *arguments)
-    session.run_install(*command, env={**env, **own})
+    session.run_install(*command, env={**env, **own}, silent=True, log=is_verbose())
 
 
 def compile_lock(session: nox.Session, env: dict[str, str | None], *arguments: str) -> None:
@@ -255,6 +258,19 @@ def index_words(env: dict[str, str | None]) -> tuple[str, ...]:
 
 def session_python(session: nox.Session) -> str:
     return str(Path(session.virtualenv.location, "bin", "python"))
+
+
+# --- What nox prints ------------------------------------------------------------------------------
+
+
+def is_verbose() -> bool:
+    """Return whether nox was told to show everything (`nox -v`)."""
+    return logging.getLogger().level < logging.DEBUG
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return whether nox shows a record: an installer that it has not found is not needed."""
+    return is_verbose() or "binary not found" not in record.getMessage()
 
 
 # --- How to reach an index ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ session of it: it may have one of its own by that name.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from lab.installing import (
     install,
     install_uv,
     installer_environment,
+    is_verbose,
+    is_worth_a_line,
     prepare,
 )
 
@@ -30,6 +33,7 @@ OURS = re.compile(r"\s*(mlops.lab|(dataset|model|reading).steps)(?![\w.-])", re.
 nox.options.sessions = ["lab"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
+logging.getLogger("nox").addFilter(is_worth_a_line)
 if not os.access(Path.cwd(), os.W_OK):  # a read-only checkout: environments go below LAB_HOME
     nox.options.envdir = str(Path(os.environ.get("LAB_HOME") or Path(".lab").absolute(), "nox"))
 for variable in [name for name in os.environ if name.startswith("VIRTUALENV_")]:
@@ -64,7 +68,7 @@ def run_eks(session: nox.Session) -> None:
 
 def run_here(session: nox.Session, *command: str) -> None:
     """Run a command of the project in whose folder the noxfile is, whatever else is exported."""
-    session.run(*command, env={"LAB_PROJECT": str(Path.cwd())})
+    session.run(*command, env={"LAB_PROJECT": str(Path.cwd())}, log=is_verbose())
 
 
 # --- Locks ----------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ import pytest
 from tests.support.index import Index, build_wheel, serving_index, wheel_name
 
 TREE = Path(__file__).resolve().parents[2]
-SESSIONS = ("lab/__init__.py", "lab/installing.py", "lab/sessions.py")  # what nox imports
+# What nox imports.
+SESSIONS = ("lab/__init__.py", "lab/installing.py", "lab/progress.py", "lab/sessions.py")
 # Builds the package of the checkout without any requirement: by copying the wheel beside it.
 BACKEND = """
 import pathlib, shutil

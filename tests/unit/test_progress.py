@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from lab import progress
-from lab.progress import mark, phase, phase_title, silent_phase
+from lab.progress import counting_phase, mark, phase, phase_title, silent_phase
+from lab.wait import NotYet, wait_until
 
 
 def fail_in_phase(name: str) -> None:
@@ -55,6 +56,33 @@ def test_a_terminal_shows_a_title_as_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     with phase("Run [/red]"):
         pass
     assert "Run [/red]" in screen.getvalue()
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def require_change(self) -> None:
+        if "\r" not in self.getvalue():
+            raise NotYet("nothing is shown")
+
+
+def test_a_terminal_sees_that_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(progress, "STEP", 0.01)
+    with counting_phase("Sing a song"):
+        wait_until(screen.require_change, what="the line", timeout=10, interval=0.01)
+    *counted, last = screen.getvalue().rstrip("\n").split("\r")
+    assert len(set(counted)) > 1
+    assert "Sing a song" in counted[-1]
+    assert last.split()[1:4] == ["Sing", "a", "song"]
+
+
+def test_what_is_no_terminal_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with counting_phase("Sing a song"):
+        assert capsys.readouterr().out == ""
+    assert re.fullmatch(r"✓ Sing a song {51} +\d+\.\d s\n", capsys.readouterr().out)
 
 
 def test_silence_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,3 +100,10 @@ def read_blocks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
         yield block
         if size is not None:
             size -= len(block)
+
+
+def write_blocks(blocks: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
+    """Write each block to `file`, and yield it."""
+    for block in blocks:
+        file.write(block)
+        yield block

@@ -6,7 +6,24 @@ Imports are most of a short step's time; the fork has them done.
 from __future__ import annotations
 
 import boto3
+import dulwich.ignore  # what follows is imported when DVC opens a repository
+import dulwich.trailers
+import dulwich.worktree
+import dvc.cachemgr
+import dvc.data_cloud
+import dvc.dirs
 import dvc.fs.dvc
+import dvc.lock
+import dvc.repo.artifacts
+import dvc.repo.datasets
+import dvc.repo.metrics
+import dvc.repo.params
+import dvc.repo.plots
+import dvc.repo.stage
+import dvc.scm
+import dvc.stage.cache
+import dvc_data.hashfile.db.local
+import dvc_data.hashfile.state
 import dvc_s3
 import ruamel.yaml  # which DVC imports when it edits a pointer
 import s3fs
@@ -15,7 +32,9 @@ from dataset_steps import __main__, extract, load, modify, publish, pull, transf
 
 __all__ = [
     "__main__",
+    "dulwich",
     "dvc",
+    "dvc_data",
     "dvc_s3",
     "extract",
     "load",

@@ -1056,7 +1056,16 @@ def test_completion_is_seen_without_the_provider_s_pauses(
     module = importlib.import_module("airflow.providers.cncf.kubernetes.utils.pod_manager")
     monkeypatch.setattr(module.time, "sleep", lambda s: pytest.fail("a pause") if s >= 1 else None)
     assert manager.await_pod_completion(named_pod()) is over
-    assert api.reads == 4
+    assert api.reads == 3
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, "Succeeded"), (80, "Failed")])
+def test_a_container_that_has_ended_is_the_end_of_its_pod(
+    code: int, phase: str, prompt: Callable[..., Any]
+) -> None:
+    """The node says so a second before it reports the pod's phase."""
+    manager, _ = prompt(running_pod(), build_pod(terminated_status(code), phase="Running"))
+    assert manager.await_pod_completion(named_pod()).status.phase == phase
 
 
 @pytest.mark.parametrize(
@@ -1070,7 +1079,7 @@ def test_completion_is_seen_without_the_provider_s_pauses(
 )
 def test_when_a_pod_is_over(one: V1Pod, over: bool, prompt: Callable[..., Any]) -> None:
     manager, _ = prompt(one)
-    assert manager.is_over(named_pod()) is over
+    assert (manager.find_ended(named_pod()) is not None) is over
 
 
 def test_events_of_an_earlier_pod_of_the_same_name_are_left_out(

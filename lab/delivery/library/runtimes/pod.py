@@ -333,17 +333,33 @@ class StepPodOperator(KubernetesPodOperator):
 
 
 class PromptPodManager(PodManager):
-    """A manager that polls a pod for its end every 0.2 s; the provider's does every two seconds."""
+    """A manager that polls a pod for its end every 0.2 s; the provider's does every two seconds.
+
+    A step's pod has one container and is never restarted: it has ended as soon as the node reports
+    that the container has. The node reports the pod's own phase 1.2 s later.
+    """
 
     def create_pod(self, pod: V1Pod) -> V1Pod:
         """Create the pod as the provider does, but raise at once when the name is taken."""
         return self.run_pod_async(pod)
 
     def await_pod_completion(self, pod: V1Pod, *args: Any, **kwargs: Any) -> V1Pod:
-        Retrying(retry=retry_if_result(lambda done: not done), wait=wait_fixed(POLL))(
-            self.is_over, pod
-        )
+        retrying = Retrying(retry=retry_if_result(lambda ended: not ended), wait=wait_fixed(POLL))
+        found: V1Pod = retrying(self.find_ended, pod)
+        if found.status.phase in ENDED:
+            return found
         return super().await_pod_completion(pod, *args, **kwargs)
+
+    def find_ended(self, pod: V1Pod) -> V1Pod | None:
+        """Return the pod when it has ended or can't begin; with the phase that it is about to have.
+
+        None as long as it may go on.
+        """
+        found = self.read_pod(pod)
+        if ended := terminated_state(found):
+            found.status.phase = ENDED[ended.exit_code != 0]
+        is_over = found.status.phase in ENDED or detect_pod_terminate_early_issues(found)
+        return found if is_over else None
 
     def read_pod_events(self, pod: V1Pod, *args: Any, **kwargs: Any) -> Any:
         """Return this pod's events, not those of an earlier attempt's pod of the same name."""
@@ -365,10 +381,6 @@ class PromptPodManager(PodManager):
             retry_error_callback=lambda _: True,
         )
         return bool(retrying(super().container_is_running, pod, container_name))
-
-    def is_over(self, pod: V1Pod) -> bool:
-        found = self.read_pod(pod)
-        return found.status.phase in ENDED or bool(detect_pod_terminate_early_issues(found))
 
 
 def is_conflict(error: BaseException) -> bool:

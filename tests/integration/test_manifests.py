@@ -123,7 +123,7 @@ def test_every_container_is_looked_at() -> None:
         ("StatefulSet minio", "minio"),
         ("ConfigMap airflow-config", "base"),
         ("ConfigMap airflow-config", "git-sync-init"),
-        ("Deployment airflow-api-server", "wait-for-airflow-migrations"),
+        ("Deployment airflow-api-server", "wait-for-migration"),
         ("StatefulSet airflow-scheduler", "git-sync"),
         ("Job airflow-run-airflow-migrations", "run-airflow-migrations"),
     } <= found

@@ -99,7 +99,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         yield found
     finally:
         process.terminate()
-        process.wait(2 * STOP_SECONDS)
+        process.wait(4 * STOP_SECONDS)
     assert SECRET not in (home / "log").read_text()
 
 
@@ -117,6 +117,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
         **{f"AIRFLOW__{name}": value for name, value in chosen.items()},
         "AIRFLOW_HOME": str(home),
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(KIT / PLUGINS),
         pushes.VARIABLE: SECRET,
     }
 

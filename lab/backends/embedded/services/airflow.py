@@ -35,7 +35,6 @@ VALUES = Path("manifests", "airflow", "values.yaml")  # what holds on every back
 EXTENSIONS = "lab.backends.embedded.airflow_extensions"
 # Settings of the chart that would start what no embedded lab has: pods, a server for probes.
 CLUSTER_ONLY = {"kubernetes_executor", "scheduler.enable_health_check"}
-PROGRAM = Path(sysconfig.get_path("scripts")) / "airflow"
 # Logs are files on this machine: the servers that serve them to other hosts stay off.
 FLAGS = {
     "airflow-scheduler": ("--skip-serve-logs",),
@@ -72,9 +71,9 @@ def build_component(
     )
 
 
-def airflow_command() -> tuple[str, str]:
+def airflow_command() -> tuple[str, ...]:
     """Return the command that runs Airflow with this Python."""
-    return sys.executable, str(PROGRAM)
+    return sys.executable, "-m", f"{EXTENSIONS}.component"
 
 
 def home_folder(config: Config) -> Path:
@@ -133,6 +132,8 @@ def environment(
         "STEP_ENVIRONMENT_FILE": str(steps_file(config)),
         "STEP_IMAGES": str(own_images.folder(config)),
         "TMPDIR": str(temporary_folder(config)),
+        "PYTHONPATH": str(config.kit / PLUGINS),  # sitecustomize is there
+        "NEWEST_TASK_API_ONLY": "1",  # `up` starts all components anew when one has changed
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "SPT_NOENV": "1",  # keep the environment readable: it carries the lab's mark

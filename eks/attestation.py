@@ -178,7 +178,7 @@ def build_statement(
 
     Of this machine it holds versions only, and no secret. Raise LabError.
     """
-    known = images.read_lock(config)
+    known = images.choose(images.read_lock(config))
     names = [known[key].name for key in images.list_wanted(known)]
     commit, dirty = read_revision(config.root)
     predicate = {

@@ -118,12 +118,14 @@ def default(
             raise typer.BadParameter(f"options come after the command: {right}")
         return
     config = config_from_options(backend, database, dataset)
-    lab, dag = bring_up(config), config.project.dag
+    place, dag = announce_backend(config), config.project.dag
+    lab = place.start(config, phase)
     if dag != TABLE_DAG or has_table(lab):
         run_and_follow(lab, dag)
     else:
         print(f"not run: {dag} appends a record to a table, which {lab.dataset_path} is not")
     show_proof(lab.verify())
+    place.complete(config, phase)
     print(next_steps(lab, dag))
 
 
@@ -174,14 +176,14 @@ def up(
 ) -> None:
     """Bring a whole lab up; complete one that is there."""
     config = config_from_options(backend, database, dataset)
-    print(next_steps(bring_up(config), config.project.dag))
+    print(next_steps(announce_backend(config).up(config, phase), config.project.dag))
 
 
-def bring_up(config: Config) -> Lab:
-    """Bring up the lab that the config asks for, and return it."""
+def announce_backend(config: Config) -> Backend:
+    """Print which backend the config leads to, and why; return it."""
     backend, why = choose_backend(config)
     print(f"backend: {backend.NAME} ({why})\nhome:    {config.home}")
-    return backend.up(config, phase)
+    return backend
 
 
 def next_steps(lab: Lab, dag: str) -> str:

@@ -38,6 +38,12 @@ class Backend(Protocol):
     def up(self, config: Config, report: Report = ...) -> Lab:
         """Bring a whole lab up; leave alone what runs already, and add what is missing."""
 
+    def start(self, config: Config, report: Report = ...) -> Lab:
+        """Bring up what the project's own DAG needs, and no more than that."""
+
+    def complete(self, config: Config, report: Report = ...) -> None:
+        """Bring what `start` has left out of a whole lab."""
+
     def connect(self, config: Config) -> Lab:
         """Return the running lab. Raise NotRunningError, naming what does not run."""
 

@@ -35,6 +35,10 @@ class Site(Protocol):
     @property
     def lab(self) -> Lab: ...
 
+    @property
+    def commits(self) -> dict[str, str | None]:
+        """What this command has published, by the repository; None where that is not the lab's."""
+
     def repository_url(self, repository: str) -> str:
         """Return where this machine reaches a repository of the lab's git server."""
 
@@ -56,12 +60,23 @@ def bring_up(
     settle: Callable[[Config], S],
     phases: Sequence[Callable[[S], None]],
 ) -> Lab:
-    """Check, settle the lab's choices, and run the phases in their order; return the lab.
+    """Check, settle the lab's choices, and run the phases in their order; return the lab."""
+    with report("Check this machine and the choices made"):
+        check(config)
+    return run_phases(config, report, hold, settle, phases)
+
+
+def run_phases(
+    config: Config,
+    report: Report,
+    hold: Callable[[Config], AbstractContextManager[None]],
+    settle: Callable[[Config], S],
+    phases: Sequence[Callable[[S], None]],
+) -> Lab:
+    """Run the phases in their order on what `settle` returns; return its lab.
 
     No other command changes the lab meanwhile, and `hold` is entered around all that changes it.
     """
-    with report("Check this machine and the choices made"):
-        check(config)
     with state.exclusive_lock(config), hold(config):
         site = settle(config)
         for phase in phases:
@@ -116,7 +131,7 @@ def first_state(config: Config, backend: str, database: str, ports: Mapping[str,
 
 def publish_pipelines(site: Site) -> None:
     """Publish the DAGs to the git server, and begin the other repositories."""
-    publish_dags(site)
+    site.commits[PIPELINES] = publish_dags(site)
     publish.ensure_first_commit(site.lab, site.repository_url(TEAM_A))
 
 
@@ -126,11 +141,16 @@ def publish_dags(site: Site) -> str | None:
     return publish.publish_dags(site.lab, site.repository_url(PIPELINES), write)
 
 
-def wait_for_pipelines(site: Site, timeout: float) -> None:
-    """Wait until Airflow has parsed the DAGs that were published; `timeout` is in seconds."""
+def wait_for_own_dag(site: Site, timeout: float) -> None:
+    """Wait until Airflow has parsed the project's own DAG as published; `timeout` is in seconds."""
+    if commit := site.commits[PIPELINES]:
+        site.lab.wait_for_dag(site.config.project.dag, commit, timeout)
+
+
+def wait_for_all_dags(site: Site) -> None:
+    """Wait until Airflow knows the other DAGs, too."""
     if commit := publish_dags(site):
-        files, dag = bundle.find_dag_files(site.config), site.config.project.dag
-        publish.wait_until_parsed(site.lab, dag, files, commit, timeout)
+        publish.wait_until_parsed(site.lab, bundle.find_dag_files(site.config), commit)
 
 
 def list_unpublished(site: Site) -> list[First]:

@@ -62,9 +62,12 @@ class Cluster:
         command = [tools.find("kubectl"), "--kubeconfig", self.kubeconfig, *arguments]
         return run(command, timeout=timeout, stdin=stdin, fix="lab doctor; lab logs")
 
-    def apply(self, manifests: str) -> None:
-        """Apply manifests server-side, overriding other field managers. Raises LabError."""
-        flags = ("--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}")
+    def apply(self, manifests: str, manager: str = FIELD_MANAGER) -> None:
+        """Apply manifests server-side, overriding other field managers. Raises LabError.
+
+        What only another `manager` has set stays.
+        """
+        flags = ("--server-side", "--force-conflicts", f"--field-manager={manager}")
         self.kubectl("apply", *flags, "--filename", "-", timeout=APPLY_SECONDS, stdin=manifests)
 
     def list_pods(self, namespace: str, selector: str = "") -> list[Any]:

@@ -8,7 +8,8 @@ import os
 import pwd
 import re
 import shutil
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,11 @@ def image_id(name: str) -> str | None:
         raise
 
 
+def image_size(name: str) -> int:
+    """Return the image's size in bytes, as it is unpacked."""
+    return int(docker("image", "inspect", "--format", "{{.Size}}", name))
+
+
 def list_digests(name: str) -> list[str]:
     """List the image's registry digests; an image that was built here has none."""
     said = docker("image", "inspect", "--format", "{{json .RepoDigests}}", name)
@@ -151,7 +157,18 @@ def build(folder: Path, name: str, arguments: Mapping[str, str], whose: str = ""
     docker("build", "--tag", name, *given, folder, timeout=BUILD_SECONDS, fix=fix)
 
 
-def save(name: str, archive: Path) -> None:
-    """Save the image to `archive`, atomically."""
+def save(name: str, archive: Path, leave_out: Collection[str] = ()) -> None:
+    """Save the image to `archive`, atomically, without the members of these names."""
     with cache.replacing(archive) as part:
         docker("save", "--output", part, name, timeout=SAVE_SECONDS, fix="make room on the disk")
+        if leave_out:
+            with cache.replacing(part) as smaller:
+                copy_members(part, smaller, leave_out)
+
+
+def copy_members(source: Path, target: Path, leave_out: Collection[str]) -> None:
+    """Copy a tar file without the members of these names."""
+    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
+        for member in old:
+            if member.name not in leave_out:
+                new.addfile(member, old.extractfile(member) if member.isfile() else None)

@@ -10,17 +10,19 @@ import hashlib
 import os
 import re
 import shutil
+import tarfile
 import tempfile
+import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lab.cluster import cache, docker
 from lab.config import Config
-from lab.errors import ProjectError
+from lab.errors import LabError, MachineError, ProjectError
 from lab.files import digest_files
 from lab.project import FILE, OwnImage
 
@@ -29,9 +31,10 @@ LOCK = Path("images", "lock.toml")
 OWN = (Path("images", "own", "Dockerfile"), Path("images", "worker", "build-requirements.txt"))
 DOCKERFILE, REQUIREMENTS, PACKAGE = "Dockerfile", "requirements.txt", "pyproject.toml"
 STEPS = "steps"  # the folder of one's own files where the kit's Dockerfile builds the image
-MINUTES = {"minio": ", once: about four minutes"}
+MINUTES = {"minio-source": ", once: about four minutes"}
+BLOBS = "blobs/sha256/"  # in an archive: the folder of what is named by its hash
 CONTENT = 16  # hexadecimal digits of a built image's tag
-# The images that the node runs, in the order in which they are needed.
+# The images that the node runs.
 STORES = ("postgresql", "minio", "gitea")
 AIRFLOW = ("airflow", "worker", "trainer")
 WANTED = ("node", *STORES, *AIRFLOW)
@@ -46,7 +49,8 @@ class Image:
     """One image of the lock or of the project.
 
     It is built on this machine if it has a `folder`, or `files`: those of one's own image, by their
-    paths in the folder that it is built in.
+    paths in the folder that it is built in. Where a public image can't be had, `instead` is built,
+    if there is one.
     """
 
     key: str
@@ -55,6 +59,8 @@ class Image:
     folder: Path | None
     arguments: Mapping[str, str]
     files: Mapping[str, Path] = field(default_factory=dict)
+    instead: Image | None = None
+    stands_for: str = ""  # the repository that the manifests name, if it is another one
 
     @property
     def is_built(self) -> bool:
@@ -94,6 +100,18 @@ def list_airflow(known: Mapping[str, Image]) -> list[str]:
     return [*AIRFLOW, *list_own(known)]
 
 
+def list_loaded(known: Mapping[str, Image]) -> list[str]:
+    """List the keys of the images that the node runs, in the order in which it gets them.
+
+    The trainer's comes last, but for what is built from it.
+    """
+    early = [*STORES, "airflow", "worker"]
+    trainer = known["trainer"]
+    own = list_own(known)
+    late = [key for key in own if trainer in list_bases(known, known[key])]
+    return [*early, *(key for key in own if key not in late), "trainer", *late]
+
+
 def list_wanted(known: Mapping[str, Image]) -> list[str]:
     """List the keys of the images that a lab needs."""
     return [*WANTED, *list_own(known)]
@@ -102,7 +120,10 @@ def list_wanted(known: Mapping[str, Image]) -> list[str]:
 def image_from_lock(kit: Path, key: str, entries: Mapping[str, dict[str, Any]]) -> Image:
     entry = entries[key]
     if "folder" not in entry:
-        return Image(key, str(entry["name"]), str_or_none(entry, "digest"), None, {})
+        other = str_or_none(entry, "instead")
+        instead = image_from_lock(kit, other, entries) if other else None
+        digest = str_or_none(entry, "digest")
+        return Image(key, str(entry["name"]), digest, None, {}, instead=instead)
     folder = kit / "images" / str(entry["folder"])
     # A build argument that is the key of an image is replaced by that image's name and tag.
     referenced = {
@@ -231,29 +252,44 @@ def collecting(files: Mapping[str, Path]) -> Iterator[Path]:
 # --- Bringing them --------------------------------------------------------------------------------
 
 
+def is_pullable(_image: Image) -> bool:
+    """Return whether a registry gives the image, as long as nobody has asked one."""
+    return True
+
+
 def list_unpulled(config: Config) -> list[Image]:
     """List the images to pull, including the bases of images to build."""
     return [image for image in list_missing(config) if not image.is_built]
 
 
-def list_unbuilt(config: Config) -> list[Image]:
-    """List the images to build on this machine."""
-    return [image for image in list_missing(config) if image.is_built]
+def list_missing(config: Config, can_pull: Callable[[Image], bool] = is_pullable) -> list[Image]:
+    """List the images that a lab needs and Docker lacks, and the bases to build them from.
 
-
-def list_missing(config: Config) -> list[Image]:
-    """List the images that a lab needs and Docker lacks, and the bases to build them from."""
+    Of an image that can't be pulled, the one that is built instead of it is listed.
+    """
     known = read_lock(config)
-    keys = {image.key for key in list_wanted(known) for image in walk_missing(known, known[key])}
+    wanted = (known[key] for key in list_wanted(known))
+    keys = {i.key for image in wanted for i in walk_missing(known, image, can_pull)}
     return [known[key] for key in known if key in keys]
 
 
-def walk_missing(known: Mapping[str, Image], image: Image) -> Iterator[Image]:
+def walk_missing(
+    known: Mapping[str, Image], image: Image, can_pull: Callable[[Image], bool] = is_pullable
+) -> Iterator[Image]:
     """Yield the image if Docker lacks it, and then those of its bases that Docker lacks."""
-    if not docker.image_id(image.name):
-        yield image
-        for base in list_bases(known, image):
-            yield from walk_missing(known, base)
+    if is_held(image):
+        return
+    if image.instead and not can_pull(image):
+        yield from walk_missing(known, image.instead, can_pull)
+        return
+    yield image
+    for base in list_bases(known, image):
+        yield from walk_missing(known, base, can_pull)
+
+
+def is_held(image: Image) -> bool:
+    """Return whether Docker has the image, or the one that is built instead of it."""
+    return bool(docker.image_id(image.name) or (image.instead and is_held(image.instead)))
 
 
 def list_bases(known: Mapping[str, Image], image: Image) -> list[Image]:
@@ -262,11 +298,26 @@ def list_bases(known: Mapping[str, Image], image: Image) -> list[Image]:
 
 
 def ensure_images(config: Config) -> dict[str, Image]:
-    """Pull or build each image that a lab needs, unless Docker has it. Raises LabError."""
+    """Pull or build each image that a lab needs, unless Docker has it; return those it has.
+
+    Raises LabError.
+    """
     known = read_lock(config)
     for key in list_wanted(known):
         ensure_image(known, known[key])
-    return known
+    return choose(known)
+
+
+def choose(known: Mapping[str, Image]) -> dict[str, Image]:
+    """Return the images by key: in place of one that Docker lacks, the one built instead of it."""
+    return {key: choose_one(image) for key, image in known.items()}
+
+
+def choose_one(image: Image) -> Image:
+    other = image.instead
+    if other is None or docker.image_id(image.name) or not docker.image_id(other.name):
+        return image
+    return replace(other, key=image.key, stands_for=image.repository)
 
 
 def ensure_image(known: Mapping[str, Image], image: Image) -> None:
@@ -277,10 +328,40 @@ def ensure_image(known: Mapping[str, Image], image: Image) -> None:
         for base in list_bases(known, image):
             ensure_image(known, base)
         print(f"  building {image.name}{MINUTES.get(image.key, '')}", flush=True)
-        build_image(image)
+        with telling("built", image):
+            build_image(image)
+    elif image.instead and is_held(image.instead):
+        print(f"  {image.instead.name}, built from source, is used for {image.name}")
     else:
-        print(f"  pulling {image.name}", flush=True)
-        docker.pull(image.name, image.digest)
+        pull(known, image)
+
+
+def pull(known: Mapping[str, Image], image: Image) -> None:
+    """Pull the image; where no registry gives it, build the one that is meant for that case."""
+    print(f"  pulling {image.name}", flush=True)
+    try:
+        with telling("pulled", image):
+            docker.pull(image.name, image.digest)
+    except MachineError:
+        raise
+    except LabError as error:
+        if not image.instead:
+            raise
+        print(f"  {image.name} can't be pulled ({error.what}): it is built from source instead")
+        ensure_image(known, image.instead)
+
+
+@contextmanager
+def telling(done: str, image: Image) -> Iterator[None]:
+    """Print what was done to the image, its size and the seconds that it took."""
+    began = time.monotonic()
+    yield
+    size, seconds = to_megabytes(docker.image_size(image.name)), time.monotonic() - began
+    print(f"  {done} {image.name}: {size}, {seconds:.0f} s", flush=True)
+
+
+def to_megabytes(count: int) -> str:
+    return f"{count / 10**6:.0f} MB"
 
 
 def build_image(image: Image) -> None:
@@ -299,22 +380,37 @@ def note_other_digest(image: Image) -> None:
         print(f"  {image.name} is this machine's own image, not the lock's {image.digest[:19]}…")
 
 
-def ensure_archive(image: Image) -> Path:
+def ensure_archive(known: Mapping[str, Image], image: Image) -> Path:
     """Return the image's archive in the user's cache, saving it unless it exists.
 
     It is kept because `docker save` takes twice as long as loading the image. The archive holds the
-    image's name, too, so the same content under another name is another file.
+    image's name, too, so the same content under another name is another file. It lacks the layers
+    that are in the archive of the image that it was built from, which has to be loaded before.
     """
-    identity = hashlib.sha256(f"{image.name} {docker.image_id(image.name)}".encode()).hexdigest()
-    # Of one's own images the project's name is a part: projects share the cache.
-    label = image.repository.replace("/", ".") if image.files else image.key
-    path = ensure_archive_folder() / f"{label}-{identity[:CONTENT]}.tar"
+    path = archive_path(image)
     if not path.exists():
+        label = path.name.rpartition("-")[0]
         for older in path.parent.glob(f"{label}-{'?' * CONTENT}.tar"):
             older.unlink(missing_ok=True)
         cache.remove_stale_parts(path.parent)
-        docker.save(image.name, path)
+        bases = [base for base in list_bases(known, image) if base.is_built and is_held(base)]
+        held = {name for base in bases for name in list_members(ensure_archive(known, base))}
+        docker.save(image.name, path, leave_out=held)
     return path
+
+
+def archive_path(image: Image) -> Path:
+    """Return where the archive of Docker's image of this name is, or will be."""
+    identity = hashlib.sha256(f"{image.name} {docker.image_id(image.name)}".encode()).hexdigest()
+    # Of one's own images the project's name is a part: projects share the cache.
+    label = image.repository.replace("/", ".") if image.files else image.key
+    return ensure_archive_folder() / f"{label}-{identity[:CONTENT]}.tar"
+
+
+def list_members(archive: Path) -> set[str]:
+    """Return the names of the layers, manifests and configurations in an archive."""
+    with tarfile.open(archive) as opened:
+        return {name for name in opened.getnames() if name.startswith(BLOBS)}
 
 
 def ensure_archive_folder() -> Path:

@@ -24,6 +24,8 @@ READER = Path("images", "worker", "dataset_steps")
 READER_FILES = ("contract.py", "errors.py", "table.py")  # of the ConfigMap that images/worker makes
 RENDER_SECONDS = 60
 TEMPLATE, CONTAINER = "step", "base"  # the PodTemplate of a step, and its container
+# By which Kubernetes' scheduler asks for a claim's volume once it knows the node of its first pod.
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
 Objects = list[dict[str, Any]]
 
 
@@ -74,11 +76,12 @@ def relative_path(path: Path, folder: Path) -> str:
 
 def kustomize_image(image: Image, reference: str) -> dict[str, str]:
     """Return the entry of Kustomize's `images` that sets the image's reference."""
+    declared = image.stands_for or image.repository
     name, _, digest = reference.partition("@")
     if digest:
-        return {"name": image.repository, "newName": name, "digest": digest}
+        return {"name": declared, "newName": name, "digest": digest}
     repository, _, tag = name.rpartition(":")
-    return {"name": image.repository, "newName": repository, "newTag": tag}
+    return {"name": declared, "newName": repository, "newTag": tag}
 
 
 def config_map_patch(setting: Setting) -> dict[str, str]:
@@ -145,6 +148,38 @@ def select_namespaces(rendered: str) -> str:
     """Return the Namespaces of a rendering, which must exist before the Secrets."""
     found = [entry for entry in parse_objects(rendered) if entry["kind"] == "Namespace"]
     return yaml.safe_dump_all(found)
+
+
+def select_claims(rendered: str, node: str) -> str:
+    """Return the claims of a rendering, also those that a StatefulSet is about to make.
+
+    Each asks for its volume on this node.
+    """
+    found = parse_objects(rendered)
+    claims = [copy.deepcopy(e) for e in found if e["kind"] == "PersistentVolumeClaim"]
+    claims += [made for e in found if e["kind"] == "StatefulSet" for made in made_claims(e)]
+    for claim in claims:
+        claim["metadata"].setdefault("annotations", {})[SELECTED_NODE] = node
+    return yaml.safe_dump_all(claims)
+
+
+def made_claims(stateful: Mapping[str, Any]) -> Objects:
+    """Return the claims of a StatefulSet's first pod, as its controller would make them."""
+    name, namespace = (stateful["metadata"][key] for key in ("name", "namespace"))
+    labels = stateful["spec"]["selector"]["matchLabels"]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": f"{template['metadata']['name']}-{name}-0",
+                "namespace": namespace,
+                "labels": labels,
+            },
+            "spec": template["spec"],
+        }
+        for template in stateful["spec"].get("volumeClaimTemplates", ())
+    ]
 
 
 def write_values(kit: Path, known: Mapping[str, Image], file: Path) -> Path:

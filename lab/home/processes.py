@@ -27,7 +27,8 @@ MARK = "MLOPS_LAB_INSTANCE"
 NAME = "MLOPS_LAB_SERVICE"
 VERSION = "MLOPS_LAB_VERSION"  # of the service: see `version_of`
 COMMAND = "command"  # the NAME of a tool that a lab command itself runs
-STOP_SECONDS = 5
+# SeaweedFS takes two to end. What is killed after these loses nothing: a lab survives any kill.
+STOP_SECONDS = 3
 MARK_SECONDS = 30
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "USER", "LOGNAME", "TZ")
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NoReturn
 
 import psutil
@@ -564,7 +564,7 @@ def test_a_failure_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("lab.__main__.bring_up", make_failing_function(number))
+    monkeypatch.setattr("lab.__main__.announce_backend", make_failing_function(number))
     code = run_in_process(["up"], monkeypatch)
     answer = check_refusal(Answer(code, *capsys.readouterr()), kind)
     assert answer.err.startswith(f"error: {told}\n")
@@ -613,12 +613,13 @@ def test_data_that_is_no_table_is_proved_and_not_run(
         done.append("verify")
         return PROOF
 
-    monkeypatch.setattr("lab.__main__.bring_up", lambda _: lab)
+    place = SimpleNamespace(start=lambda *_: lab, complete=lambda *_: done.append("complete"))
+    monkeypatch.setattr("lab.__main__.announce_backend", lambda _: place)
     monkeypatch.setattr("lab.__main__.run_and_follow", lambda _, dag: done.append(dag))
     monkeypatch.setattr(Lab, "dataset", lambda _: Version("c0ffee", md5, 1, {}))
     monkeypatch.setattr(Lab, "verify", verify)
     assert run_in_process([], monkeypatch) == 0
-    assert done == [*(["dataset_pipeline"] if runs else []), "verify"]
+    assert done == [*(["dataset_pipeline"] if runs else []), "verify", "complete"]
     line = f"not run: dataset_pipeline appends a record to a table, which {path} is not\n"
     assert (line in capsys.readouterr().out) is not runs
 
@@ -883,7 +884,7 @@ def test_a_new_lab_says_what_can_be_typed_where_it_is_said(
     assert "password" not in shown.replace("--show-password prints both passwords", "")
     assert run_in_process(["--frobnicate"], monkeypatch) == console.USAGE
     assert f"try: {lab} --help" in capsys.readouterr().err
-    monkeypatch.setattr("lab.__main__.bring_up", interrupt)
+    monkeypatch.setattr("lab.__main__.announce_backend", interrupt)
     assert run_in_process(["up"], monkeypatch) == console.INTERRUPTED
     assert f"interrupted: {lab} status shows what runs" in capsys.readouterr().err
 

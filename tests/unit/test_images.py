@@ -10,8 +10,9 @@ import os
 import re
 import shlex
 import sys
+import tarfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +22,10 @@ import yaml
 
 from lab import project
 from lab.backends.kind import node
-from lab.cluster import images, tools
+from lab.cluster import docker, images, manifests, tools
 from lab.cluster.images import Image
 from lab.config import KIT, Config
-from lab.errors import LabError, ProjectError
+from lab.errors import LabError, MachineError, ProjectError
 from lab.home import state
 
 CONTENT = re.compile("[0-9a-f]{16}")
@@ -40,6 +41,10 @@ digest = "{PINNED}"
 [gitea]
 name = "docker.gitea.com/gitea:1.26"
 [minio]
+name = "fork/minio:1"
+digest = "{PINNED}"
+instead = "minio-source"
+[minio-source]
 name = "lab/minio"
 folder = "minio"
 arguments = {{ GO_IMAGE = "go", VERSION = "v0" }}
@@ -72,7 +77,7 @@ path = "orders"
 
 # Calls that begin with an entry of `unanswered` fail; a failed `save` leaves half a file.
 DOCKER = r"""
-import json, os, sys
+import io, json, os, sys, tarfile
 
 file, *argv = sys.argv[1:]
 now = json.load(open(file))
@@ -100,6 +105,8 @@ if " ".join(argv).startswith(tuple(now["unanswered"])):
 match argv:
     case ["image", "inspect", "--format", "{{.Id}}", name]:
         end(0, held(name)["id"])
+    case ["image", "inspect", "--format", "{{.Size}}", name]:
+        end(0, "7000000" if held(name) else "")
     case ["image", "inspect", "--format", "{{json .RepoDigests}}", name]:
         end(0, json.dumps([f"{name.rpartition(':')[0]}@{d}" for d in held(name)["digests"]]))
     case ["pull", "--quiet", name]:
@@ -128,6 +135,11 @@ match argv:
         write(path, "half")
         now["seen"].append([p for p in os.listdir(os.path.dirname(path)) if p.endswith(".tar")])
         write(path, held(name)["id"])
+        if members := held(name).get("members"):
+            with tarfile.open(path, "w") as archive:
+                for member in map(tarfile.TarInfo, members):
+                    member.size = len(member.name)
+                    archive.addfile(member, io.BytesIO(member.name.encode()))
         end()
     case ["container", "inspect", "--format", "{{.State.Status}}", name]:
         if name not in containers:
@@ -188,8 +200,9 @@ class Engine:
     def change(self, **values: object) -> None:
         self.file.write_text(json.dumps({**self.state, **values}))
 
-    def add_images(self, *names: str, id_: str = "1" * 64, digests: tuple[str, ...] = ()) -> None:
-        entry = {"id": f"sha256:{id_}", "digests": digests}
+    def add_images(self, *names: str, id_: str = "1" * 64, **more: Sequence[str]) -> None:
+        """Have the fake hold these images; `more` are their `digests` and archives' `members`."""
+        entry = {"id": f"sha256:{id_}", "digests": [], **more}
         self.change(images={**self.state["images"], **dict.fromkeys(names, entry)})
 
     @property
@@ -266,7 +279,8 @@ def config(tmp_path: Path, engine: Engine) -> Config:
 
 def test_this_checkouts_lock() -> None:
     known = images.read_lock(Config(home=Path("unused")))
-    assert set(known) == {"node", *images.STORES, *images.AIRFLOW, "go", "python"}
+    bases = {"minio-source", "go", "python"}
+    assert set(known) == {"node", *images.STORES, *images.AIRFLOW, *bases}
     for image in known.values():
         assert re.fullmatch(r"[a-z0-9./-]+:[\w.-]+", image.name), image.name
         assert image.tag != "latest"
@@ -276,7 +290,9 @@ def test_this_checkouts_lock() -> None:
             assert CONTENT.fullmatch(image.tag)
             assert image.digest is None
     entries = tomllib.loads((KIT / images.LOCK).read_text("utf-8"))
-    assert {key for key in entries if "folder" in entries[key]} == {"minio", "worker", "trainer"}
+    assert {key for key in entries if "folder" in entries[key]} == {
+        *("minio-source", "worker", "trainer"),
+    }
 
 
 def test_a_locks_images(tree: Path) -> None:
@@ -284,14 +300,15 @@ def test_a_locks_images(tree: Path) -> None:
     assert known["postgresql"] == Image("postgresql", "postgres:17", PINNED, None, {})
     assert known["gitea"].digest is None
     assert (known["gitea"].repository, known["gitea"].tag) == ("docker.gitea.com/gitea", "1.26")
-    minio = known["minio"]
+    minio = known["minio-source"]
+    assert known["minio"].instead == minio
     assert (minio.repository, minio.folder) == ("lab/minio", tree / "images" / "minio")
     assert CONTENT.fullmatch(minio.tag)
 
 
 def test_an_argument_that_names_an_image_is_that_images_name(tree: Path) -> None:
     known = images.read_lock(config_of(tree))
-    assert known["minio"].arguments == {"GO_IMAGE": "golang:1", "VERSION": "v0"}
+    assert known["minio-source"].arguments == {"GO_IMAGE": "golang:1", "VERSION": "v0"}
     assert known["worker"].arguments == {"PYTHON_IMAGE": "python:3"}
     assert known["trainer"].arguments == {"WORKER_IMAGE": known["worker"].name}
 
@@ -390,7 +407,7 @@ def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> N
     assert sorted_names(images.list_unpulled(config_of(tree))) == [
         "apache/airflow:3",
         "docker.gitea.com/gitea:1.26",
-        "golang:1",
+        "fork/minio:1",
         "kindest/node:v1",
         "postgres:17",
         "python:3",
@@ -420,13 +437,8 @@ def test_everything_is_brought_in_order(
         ["tag", f"kindest/node@{PINNED}", "kindest/node:v1"],
         ["pull", "--quiet", f"postgres@{PINNED}"],
         ["tag", f"postgres@{PINNED}", "postgres:17"],
-        ["pull", "--quiet", f"golang@{PINNED}"],
-        ["tag", f"golang@{PINNED}", "golang:1"],
-        [
-            *("build", "--tag", known["minio"].name),
-            *("--build-arg", "GO_IMAGE=golang:1", "--build-arg", "VERSION=v0"),
-            str(folders / "minio"),
-        ],
+        ["pull", "--quiet", f"fork/minio@{PINNED}"],
+        ["tag", f"fork/minio@{PINNED}", "fork/minio:1"],
         ["pull", "--quiet", "docker.gitea.com/gitea:1.26"],
         ["pull", "--quiet", "apache/airflow:3"],
         ["pull", "--quiet", "python:3"],
@@ -441,12 +453,61 @@ def test_everything_is_brought_in_order(
             str(folders / "trainer"),
         ],
     ]
-    assert {image.name for image in known.values()} <= engine.names
+    wanted = [known[key].name for key in images.list_wanted(known)]
+    assert {*wanted, "python:3"} <= engine.names
     said = capsys.readouterr().out.splitlines()
-    assert said[:2] == ["  pulling kindest/node:v1", "  pulling postgres:17"]
-    assert f"  building {known['minio'].name}, once: about four minutes" in said
-    assert said[-1] == f"  building {known['trainer'].name}"
-    assert len(said) == len(known)
+    assert said[:2] == ["  pulling kindest/node:v1", "  pulled kindest/node:v1: 7 MB, 0 s"]
+    trainer = known["trainer"].name
+    assert said[-2:] == [f"  building {trainer}", f"  built {trainer}: 7 MB, 0 s"]
+    assert len(said) == 2 * (len(wanted) + 1)
+
+
+# --- What is built where nothing is to be pulled ------------------------------------------------
+
+
+def test_what_no_registry_gives_is_built_from_source(
+    engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The manifests go on naming what can't be had."""
+    engine.change(unanswered=["pull --quiet fork/"])
+    known = images.ensure_images(config_of(tree))
+    built = images.read_lock(config_of(tree))["minio-source"].name
+    assert [
+        *("build", "--tag", built, "--build-arg", "GO_IMAGE=golang:1"),
+        *("--build-arg", "VERSION=v0", str(tree / "images" / "minio")),
+    ] in engine.changes
+    said = capsys.readouterr().out
+    assert "fork/minio:1 can't be pulled (" in said
+    assert f"  building {built}, once: about four minutes" in said
+    entry = manifests.kustomize_image(known["minio"], known["minio"].name)
+    name, _, tag = built.rpartition(":")
+    assert entry == {"name": "fork/minio", "newName": name, "newTag": tag}
+
+
+def test_what_was_built_from_source_is_used_again(
+    engine: Engine, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = images.read_lock(config_of(tree))
+    engine.add_images(known["minio-source"].name)
+    images.ensure_image(known, known["minio"])
+    assert images.choose(known)["minio"].name == known["minio-source"].name
+    assert "fork/minio:1" not in sorted_names(images.list_unpulled(config_of(tree)))
+    assert capsys.readouterr().out.endswith(", built from source, is used for fork/minio:1\n")
+    engine.add_images("fork/minio:1")
+    assert images.choose(known) == known, "what can be had is used"
+
+
+def test_an_engine_that_is_gone_is_no_reason_to_build(
+    engine: Engine, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pull(*_: object) -> None:
+        raise MachineError("no Docker answers", "start it")
+
+    monkeypatch.setattr(docker, "pull", pull)
+    known = images.read_lock(config_of(tree))
+    with pytest.raises(MachineError, match="no Docker answers"):
+        images.ensure_image(known, known["minio"])
+    assert engine.changes == []
 
 
 def test_what_is_there_is_neither_pulled_nor_built(
@@ -685,9 +746,9 @@ def test_an_own_image_that_is_missing_is_listed_to_be_built(
 ) -> None:
     known = images.read_lock(config_of(tree))
     engine.add_images(*(image.name for image in known.values() if image.key != "steps"))
-    assert images.list_unbuilt(config_of(tree)) == [known["steps"]]
+    assert images.list_missing(config_of(tree)) == [known["steps"]]
     engine.add_images(known["steps"].name)
-    assert images.list_unbuilt(config_of(tree)) == []
+    assert images.list_missing(config_of(tree)) == []
 
 
 def test_archives_of_own_images_are_kept_for_each_project_and_each_name(
@@ -701,7 +762,7 @@ def test_archives_of_own_images_are_kept_for_each_project_and_each_name(
     wanted = [known["steps-big"], known["steps"]]
     wanted.append(replace(known["steps"], name=f"other/steps:{known['steps'].tag}"))
     engine.add_images(*(image.name for image in wanted))
-    made = {images.ensure_archive(image).name for image in wanted}
+    made = {images.ensure_archive(known, image).name for image in wanted}
     assert {name.rpartition("-")[0] for name in made} == {
         "churn.steps", "churn.steps-big", "other.steps"
     }  # fmt: skip
@@ -716,13 +777,14 @@ def list_archives() -> list[str]:
 
 
 def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(config_of(tree))["gitea"]
+    known = images.read_lock(config_of(tree))
+    gitea = known["gitea"]
     engine.add_images(gitea.name)
-    path = images.ensure_archive(gitea)
+    path = images.ensure_archive(known, gitea)
     assert path.parent == images.ensure_archive_folder()
     assert re.fullmatch("gitea-[0-9a-f]{16}.tar", path.name)
     assert path.read_text() == "sha256:" + "1" * 64
-    assert images.ensure_archive(gitea) == path
+    assert images.ensure_archive(known, gitea) == path
     assert [call[0] for call in engine.changes] == ["save"]
     assert images.ensure_archive_folder().stat().st_mode & 0o777 == 0o700
 
@@ -730,10 +792,10 @@ def test_an_archive_is_made_once(engine: Engine, tree: Path) -> None:
 def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Path) -> None:
     known = images.read_lock(config_of(tree))
     engine.add_images(known["gitea"].name, known["airflow"].name)
-    older = images.ensure_archive(known["gitea"])
-    other = images.ensure_archive(known["airflow"])
+    older = images.ensure_archive(known, known["gitea"])
+    other = images.ensure_archive(known, known["airflow"])
     engine.add_images(known["gitea"].name, id_="2" * 64)
-    newer = images.ensure_archive(known["gitea"])
+    newer = images.ensure_archive(known, known["gitea"])
     assert newer.read_text() == "sha256:" + "2" * 64
     assert newer != older
     assert list_archives() == sorted([other.name, newer.name])
@@ -741,32 +803,52 @@ def test_another_images_archive_replaces_the_older_one(engine: Engine, tree: Pat
 
 def test_the_same_content_under_another_name_is_another_archive(engine: Engine, tree: Path) -> None:
     """An archive holds the image's name, and loading it must create that name in the node."""
-    worker = images.read_lock(config_of(tree))["worker"]
+    known = images.read_lock(config_of(tree))
+    worker = known["worker"]
     renamed = replace(worker, name=f"{worker.repository}:another")
     engine.add_images(worker.name, renamed.name)
-    assert images.ensure_archive(worker) != images.ensure_archive(renamed)
+    assert images.ensure_archive(known, worker) != images.ensure_archive(known, renamed)
+
+
+def test_what_a_base_has_is_in_no_other_archive(engine: Engine, tree: Path) -> None:
+    known = images.read_lock(config_of(tree))
+    worker, trainer = known["worker"], known["trainer"]
+    base = ["blobs/sha256/1", "blobs/sha256/2"]
+    engine.add_images(worker.name, members=[*base, "index.json"])
+    engine.add_images(trainer.name, members=[*base, "blobs/sha256/3", "index.json"])
+    with tarfile.open(images.ensure_archive(known, trainer)) as kept:
+        assert kept.getnames() == ["blobs/sha256/3", "index.json"]
+        assert {file.read() for name in kept.getnames() if (file := kept.extractfile(name))} == {
+            b"blobs/sha256/3",
+            b"index.json",
+        }
+    with tarfile.open(images.archive_path(worker)) as whole:
+        assert whole.getnames() == [*base, "index.json"]
+    assert len(list_archives()) == 2
 
 
 def test_half_an_archive_is_never_seen(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(config_of(tree))["gitea"]
+    known = images.read_lock(config_of(tree))
+    gitea = known["gitea"]
     engine.add_images(gitea.name)
     engine.change(unanswered=["save"])
     with pytest.raises(LabError, match="it is tired"):
-        images.ensure_archive(gitea)
+        images.ensure_archive(known, gitea)
     assert list_archives() == []
     engine.change(unanswered=[])
-    images.ensure_archive(gitea)
+    images.ensure_archive(known, gitea)
     assert engine.state["seen"] == [[]]
 
 
 def test_what_a_killed_save_left_goes_with_the_next_one(engine: Engine, tree: Path) -> None:
-    gitea = images.read_lock(config_of(tree))["gitea"]
+    known = images.read_lock(config_of(tree))
+    gitea = known["gitea"]
     engine.add_images(gitea.name)
     left = images.ensure_archive_folder() / f"gitea-{'0' * 16}.tar.part-0123456789abcdef"
     left.write_text("half")
     os.utime(left, (1, 1))
     assert list_archives() == [left.name]
-    assert [images.ensure_archive(gitea).name] == list_archives()
+    assert [images.ensure_archive(known, gitea).name] == list_archives()
 
 
 # --- The node -----------------------------------------------------------------------------------
@@ -804,10 +886,12 @@ def test_the_node_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
         },
         {"hostPath": str(barrier), "containerPath": node.BARRIER_PLACE, "readOnly": True},
     ]
-    (patch,) = only["kubeadmConfigPatches"]
-    kubelet = yaml.safe_load(patch)
+    kubelet, cluster = map(yaml.safe_load, only["kubeadmConfigPatches"])
     assert kubelet["kind"] == "KubeletConfiguration"
     assert kubelet["crashLoopBackOff"] == {"maxContainerRestartPeriod": "5s"}
+    assert cluster["kind"] == "ClusterConfiguration"
+    for component in ("controllerManager", "scheduler"):
+        assert {"name": "leader-elect", "value": "false"} in cluster[component]["extraArgs"]
 
 
 def test_each_home_has_a_cluster_of_its_own(tmp_path: Path) -> None:
@@ -904,7 +988,8 @@ def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, 
     wanted = [known[key] for key in ("postgresql", "gitea", "airflow")]
     engine.add_images(*(image.name for image in wanted))
     engine.change(loaded=["docker.io/library/postgres:17", "docker.io/library/postgres@sha256:1"])
-    node.load_images(config, wanted)
+    for image in wanted:
+        node.load_image(config, image, images.ensure_archive(known, image))
     imports = [call[-1] for call in engine.changes if "import" in call]
-    kept = [images.ensure_archive(known[key]).name for key in ("gitea", "airflow")]
+    kept = [images.archive_path(known[key]).name for key in ("gitea", "airflow")]
     assert imports == [f"{node.ARCHIVES}/{name}" for name in kept]

@@ -24,7 +24,9 @@ from lab.backends.phases import (
     first_state,
     prepare_datasets,
     publish_datasets,
-    wait_for_pipelines,
+    run_phases,
+    wait_for_all_dags,
+    wait_for_own_dag,
 )
 from lab.client import s3
 from lab.config import Config
@@ -76,8 +78,20 @@ def port_owner(port: str) -> str:
 
 def up(config: Config, report: Report = silent_phase) -> Lab:
     """Bring a whole lab up; leave alone what runs already, and add what is missing."""
+    lab = start(config, report)
+    complete(config, report)
+    return lab
+
+
+def start(config: Config, report: Report = silent_phase) -> Lab:
+    """Bring up all that the project's own DAG needs."""
     steps = (start_stores, publish_pipelines, start_airflow, publish_datasets, wait_for_airflow)
     return bring_up(config, report, check, temporary_folder, settle, steps)
+
+
+def complete(config: Config, report: Report = silent_phase) -> None:
+    """Wait for what else a lab has: the DAGs that are not the project's own."""
+    run_phases(config, report, temporary_folder, find_site, [wait_for_all_dags])
 
 
 def settle(config: Config) -> Site:
@@ -122,10 +136,13 @@ def start_stores(site: Site) -> None:
     """Start S3 and git, prepare the database and the dataset.
 
     The environments of the project's own images are made meanwhile. An Airflow of an older kit is
-    ended before its tables are migrated and newer DAGs are published.
+    ended before its tables are migrated and newer DAGs are published. An Airflow whose tables are
+    there needs seconds until it looks for DAGs: it starts at once.
     """
     processes.end_outdated(site.config, *site.services)
-    jobs = (prepare_datasets, start_servers, prepare_database, prepare_images)
+    jobs = [prepare_datasets, start_servers, prepare_database, prepare_images]
+    if airflow.is_migrated(site.config) and not site.database:
+        jobs.append(start_airflow)
     run_in_parallel(*(partial(job, site) for job in jobs))
     s3.ensure_bucket(site.lab)
 
@@ -182,11 +199,11 @@ def start_airflow(site: Site) -> None:
 
 
 def wait_for_airflow(site: Site) -> None:
-    """Wait until Airflow is healthy and knows the pipelines."""
+    """Wait until Airflow is healthy and knows the project's DAG."""
     for service in site.airflow:
         processes.wait_until_ready(site.config, service, START_SECONDS)
     airflow.warm_up_api(site.ports[airflow.API_SERVER])
-    wait_for_pipelines(site, START_SECONDS)
+    wait_for_own_dag(site, START_SECONDS)
     gitserver.deliver_pending_pushes(site.config, site.secrets, site.ports)
 
 

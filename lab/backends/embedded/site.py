@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab import layout
 from lab.backends.embedded.services import airflow, gitserver, postgresql, seaweedfs
@@ -24,6 +24,7 @@ class Site:
     config: Config
     state: State
     secrets: Secrets
+    commits: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def ports(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ site          one lab: its choices, secrets, cluster and addresses
 services      each workload, and how this machine reaches it
 stores        the objects, Secrets, accounts and repositories of the stores
 node          the kind cluster: one container
+loading       images on their way into the node, in the background
 doors         the lab's Services on ports of this machine
 gitea, minio  the stores' accounts, repositories and buckets, made by their own APIs
 doctor        what this machine lacks for it

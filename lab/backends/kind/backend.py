@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,9 @@ from lab.backends.phases import (
     first_state,
     publish_datasets,
     publish_pipelines,
-    wait_for_pipelines,
+    run_phases,
+    wait_for_all_dags,
+    wait_for_own_dag,
 )
 from lab.client import runs
 from lab.cluster import chart, images, manifests, workloads
@@ -60,15 +61,20 @@ def diagnose(config: Config) -> list[Finding]:
 
 def up(config: Config, report: Report = silent_phase) -> Lab:
     """Bring a whole lab up; leave alone what runs already, and add what is missing."""
-    steps = (
-        collect_images,
-        create_cluster,
-        start_stores,
-        publish_pipelines,
-        install_airflow,
-        wait_for_airflow,
-    )
+    lab = start(config, report)
+    complete(config, report)
+    return lab
+
+
+def start(config: Config, report: Report = silent_phase) -> Lab:
+    """Bring up all that the project's own DAG needs."""
+    steps = (create_cluster, start_stores, install_airflow, wait_for_airflow)
     return bring_up(config, report, check, processes.exclusive_command, settle, steps)
+
+
+def complete(config: Config, report: Report = silent_phase) -> None:
+    """Bring what else a lab has: what the project's own DAG does not need."""
+    run_phases(config, report, processes.exclusive_command, find_site, [bring_rest])
 
 
 def settle(config: Config) -> Site:
@@ -81,25 +87,21 @@ def new_state(config: Config) -> State:
     return first_state(config, NAME, "postgresql", ports.choose_ports(PORTS, config.ports, 0))
 
 
-def collect_images(site: Site) -> None:
-    """Build or bring the images."""
-    known = images.ensure_images(site.config)
-    for key in (*images.STORES, *images.list_airflow(known)):
-        images.ensure_archive(known[key])
-
-
 def create_cluster(site: Site) -> None:
-    """Create the cluster and load the stores' images."""
+    """Create the cluster; bring its images and load them."""
     node.delete_incomplete(site.config)
-    jobs = [
-        partial(node.ensure_running, site.config, site.images["node"]),
-        partial(load_images, site, images.STORES),
-    ]
-    if node.read_state(site.config) is None:  # a new lab: its dataset will be needed
+    known = images.read_lock(site.config)
+    images.ensure_image(known, known["node"])
+    site.loading.start()
+    jobs = [partial(node.ensure_running, site.config, known["node"])]
+    is_new = node.read_state(site.config) is None
+    if is_new:  # its dataset will be needed
         firsts = first_version.list_first_versions(site.config, site.state)
         jobs += [partial(first_version.prepare_data, first) for first in firsts]
     run_in_parallel(*jobs)
     wait_for_api(site)
+    if is_new:
+        stores.claim_volumes(site)
 
 
 def wait_for_api(site: Site) -> None:
@@ -121,27 +123,26 @@ def check_node(site: Site) -> None:
             raise NotYet("the node is not ready")
 
 
-def load_images(site: Site, keys: Iterable[str]) -> None:
-    """Load these images into the node."""
-    node.wait_for_containerd(site.config)
-    node.load_images(site.config, [site.images[key] for key in keys])
-
-
 def start_stores(site: Site) -> None:
-    """Start S3, git and the database; load Airflow's images."""
-    run_in_parallel(
-        partial(stores.prepare_stores, site),
-        partial(load_images, site, images.list_airflow(site.images)),
-    )
+    """Start S3, git and the database."""
+    site.loading.wait_for(images.STORES)
+    stores.prepare_stores(site)
 
 
 def install_airflow(site: Site) -> None:
-    """Install Airflow by its chart; store the dataset and commit its first version."""
-    run_in_parallel(partial(publish_datasets, site), partial(install_chart, site))
+    """Install Airflow by its chart; publish the DAGs and the data."""
+    run_in_parallel(partial(publish, site), partial(install_chart, site))
+
+
+def publish(site: Site) -> None:
+    """Publish the DAGs, begin the other repositories, and store the data sets."""
+    publish_pipelines(site)
+    publish_datasets(site)
 
 
 def install_chart(site: Site) -> None:
     """Install the release of Airflow, or upgrade it, with the kit's values."""
+    site.loading.wait_for(["airflow"])
     chart.install(site.config, site.cluster, values_files(site))
 
 
@@ -153,9 +154,17 @@ def values_files(site: Site) -> list[Path]:
 
 
 def wait_for_airflow(site: Site) -> None:
-    """Wait until Airflow is healthy and knows the pipelines."""
+    """Wait until Airflow is healthy and knows the project's DAG."""
+    site.loading.wait_for_all()
     run_in_parallel(*(partial(wait_for_workload, site, w) for w in workloads.AIRFLOW_COMPONENTS))
-    wait_for_pipelines(site, START_SECONDS)
+    wait_for_own_dag(site, START_SECONDS)
+
+
+def bring_rest(site: Site) -> None:
+    """Load the other images; wait for the other DAGs."""
+    site.loading_later.start()
+    wait_for_all_dags(site)
+    site.loading_later.wait_for_all()
 
 
 # --- A lab that is there ------------------------------------------------------------------------

@@ -99,7 +99,8 @@ def refuse_unreachable(url: str, fix: str) -> None:
 
 def check_images(config: Config) -> str:
     """Describe the images that Docker lacks. Raises MachineError for one that can't be pulled."""
-    lacking = images.list_unpulled(config)
+    missing = images.list_missing(config, is_reachable)
+    lacking = [image for image in missing if not image.is_built]
     unreachable = [image for image in lacking if not is_reachable(image)]
     if unreachable:
         names = ", ".join(image.name for image in unreachable)
@@ -109,7 +110,7 @@ def check_images(config: Config) -> str:
         )
     groups = {
         "to be pulled": lacking,
-        "to be built, with a network": images.list_unbuilt(config),
+        "to be built, with a network": [image for image in missing if image.is_built],
     }
     said = {what: ", ".join(image.name for image in found) for what, found in groups.items()}
     return "; ".join(f"{what}: {names}" for what, names in said.items() if names) or "all here"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -20,6 +19,7 @@ from lab.wait import NotYet, wait_until
 CREATE_SECONDS = 300
 DELETE_SECONDS = 120
 BOOT_SECONDS = 60
+STOP_SECONDS = "5"  # until what still runs in the node is killed
 LOAD_SECONDS = 600
 ARCHIVES = "/var/lib/lab-images"  # the mount of the user's archives in the node
 VOLUMES = "/var/local-path-provisioner"  # the volumes of the pods in the node
@@ -108,6 +108,17 @@ def cluster_config(barrier: Path) -> dict[str, object]:
         "kind": "KubeletConfiguration",
         "crashLoopBackOff": {"maxContainerRestartPeriod": RESTART},
     }
+    # There is one of each. By default they wait 20 s for their own leases when a node starts again.
+    alone = {"name": "leader-elect", "value": "false"}
+    by_kind = {
+        "name": "enable-hostpath-provisioner",
+        "value": "true",
+    }  # in the list that is replaced
+    control_plane = {
+        "kind": "ClusterConfiguration",
+        "controllerManager": {"extraArgs": [by_kind, alone]},
+        "scheduler": {"extraArgs": [alone]},
+    }
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
@@ -119,7 +130,7 @@ def cluster_config(barrier: Path) -> dict[str, object]:
                     read_only_mount(images.ensure_archive_folder(), ARCHIVES),
                     read_only_mount(barrier, BARRIER_PLACE),
                 ],
-                "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
+                "kubeadmConfigPatches": [*map(yaml.safe_dump, (kubelet, control_plane))],
             }
         ],
     }
@@ -150,7 +161,7 @@ def stop(config: Config) -> bool:
     """Stop the node, keeping its data. Return whether it ran."""
     if read_state(config) != "running":
         return False
-    docker("stop", "-t", "10", container_name(config), timeout=BOOT_SECONDS)
+    docker("stop", "-t", STOP_SECONDS, container_name(config), timeout=BOOT_SECONDS)
     return True
 
 
@@ -168,23 +179,22 @@ def wait_for_containerd(config: Config) -> None:
         except LabError as error:
             raise NotYet(error.what) from error
 
-    wait_until(check_containerd, what="the node's containerd", timeout=BOOT_SECONDS, interval=0.5)
+    wait_until(check_containerd, what="the node's containerd", timeout=CREATE_SECONDS, interval=0.5)
 
 
-def load_images(config: Config, wanted: Sequence[Image]) -> None:
-    """Load those of the images that the node lacks.
+def load_image(config: Config, image: Image, archive: Path) -> None:
+    """Load the image into the node, unless the node has it.
 
-    The node reads the archives from a mount: streaming them takes half as long again.
+    The node reads the archive from a mount: streaming it takes half as long again.
     """
-    held = set(run_inside(config, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").split())
-    for image in wanted:
-        if containerd_name(image) not in held:
-            run_inside(
-                config,
-                *("ctr", "--namespace", "k8s.io", "images", "import", "--local", "--digests"),
-                *("--snapshotter", "overlayfs", f"{ARCHIVES}/{images.ensure_archive(image).name}"),
-                timeout=LOAD_SECONDS,
-            )
+    held = run_inside(config, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").split()
+    if containerd_name(image) not in held:
+        run_inside(
+            config,
+            *("ctr", "--namespace", "k8s.io", "images", "import", "--local", "--digests"),
+            *("--snapshotter", "overlayfs", f"{ARCHIVES}/{archive.name}"),
+            timeout=LOAD_SECONDS,
+        )
 
 
 def containerd_name(image: Image) -> str:

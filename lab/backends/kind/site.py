@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import quote
 
 from lab.backends.kind import doors, gitea, node
+from lab.backends.kind.loading import Loading
 from lab.client import s3
 from lab.cluster import images, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.images import Image
 from lab.cluster.workloads import Workload
-from lab.config import Config
+from lab.config import TABLE_DAG, Config
 from lab.dataset import first_version
 from lab.home import state
 from lab.home.secrets import Secrets
@@ -31,14 +33,37 @@ class Site:
     config: Config
     state: State
     secrets: Secrets
+    commits: dict[str, str | None] = field(default_factory=dict)
 
     @cached_property
     def cluster(self) -> Cluster:
         return Cluster(node.kubeconfig_path(self.config))
 
-    @cached_property
+    @property
     def images(self) -> dict[str, Image]:
-        return images.read_lock(self.config)
+        """The images by key, as Docker has them now."""
+        return images.choose(images.read_lock(self.config))
+
+    @cached_property
+    def loading(self) -> Loading:
+        """The images that the project's own DAG needs, on their way into the node."""
+        known = images.read_lock(self.config)
+        return Loading(self.config, known, self.split_images(known)[0])
+
+    @cached_property
+    def loading_later(self) -> Loading:
+        """The other images, on their way into the node."""
+        known = images.read_lock(self.config)
+        return Loading(self.config, known, self.split_images(known)[1])
+
+    def split_images(self, known: Mapping[str, Image]) -> tuple[list[str], list[str]]:
+        """Return the keys of the images that the project's own DAG needs, and the others.
+
+        Of the kit's own DAG that is known; any other one may need each.
+        """
+        keys = images.list_loaded(known)
+        first = keys.index("worker") + 1 if self.config.project.dag == TABLE_DAG else len(keys)
+        return keys[:first], keys[first:]
 
     @property
     def forwards(self) -> list[Service]:

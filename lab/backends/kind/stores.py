@@ -6,7 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from lab.backends.kind import gitea, minio
+from lab.backends.kind import gitea, minio, node
 from lab.backends.kind.services import wait_for_workload
 from lab.backends.kind.site import Site
 from lab.client import git
@@ -38,6 +38,18 @@ def prepare_stores(site: Site) -> None:
         partial(prepare_s3, site),
         partial(wait_for_workload, site, workloads.POSTGRESQL),
     )
+
+
+def claim_volumes(site: Site) -> None:
+    """Have a new lab's volumes made now, while images are still loaded.
+
+    By itself a volume is made when its first pod is scheduled, which then waits for it: 5 s for the
+    stores' and as long for Airflow's.
+    """
+    rendered = render(site)
+    site.cluster.apply(manifests.select_namespaces(rendered))
+    claims = manifests.select_claims(rendered, node.container_name(site.config))
+    site.cluster.apply(claims, manager="mlops-lab-volumes")
 
 
 def render(site: Site) -> str:

@@ -24,6 +24,7 @@ from tests.bench.seed import measure_seed
 from tests.bench.sizes import measure_sizes
 from tests.bench.throughput import measure_throughput
 from tests.bench.triggers import measure_triggers
+from tests.bench.usage import measure_usage
 
 ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "commit": measure_commit,
@@ -32,6 +33,7 @@ ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "directories": measure_directories,
     "throughput": measure_throughput,
     "triggers": measure_triggers,
+    "usage": measure_usage,
 }
 CHOICES = ("cold", *ON_A_LAB, "promotion")
 
@@ -45,6 +47,9 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--files", type=int, default=3000, help="files of a directory")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32], help="runs at once")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="for which an idle lab is watched"
+    )
     arguments = parser.parse_args()
     wanted = arguments.only or CHOICES[:-1]  # the promotion needs kubectl, helm and the chart
     table = Table(title=f"{arguments.backend}, {os.cpu_count()} cores, {platform.platform()}")

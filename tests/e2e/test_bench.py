@@ -16,7 +16,7 @@ from tests.bench.cold_start import measure_command
 from tests.bench.row import Row
 
 ASSET = "push:lab/datasets:main"
-ONCE = argparse.Namespace(rounds=1, megabytes=[10], files=100, at_once=[1])
+ONCE = argparse.Namespace(rounds=1, megabytes=[10], files=100, at_once=[1], seconds=0.5)
 # By part: the pushes to the datasets that a DAG hears of. A run that one of them starts is measured
 # where it is meant to be, and nowhere else.
 PUSHES = {
@@ -26,6 +26,7 @@ PUSHES = {
     "directories": 0,
     "throughput": 0,
     "triggers": 1,
+    "usage": 0,
 }
 ON_KIND_ALONE = "seed"
 
@@ -47,8 +48,8 @@ def test_a_part_measures_its_own_runs_only(lab: Lab, lab_config: Config, part: s
 
 
 def check_plausible(row: Row) -> None:
-    """Check that a row's numbers can be seconds, or commits per second, of one thing done once."""
-    assert 0 < row.lab < 120, row
+    """Check that a row's numbers can be those of one thing done once."""
+    assert 0 <= row.lab < 200, row
     assert row.plain is None or 0 < row.plain < 120, row
     assert len(row.cells()) == 5
 
@@ -61,7 +62,7 @@ def test_the_phases_of_a_cold_start_are_read_from_what_a_lab_prints(
     """The command is `lab up` of a lab that is there: a fresh clone would take a minute."""
     env = {"PATH": os.environ["PATH"], "LAB_HOME": str(lab_config.home)}
     tree = Path(__file__).resolve().parents[2]
-    rows = list(measure_command([sys.executable, "-m", "lab", "up"], tree, env, "45 s"))
+    rows = list(measure_command([sys.executable, "-m", "lab", "up"], tree, env, "25 s"))
     whole, rest, *phases = rows
     assert phases[0].what == "  Check this machine and the choices made"
     assert len(phases) > 4

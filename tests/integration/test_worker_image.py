@@ -186,7 +186,7 @@ def test_a_second_push_changes_nothing(pods: Pods) -> None:
 def test_a_run_whose_containers_are_killed_makes_one_commit(pods: Pods) -> None:
     """Their locks do not keep out the containers that come after them."""
     for step, *places in (
-        ("pull", "remote:md5_of"),
+        ("pull", "remote:write_blocks"),
         ("modify", "workspace:Workspace.seal"),
         ("publish", "remote:Remote.send", "repository:push", "workspace:Workspace.remove"),
     ):

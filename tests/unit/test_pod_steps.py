@@ -919,6 +919,22 @@ def test_a_killed_attempt_s_own_pod_that_is_at_work_is_taken_up(
     assert task.pod is left
 
 
+@pytest.mark.parametrize(
+    ("one", "at_work"),
+    [
+        (build_pod(phase="Pending"), True),
+        (build_pod(terminated_status(75), phase="Running"), False),
+        (build_pod(terminated_status(75), phase="Failed"), False),
+    ],
+    ids=["begins", "its container has ended", "ended"],
+)
+def test_an_attempt_whose_container_has_ended_is_at_work_no_more(
+    one: V1Pod, at_work: bool, pod: ModuleType
+) -> None:
+    """Its pod's own phase comes a second later, and the retry may come before that."""
+    assert pod.is_at_work(one) is at_work
+
+
 def test_a_publish_that_was_overtaken_runs_the_steps_again(
     pod: ModuleType, cluster: Callable[..., Cluster]
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from threading import Event
+from typing import Any
 
 from lab.backends.kind import backend as kind
 from lab.backends.kind import node
@@ -61,7 +62,7 @@ class Pods:
     def list_parts(self) -> list[str]:
         """Return the pods of the steps that have not ended."""
         found = self.cluster.list_pods(AIRFLOW, STEP_PODS)
-        return [f"pod/{pod.metadata.name}" for pod in found if pod.status.phase not in ENDED]
+        return [f"pod/{pod.metadata.name}" for pod in found if is_at_work(pod)]
 
     def kill(self, name: str) -> None:
         """Kill the service's pods, or the one pod, without a warning."""
@@ -83,13 +84,14 @@ class Pods:
             kind.restore(self.config)
 
     def list_kept(self, run: Run) -> list[str]:
-        """Return the run's pods that have ended and still exist."""
+        """Return the run's pods that have ended and are not about to go."""
         whose = {"dag_id": run.dag_id, "run_id": run.id}
-        ended = [p for p in self.cluster.list_pods(AIRFLOW, STEP_PODS) if p.status.phase in ENDED]
         return [
-            p.metadata.name
-            for p in ended
-            if whose.items() <= (p.metadata.annotations or {}).items()
+            pod.metadata.name
+            for pod in self.cluster.list_pods(AIRFLOW, STEP_PODS)
+            if whose.items() <= (pod.metadata.annotations or {}).items()
+            and not is_at_work(pod)
+            and not pod.metadata.deletion_timestamp
         ]
 
     def list_secrets(self) -> list[str]:
@@ -128,6 +130,12 @@ class Pods:
         words = ["docker", "exec", node.container_name(self.config), *command]
         done = subprocess.run(words, capture_output=True, timeout=TRACE_SECONDS, check=False)
         return done.stdout
+
+
+def is_at_work(pod: Any) -> bool:
+    """Return whether the step's container may still run: its end is reported before its pod's."""
+    states = [each.state for each in pod.status.container_statuses or []]
+    return pod.status.phase not in ENDED and not any(state.terminated for state in states)
 
 
 @contextmanager

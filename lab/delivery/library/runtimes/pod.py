@@ -205,7 +205,7 @@ class StepPodOperator(KubernetesPodOperator):
 
     def find_pod_at_work(self, name: str) -> bool:
         try:
-            return self.client.read_namespaced_pod(name, NAMESPACE).status.phase not in ENDED
+            return is_at_work(self.client.read_namespaced_pod(name, NAMESPACE))
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return False
@@ -228,7 +228,7 @@ class StepPodOperator(KubernetesPodOperator):
     def delete_orphans(self, selector: str) -> list[V1Pod]:
         """Delete the pods that are at work, and return them: they go a moment later."""
         found = self.client.list_namespaced_pod(NAMESPACE, label_selector=selector).items
-        left = [pod for pod in found if pod.status.phase not in ENDED]
+        left = [pod for pod in found if is_at_work(pod)]
         for pod in left:
             self.log.info("The pod of an earlier attempt goes: %s", pod.metadata.name)
             self.remove(pod)
@@ -281,7 +281,7 @@ class StepPodOperator(KubernetesPodOperator):
             if error.status == NOT_FOUND:
                 return None
             raise
-        return found if found.status.phase in ENDED else None
+        return None if is_at_work(found) else found
 
     def sweep(self, context: Context, keep_hours: float) -> None:
         """Delete pods of the DAG's earlier runs that were kept for longer than `keep_hours`.
@@ -420,6 +420,11 @@ def terminated_state(pod: V1Pod | None) -> Any:
     """Return the terminated state of the step's container, or None if its node reported none."""
     statuses = (pod.status.container_statuses if pod and pod.status else None) or []
     return next((s.state.terminated for s in statuses if s.name == CONTAINER and s.state), None)
+
+
+def is_at_work(pod: V1Pod) -> bool:
+    """Return whether the step's container may still run: its end is reported before its pod's."""
+    return pod.status.phase not in ENDED and terminated_state(pod) is None
 
 
 def has_ended_with(pod: V1Pod | None, code: int) -> bool:

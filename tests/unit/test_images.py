@@ -498,7 +498,10 @@ def test_what_was_built_from_source_is_used_again(
 
 
 def test_an_engine_that_is_gone_is_no_reason_to_build(
-    engine: Engine, tree: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def pull(*_: object) -> None:
         raise MachineError("no Docker answers", "start it")
@@ -507,6 +510,7 @@ def test_an_engine_that_is_gone_is_no_reason_to_build(
     known = images.read_lock(config_of(tree))
     with pytest.raises(MachineError, match="no Docker answers"):
         images.ensure_image(known, known["minio"])
+    assert capsys.readouterr().out == "  pulling fork/minio:1\n"
     assert engine.changes == []
 
 

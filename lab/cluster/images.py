@@ -95,11 +95,6 @@ def list_own(known: Mapping[str, Image]) -> list[str]:
     return [key for key, image in known.items() if image.files]
 
 
-def list_airflow(known: Mapping[str, Image]) -> list[str]:
-    """List the keys of the images that the node runs once its stores serve."""
-    return [*AIRFLOW, *list_own(known)]
-
-
 def list_loaded(known: Mapping[str, Image]) -> list[str]:
     """List the keys of the images that the node runs, in the order in which it gets them.
 
@@ -255,11 +250,6 @@ def collecting(files: Mapping[str, Path]) -> Iterator[Path]:
 def is_pullable(_image: Image) -> bool:
     """Return whether a registry gives the image, as long as nobody has asked one."""
     return True
-
-
-def list_unpulled(config: Config) -> list[Image]:
-    """List the images to pull, including the bases of images to build."""
-    return [image for image in list_missing(config) if not image.is_built]
 
 
 def list_missing(config: Config, can_pull: Callable[[Image], bool] = is_pullable) -> list[Image]:

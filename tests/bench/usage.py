@@ -17,7 +17,9 @@ from lab.home import processes
 from lab.lab import Lab
 from tests.bench.row import Row
 
+GOALS = {"embedded": "9 %", "kind": "a bare node's, and 10 points"}
 GB = 10**9
+SHARE = "% of a core"
 # In the node: nanoseconds of CPU and bytes of memory by cgroup v1, microseconds and bytes by v2.
 CPU = (
     "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null"
@@ -32,17 +34,12 @@ def measure_usage(lab: Lab, config: Config, arguments: argparse.Namespace) -> It
     before, began = read_cpu(lab, config), time.monotonic()
     time.sleep(arguments.seconds)
     share = (read_cpu(lab, config) - before) / (time.monotonic() - began)
-    yield Row(
-        "idle: CPU of the whole lab", 100 * share, goal=GOALS[lab.backend], unit="% of a core"
-    )
+    yield Row("idle: CPU of the whole lab", 100 * share, goal=GOALS[lab.backend], unit=SHARE)
     yield Row("memory", read_memory(lab, config) / GB, unit="GB")
     yield Row("disk: LAB_HOME", measure_folder(config.home) / GB, unit="GB")
     if lab.backend == "kind":
         kept = measure_folder(images.ensure_archive_folder()) / GB
         yield Row("disk: archives of images, which labs share", kept, unit="GB")
-
-
-GOALS = {"embedded": "9 %", "kind": "a bare node's, and 10 points"}
 
 
 def read_cpu(lab: Lab, config: Config) -> float:

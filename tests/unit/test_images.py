@@ -398,13 +398,18 @@ def test_a_tag_stays_with_what_is_built(tree: Path) -> None:
 # --- Bringing them ------------------------------------------------------------------------------
 
 
+def list_unpulled(config: Config) -> list[Image]:
+    """List the images to pull, including the bases of images to build."""
+    return [image for image in images.list_missing(config) if not image.is_built]
+
+
 def sorted_names(known: list[Image]) -> list[str]:
     return sorted(image.name for image in known)
 
 
 def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> None:
     """An image to build is not listed, but its base is."""
-    assert sorted_names(images.list_unpulled(config_of(tree))) == [
+    assert sorted_names(list_unpulled(config_of(tree))) == [
         "apache/airflow:3",
         "docker.gitea.com/gitea:1.26",
         "fork/minio:1",
@@ -418,13 +423,13 @@ def test_what_is_missing_where_there_is_nothing(engine: Engine, tree: Path) -> N
 def test_what_a_built_image_was_built_from_is_not_missing(engine: Engine, tree: Path) -> None:
     known = images.read_lock(config_of(tree))
     engine.add_images(*(image.name for key, image in known.items() if key not in ("go", "python")))
-    assert images.list_unpulled(config_of(tree)) == []
+    assert list_unpulled(config_of(tree)) == []
     (known["trainer"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert images.list_unpulled(config_of(tree)) == [], "what it is built from is there"
+    assert list_unpulled(config_of(tree)) == [], "what it is built from is there"
     (known["worker"].folder or tree).joinpath("Dockerfile").write_text("FROM another\n")
-    assert sorted_names(images.list_unpulled(config_of(tree))) == ["python:3"]
+    assert sorted_names(list_unpulled(config_of(tree))) == ["python:3"]
     engine.add_images("python:3")
-    assert images.list_unpulled(config_of(tree)) == []
+    assert list_unpulled(config_of(tree)) == []
 
 
 def test_everything_is_brought_in_order(
@@ -491,7 +496,7 @@ def test_what_was_built_from_source_is_used_again(
     engine.add_images(known["minio-source"].name)
     images.ensure_image(known, known["minio"])
     assert images.choose(known)["minio"].name == known["minio-source"].name
-    assert "fork/minio:1" not in sorted_names(images.list_unpulled(config_of(tree)))
+    assert "fork/minio:1" not in sorted_names(list_unpulled(config_of(tree)))
     assert capsys.readouterr().out.endswith(", built from source, is used for fork/minio:1\n")
     engine.add_images("fork/minio:1")
     assert images.choose(known) == known, "what can be had is used"
@@ -578,7 +583,7 @@ def test_an_engine_that_fails_does_not_mean_that_an_image_is_missing(
 ) -> None:
     engine.change(unanswered=["image inspect"])
     with pytest.raises(LabError, match="it is tired"):
-        images.list_unpulled(config_of(tree))
+        list_unpulled(config_of(tree))
 
 
 # --- Images of one's own ------------------------------------------------------------------------
@@ -613,7 +618,8 @@ def test_a_project_s_own_images_are_beside_the_kit_s(tree: Path, own: Path) -> N
     assert (steps.is_built, steps.folder, steps.digest) == (True, None, None)
     assert steps.arguments == {"WORKER_IMAGE": worker.name}
     assert images.list_own(known) == ["steps", "dbt"]
-    assert images.list_airflow(known) == [*images.AIRFLOW, "steps", "dbt"]
+    early = [*images.STORES, "airflow", "worker"]
+    assert images.list_loaded(known) == [*early, "steps", "dbt", "trainer"]
     assert images.list_wanted(known) == [*images.WANTED, "steps", "dbt"]
 
 
@@ -993,7 +999,8 @@ def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, 
     engine.add_images(*(image.name for image in wanted))
     engine.change(loaded=["docker.io/library/postgres:17", "docker.io/library/postgres@sha256:1"])
     for image in wanted:
-        node.load_image(config, image, images.ensure_archive(known, image))
+        archive = images.ensure_archive(known, image)
+        node.load_image(config, image, archive, node.list_images(config))
     imports = [call[-1] for call in engine.changes if "import" in call]
     kept = [images.archive_path(known[key]).name for key in ("gitea", "airflow")]
     assert imports == [f"{node.ARCHIVES}/{name}" for name in kept]

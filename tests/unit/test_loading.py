@@ -29,7 +29,8 @@ class Machine:
             raise LabError(f"no {image.key}", "try again")
         self.done.append(f"bring {image.key}")
 
-    def load_image(self, _config: Config, image: Image, archive: Path) -> None:
+    def load_image(self, _config: Config, image: Image, archive: Path, held: set[str]) -> None:
+        assert held == {"docker.io/library/held:1"}
         assert archive.name == f"{image.key}.tar"
         assert f"bring {image.key}" in self.done
         self.done.append(f"load {image.key}")
@@ -47,6 +48,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setattr(images, "ensure_archive", save)
     monkeypatch.setattr(images, "choose_one", lambda image: image)
     monkeypatch.setattr(node, "wait_for_containerd", lambda _: None)
+    monkeypatch.setattr(node, "list_images", lambda _: {"docker.io/library/held:1"})
     monkeypatch.setattr(node, "load_image", found.load_image)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -28,11 +28,11 @@ class Loading:
     def __init__(self, config: Config, known: Mapping[str, Image], keys: Iterable[str]) -> None:
         """Prepare to bring the images of these keys; nothing happens before `start`."""
         self.config, self.known = config, known
-        self.brought: dict[str, Future[Path]] = {key: Future() for key in keys}
+        self.brought: dict[str, Future[tuple[Image, Path]]] = {key: Future() for key in keys}
         self.loaded: dict[str, Future[None]] = {key: Future() for key in self.brought}
 
     def start(self) -> None:
-        """Start both. What is under way when this process ends is ended by the next command."""
+        """Start bringing and loading. The next command ends what this one leaves under way."""
         for work in (self.bring_all, self.load_all):
             Thread(target=work, name=work.__name__, daemon=True).start()
 
@@ -49,21 +49,27 @@ class Loading:
         for key, done in self.brought.items():
             settle(done, partial(self.bring, key))
 
-    def bring(self, key: str) -> Path:
-        """Pull or build an image, unless Docker has it, and save it to an archive."""
+    def bring(self, key: str) -> tuple[Image, Path]:
+        """Pull or build an image, unless Docker has it; return what Docker has, and its archive."""
         images.ensure_image(self.known, self.known[key])
-        return images.ensure_archive(self.known, images.choose_one(self.known[key]))
+        image = images.choose_one(self.known[key])
+        return image, images.ensure_archive(self.known, image)
 
     def load_all(self) -> None:
         for key, done in self.loaded.items():
             settle(done, partial(self.load, key))
 
+    @cached_property
+    def held(self) -> set[str]:
+        """The images that the node has had from the beginning, by containerd's names."""
+        node.wait_for_containerd(self.config)
+        return node.list_images(self.config)
+
     def load(self, key: str) -> None:
         """Load an image into the node, once it was brought; print how long it took."""
-        archive = self.brought[key].result()
-        node.wait_for_containerd(self.config)
-        image, began = images.choose_one(self.known[key]), time.monotonic()
-        node.load_image(self.config, image, archive)
+        image, archive = self.brought[key].result()
+        held, began = self.held, time.monotonic()
+        node.load_image(self.config, image, archive, held)
         if (seconds := time.monotonic() - began) > SLOW:
             size = images.to_megabytes(archive.stat().st_size)
             print(f"  loaded {image.name} into the node: {size}, {seconds:.0f} s", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -110,10 +111,8 @@ def cluster_config(barrier: Path) -> dict[str, object]:
     }
     # There is one of each. By default they wait 20 s for their own leases when a node starts again.
     alone = {"name": "leader-elect", "value": "false"}
-    by_kind = {
-        "name": "enable-hostpath-provisioner",
-        "value": "true",
-    }  # in the list that is replaced
+    # What kind itself has put into the list, which a patch replaces.
+    by_kind = {"name": "enable-hostpath-provisioner", "value": "true"}
     control_plane = {
         "kind": "ClusterConfiguration",
         "controllerManager": {"extraArgs": [by_kind, alone]},
@@ -182,12 +181,16 @@ def wait_for_containerd(config: Config) -> None:
     wait_until(check_containerd, what="the node's containerd", timeout=CREATE_SECONDS, interval=0.5)
 
 
-def load_image(config: Config, image: Image, archive: Path) -> None:
-    """Load the image into the node, unless the node has it.
+def list_images(config: Config) -> set[str]:
+    """Return the names of the images that the node has, as containerd writes them."""
+    return set(run_inside(config, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").split())
+
+
+def load_image(config: Config, image: Image, archive: Path, held: Collection[str]) -> None:
+    """Load the image into the node, unless it is among those that the node holds.
 
     The node reads the archive from a mount: streaming it takes half as long again.
     """
-    held = run_inside(config, "ctr", "--namespace", "k8s.io", "images", "ls", "-q").split()
     if containerd_name(image) not in held:
         run_inside(
             config,

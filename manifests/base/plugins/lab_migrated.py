@@ -10,11 +10,11 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2  # type: ignore[import-untyped]  # Airflow's image has it, the lab has not
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 SECONDS = 300  # that a pod waits; Kubernetes starts it anew then
 PAUSE = 0.5
@@ -69,11 +69,15 @@ def is_migrated(version: str) -> bool:
 
 def wait(version: str) -> None:
     """Wait until that is written down. Exit with 1 after SECONDS."""
-    end = time.monotonic() + SECONDS
-    while not is_migrated(version):
-        if time.monotonic() > end:
-            sys.exit(f"the tables are not those of Airflow {version} after {SECONDS} s")
-        time.sleep(PAUSE)
+    retrying = Retrying(
+        retry=retry_if_result(lambda done: not done),
+        stop=stop_after_delay(SECONDS),
+        wait=wait_fixed(PAUSE),
+    )
+    try:
+        retrying(is_migrated, version)
+    except RetryError:
+        sys.exit(f"the tables are not those of Airflow {version} after {SECONDS} s")
 
 
 if __name__ == "__main__":

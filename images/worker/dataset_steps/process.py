@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from dataset_steps.errors import Overtaken, StepError, TemporaryError
 from dataset_steps.settings import Settings
@@ -19,9 +22,8 @@ def run_step(step: Callable[[Settings, Workspace], None]) -> None:
     """
     try:
         settings = Settings.from_environment(os.environ)
-        isolate_dvc(settings)
         workspace = Workspace.from_settings(settings)
-        with exclusive_lock(workspace):
+        with isolated_dvc(), exclusive_lock(workspace):
             step(settings, workspace)
     except Overtaken as error:
         print(error)
@@ -34,9 +36,16 @@ def run_step(step: Callable[[Settings, Workspace], None]) -> None:
         sys.exit(TemporaryError.exit_code)
 
 
-def isolate_dvc(settings: Settings) -> None:
-    """Keep DVC inside the lab: no configuration or cache of the machine."""
-    own = settings.shared / "dvc"
-    os.environ["DVC_NO_ANALYTICS"] = "1"
-    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        os.environ[name] = str(own / name.lower())
+@contextmanager
+def isolated_dvc() -> Iterator[None]:
+    """Keep DVC from the machine's configuration, and its databases in a folder of this process.
+
+    The folder is a temporary one (in a pod below /tmp), and removed after the block. DVC opens
+    SQLite databases in WAL mode there, for which a network's file system will not do, and the
+    volume that the steps share may be one (python-diskcache#164).
+    """
+    with tempfile.TemporaryDirectory(prefix="step-", ignore_cleanup_errors=True) as own:
+        os.environ["DVC_NO_ANALYTICS"] = "1"
+        for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+            os.environ[name] = str(Path(own, name.lower()))
+        yield

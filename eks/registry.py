@@ -25,7 +25,7 @@ from lab.files import make_private_folder
 from lab.shell import run
 
 KIND = "repository"
-ARCHITECTURE = "amd64"  # of the machines in eks/cluster.yaml
+PLATFORM = "linux/amd64"  # of the machines in eks/cluster.yaml
 PUSH_SECONDS = 3600
 LOGIN_SECONDS = 60
 AGAIN = "run the same command again: what the registry has already is not sent twice"
@@ -215,12 +215,12 @@ def require_references(site: Site) -> dict[str, str]:
 
 def refuse_other_machine(image: Image) -> None:
     """Raise MachineError when the cluster's machines could not run the image."""
-    said = docker.docker("image", "inspect", "--format", "{{.Architecture}}", image.name).strip()
-    if said != ARCHITECTURE:
+    said = docker.image_platform(image.name)
+    if said != PLATFORM:
         raise MachineError(
-            f"{image.name} is for {said}, and the cluster's machines are {ARCHITECTURE}",
-            "build and prove it on such a machine, or with"
-            f" DOCKER_DEFAULT_PLATFORM=linux/{ARCHITECTURE}",
+            f"{image.name} is for {said}, and the cluster's machines are {PLATFORM}",
+            f"build and prove it on such a machine, or here: {docker.PLATFORM}={PLATFORM} in front"
+            " of the test on kind, and of this command",
         )
 
 

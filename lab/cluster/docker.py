@@ -25,6 +25,7 @@ BUILD_SECONDS = 1800  # the MinIO server takes four minutes on two cores
 SAVE_SECONDS = 600
 EMBEDDED = ", or use the lab without it: --backend embedded"
 START = f"start Docker{EMBEDDED}"
+PLATFORM = "DOCKER_DEFAULT_PLATFORM"  # by which Docker builds and pulls for another machine
 GROUP = "docker"  # whose members may open the engine's socket
 # What the command line says of an engine that it can't reach.
 DENIED = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
@@ -127,6 +128,11 @@ def image_id(name: str) -> str | None:
 def image_size(name: str) -> int:
     """Return the image's size in bytes, as it is unpacked."""
     return int(docker("image", "inspect", "--format", "{{.Size}}", name))
+
+
+def image_platform(name: str) -> str:
+    """Return the platform that the image is for, as `linux/amd64`."""
+    return docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", name).strip()
 
 
 def list_digests(name: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import tarfile
@@ -34,6 +35,8 @@ STEPS = "steps"  # the folder of one's own files where the kit's Dockerfile buil
 MINUTES = {"minio-source": ", once: about four minutes"}
 BLOBS = "blobs/sha256/"  # in an archive: the folder of what is named by its hash
 CONTENT = 16  # hexadecimal digits of a built image's tag
+# The machines that Python names otherwise than Docker.
+ARCHITECTURES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 # The images that the node runs.
 STORES = ("postgresql", "minio", "gitea")
 AIRFLOW = ("airflow", "worker", "trainer")
@@ -129,12 +132,21 @@ def image_from_lock(kit: Path, key: str, entries: Mapping[str, dict[str, Any]]) 
     named = {name: base.name for name, base in referenced.items()}
     arguments = {name: str(value) for name, value in entry["arguments"].items()} | named
     digests = {f"{name} digest": base.digest for name, base in referenced.items() if base.digest}
-    tag = content_tag(folder, {**arguments, **digests})
+    tag = content_tag(folder, {**arguments, **digests, **built_for()})
     return Image(key, f"{entry['name']}:{tag}", None, folder, arguments)
 
 
 def str_or_none(entry: Mapping[str, object], key: str) -> str | None:
     return str(entry[key]) if key in entry else None
+
+
+def built_for() -> dict[str, str]:
+    """Return what a tag says of the platform: an image for another one has another tag.
+
+    Docker builds for DOCKER_DEFAULT_PLATFORM if that is set, else for its own machine.
+    """
+    own = f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}"
+    return {"built for": os.environ.get(docker.PLATFORM) or own}
 
 
 def content_tag(folder: Path, arguments: Mapping[str, str]) -> str:
@@ -178,7 +190,7 @@ def own_image(kit: Path, repository: str, declared: OwnImage, known: Mapping[str
     bases = {name: known[key] for key in known if (name := f"{key.upper()}_IMAGE") in asked}
     arguments = {name: base.name for name, base in bases.items()}
     digests = {f"{name} digest": base.digest for name, base in bases.items() if base.digest}
-    tag = files_tag(files, {**arguments, **digests})
+    tag = files_tag(files, {**arguments, **digests, **built_for()})
     return Image(declared.name, f"{repository}:{tag}", None, None, arguments, files)
 
 

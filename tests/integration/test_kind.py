@@ -24,6 +24,8 @@ from tests.support.control.pods import Pods
 
 DAG = "dataset_pipeline"
 SECONDS = 240
+IN_AIRFLOW, AS_JSON = ("--namespace", workloads.AIRFLOW), ("--output", "json")
+FROM_INPUT = ("--filename", "-")
 
 pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
 
@@ -109,6 +111,46 @@ def test_the_steps_may_not_ask_kubernetes_for_anything(lab: Lab, cluster: Cluste
     shown = cluster.kubectl("auth", "can-i", "--list", account, "--namespace", "airflow")
     asked = [line.split()[0] for line in shown.splitlines()[1:] if line and line[0] != " "]
     assert not [name for name in asked if name in ("pods", "secrets", "configmaps", "*.*")]
+
+
+def test_a_step_s_pod_goes_with_its_template_and_not_before(cluster: Cluster) -> None:
+    """As the library makes it: its owner is the PodTemplate (runtimes/pod.py, `owner_of`)."""
+    origin = json.loads(cluster.kubectl("get", "podtemplate", "step", *IN_AIRFLOW, *AS_JSON))
+    copy = {**origin, "metadata": {"name": "of-a-test", "namespace": workloads.AIRFLOW}}
+    made = json.loads(cluster.kubectl("create", *FROM_INPUT, *AS_JSON, stdin=json.dumps(copy)))
+    uids = {"of-a-test-owned": made["metadata"]["uid"], "of-a-test-orphan": "0" * 36}
+    try:
+        for name, uid in uids.items():
+            owner = {"apiVersion": "v1", "kind": "PodTemplate", "name": "of-a-test", "uid": uid}
+            pod = sleeping_pod(origin["template"], name, owner)
+            cluster.kubectl("create", *FROM_INPUT, stdin=json.dumps(pod))
+        expect_pods(cluster, {"of-a-test-owned"})  # the collector has looked at both by then
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/of-a-test-owned", *IN_AIRFLOW)
+    finally:
+        cluster.kubectl("delete", "podtemplate", "of-a-test", *IN_AIRFLOW)
+    expect_pods(cluster, set())
+
+
+def sleeping_pod(template: Any, name: str, owner: dict[str, str]) -> dict[str, Any]:
+    """Return a pod of the template that only sleeps, of that owner."""
+    (container,) = template["spec"]["containers"]
+    spec = {**template["spec"], "containers": [{**container, "command": ["sleep", "600"]}]}
+    labels = {**template["metadata"]["labels"], "of": "a-test"}
+    metadata = {"name": name, "namespace": workloads.AIRFLOW, "labels": labels}
+    metadata["ownerReferences"] = [owner]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def expect_pods(cluster: Cluster, names: set[str]) -> None:
+    """Wait until these pods of the test are there, and no other one of it."""
+
+    def look() -> None:
+        shown = cluster.kubectl("get", "pods", "--selector", "of=a-test", *IN_AIRFLOW, *AS_JSON)
+        found = {pod["metadata"]["name"] for pod in json.loads(shown)["items"]}
+        if found != names:
+            raise NotYet(f"there are {sorted(found)}")
+
+    wait_until(look, what=f"the pods {sorted(names)}", timeout=120)
 
 
 def test_what_no_service_takes_is_refused_and_leaves_no_node(pods: Pods) -> None:

@@ -36,9 +36,8 @@ def security_setting(pod: Pod, container: Object, key: str) -> Any:
 
 def has_requests_and_limits(_: Pod, container: Object) -> bool:
     resources = container.get("resources") or {}
-    return all(
-        {"cpu", "memory"} <= set(resources.get(side) or {}) for side in ("requests", "limits")
-    )
+    sides = (set(resources.get(side) or {}) for side in ("requests", "limits"))
+    return all({"cpu", "memory", "ephemeral-storage"} <= side for side in sides)
 
 
 def has_a_pinned_image(_: Pod, container: Object) -> bool:

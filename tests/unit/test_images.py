@@ -105,6 +105,8 @@ if " ".join(argv).startswith(tuple(now["unanswered"])):
 match argv:
     case ["image", "inspect", "--format", "{{.Id}}", name]:
         end(0, held(name)["id"])
+    case ["image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", name]:
+        end(0, held(name) and "linux/arm64")
     case ["image", "inspect", "--format", "{{.Size}}", name]:
         end(0, "7000000" if held(name) else "")
     case ["image", "inspect", "--format", "{{json .RepoDigests}}", name]:
@@ -377,6 +379,21 @@ def test_bytes_do_not_go_from_one_file_to_the_next_unnoticed(tree: Path) -> None
     (folder / "a").write_text("1")
     (folder / "b").write_text("23")
     assert worker_tag(tree) != before
+
+
+def test_an_image_for_another_platform_has_another_tag(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Docker's image of this name, for the machine that it is on, would be taken for it."""
+    monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
+    before = worker_tag(tree), trainer_tag(tree)
+    own = next(iter(images.built_for().values()))
+    assert own in {"linux/amd64", "linux/arm64"}
+    other = "linux/amd64" if own == "linux/arm64" else "linux/arm64"
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", other)
+    assert not {*before} & {worker_tag(tree), trainer_tag(tree)}
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", own)
+    assert before == (worker_tag(tree), trainer_tag(tree))
 
 
 def test_a_tag_stays_with_what_is_built(tree: Path) -> None:
@@ -1004,3 +1021,19 @@ def test_the_node_gets_the_images_that_it_lacks(engine: Engine, config: Config, 
     imports = [call[-1] for call in engine.changes if "import" in call]
     kept = [images.archive_path(known[key]).name for key in ("gitea", "airflow")]
     assert imports == [f"{node.ARCHIVES}/{name}" for name in kept]
+
+
+def test_an_image_for_another_platform_is_imported_as_such(
+    engine: Engine, config: Config, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd finds no image for its own platform in the archive, and would refuse it."""
+    known = images.read_lock(config_of(tree))
+    image = known["gitea"]
+    engine.add_images(image.name)
+    archive = images.ensure_archive(known, image)
+    for chosen in ("", "linux/amd64"):
+        monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", chosen)
+        node.load_image(config, image, archive, ())
+    first, second = (call for call in engine.changes if "import" in call)
+    assert "--platform" not in first
+    assert second[second.index("--platform") + 1] == "linux/arm64", "the image says what it is"

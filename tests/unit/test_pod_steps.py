@@ -24,6 +24,7 @@ from kubernetes.client import (
     V1ContainerStateRunning,
     V1ContainerStateTerminated,
     V1ContainerStatus,
+    V1ObjectMeta,
     V1Pod,
     V1PodStatus,
 )
@@ -75,6 +76,12 @@ def read_template() -> V1Pod:
     answer = SimpleNamespace(data=json.dumps(document["template"]))
     with ApiClient() as client:
         return client.deserialize(answer, "V1Pod")
+
+
+def stored_template(name: str, template: V1Pod) -> Any:
+    """Return the PodTemplate as the API would send it."""
+    metadata = V1ObjectMeta(name=name, uid=f"uid of {name}")
+    return SimpleNamespace(metadata=metadata, template=template)
 
 
 def terminated_status(code: int, reason: str = "Error", name: str = "base") -> V1ContainerStatus:
@@ -285,7 +292,7 @@ class Api:
 
     def read_namespaced_pod_template(self, name: str, namespace: str) -> Any:
         assert (name, namespace) == ("step", "airflow")
-        return SimpleNamespace(template=read_template())
+        return stored_template(name, read_template())
 
 
 def execute_step(
@@ -372,6 +379,24 @@ def test_the_pod_is_the_template_s_with_the_step_s_words(
     assert built.metadata.labels["app.kubernetes.io/component"] == "step"
     assert (built.metadata.namespace, built.metadata.name) == ("airflow", step.name)
     assert "kept" not in built.metadata.labels
+    (owner,) = built.metadata.owner_references
+    assert (owner.kind, owner.name, owner.uid) == ("PodTemplate", "step", "uid of step")
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 120), ("900", 900)])
+def test_how_long_a_pod_may_take_to_start_is_the_cluster_s_setting(
+    pod: ModuleType,
+    step: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    seconds: int,
+) -> None:
+    """Where nodes are added on demand, none is there for minutes."""
+    monkeypatch.delenv(pod.START_SECONDS, raising=False)
+    if given:
+        monkeypatch.setenv(pod.START_SECONDS, given)
+    build_pod_request(pod, step, monkeypatch)
+    assert (step.startup_timeout_seconds, step.schedule_timeout_seconds) == (seconds, seconds)
 
 
 def test_a_step_s_own_memory_takes_the_place_of_the_template_s(
@@ -715,7 +740,7 @@ class Cluster(Namespace):
     def read_namespaced_pod_template(self, name: str, _: str) -> Any:
         found = read_template()
         found.spec.containers[0].image = f"lab/{name}"
-        return SimpleNamespace(template=found)
+        return stored_template(name, found)
 
     def run(self, step: Any, context: Any) -> None:
         """Run a step's pod as the provider does."""

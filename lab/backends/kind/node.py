@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from lab.cluster import images, tools
-from lab.cluster.docker import docker
+from lab.cluster.docker import PLATFORM, docker, image_platform
 from lab.cluster.images import Image
 from lab.config import Config
 from lab.errors import LabError
@@ -195,9 +195,15 @@ def load_image(config: Config, image: Image, archive: Path, held: Collection[str
         run_inside(
             config,
             *("ctr", "--namespace", "k8s.io", "images", "import", "--local", "--digests"),
-            *("--snapshotter", "overlayfs", f"{ARCHIVES}/{archive.name}"),
+            *("--snapshotter", "overlayfs", *name_platform(image), f"{ARCHIVES}/{archive.name}"),
             timeout=LOAD_SECONDS,
         )
+
+
+def name_platform(image: Image) -> tuple[str, ...]:
+    """Return containerd's flag for an image that may be of another platform than the node's."""
+    is_chosen = bool(os.environ.get(PLATFORM))
+    return ("--platform", image_platform(image.name)) if is_chosen else ()
 
 
 def containerd_name(image: Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,7 +23,9 @@ from kubernetes.client import (
     V1Container,
     V1DeleteOptions,
     V1ObjectMeta,
+    V1OwnerReference,
     V1Pod,
+    V1PodTemplate,
     V1Preconditions,
     V1ResourceRequirements,
 )
@@ -60,6 +63,9 @@ WITHIN = "runs-again"  # the label of a step's pod that another step's task has 
 SHARED = "shared"  # the volume with the runs' workspaces
 # Annotations that name a pod's run; a label would cut long names short.
 IDENTITY = {"dag_id": "{{ dag.dag_id }}", "run_id": "{{ run_id }}"}
+# The variable with the seconds that a pod may take to be given a node, and again to start there:
+# where nodes are added first, it takes minutes.
+START_SECONDS, START_SECONDS_HERE = "STEP_START_SECONDS", 120
 POLL = 0.2  # seconds between two looks at a pod
 REPORT_SECONDS = 2  # how long a node may take to report that a container ended
 PAUSE = 1  # seconds between two attempts to create a pod whose name is taken
@@ -179,6 +185,8 @@ class StepPodOperator(KubernetesPodOperator):
         """Set what the provider makes the pod of: its name, its template, its environment."""
         ti = context["ti"]
         self.name = pod_name(context, self.task_id if self.within else None)
+        seconds = int(os.environ.get(START_SECONDS, START_SECONDS_HERE))
+        self.startup_timeout_seconds = self.schedule_timeout_seconds = seconds
         self.full_pod_spec = self.read_template()
         (container,) = self.full_pod_spec.spec.containers
         shared = next(one.mount_path for one in container.volume_mounts if one.name == SHARED)
@@ -194,10 +202,12 @@ class StepPodOperator(KubernetesPodOperator):
 
     def read_template(self) -> V1Pod:
         """Return the pod of the cluster's PodTemplate, with the step's own memory."""
-        found = self.client.read_namespaced_pod_template(self.template_name, NAMESPACE).template
+        origin = self.client.read_namespaced_pod_template(self.template_name, NAMESPACE)
+        found = origin.template
         if self.memory:
             set_memory(found.spec.containers[0], self.memory)
-        return V1Pod(metadata=V1ObjectMeta(labels=found.metadata.labels), spec=found.spec)
+        metadata = V1ObjectMeta(labels=found.metadata.labels, owner_references=[owner_of(origin)])
+        return V1Pod(metadata=metadata, spec=found.spec)
 
     def is_still_at_work(self, context: Context) -> bool:
         """Return whether the pod of a killed attempt is at work on this task's own step."""
@@ -381,6 +391,16 @@ class PromptPodManager(PodManager):
             retry_error_callback=lambda _: True,
         )
         return bool(retrying(super().container_is_running, pod, container_name))
+
+
+def owner_of(template: V1PodTemplate) -> V1OwnerReference:
+    """Return the reference by which a pod belongs to its template, and goes when that goes.
+
+    Amazon's agent enforces network policies reliably only for pods that have an owner: "Limit Pod
+    traffic with Kubernetes network policies" in EKS's user guide.
+    """
+    name, uid = template.metadata.name, template.metadata.uid
+    return V1OwnerReference(api_version="v1", kind="PodTemplate", name=name, uid=uid)
 
 
 def is_conflict(error: BaseException) -> bool:

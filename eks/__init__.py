@@ -7,8 +7,11 @@ aws, token    clients, AWS's errors as the lab's errors, and access tokens for a
 errors        the kit's own errors, reworded for an environment on AWS
 bucket, registry, cluster, filesystem, identity, release
               one resource each, in the order of creation, with `plan`, `make` and `remove`
-eksctl, stacks, kubeconfig, agent, control_plane_logs
-              parts of `cluster`: the tool and its stacks, the way in, Pod Identity's agent, logs
+eksctl, stacks, kubeconfig, agent, control_plane_logs, s3_endpoint
+              parts of `cluster`: the tool and its stacks, the way in, Pod Identity's agent, logs,
+              the network's way to S3
+cluster_choices, machines
+              what an environment chooses of it; whether AWS has the machines, and lets them run
 repositories  the first version of the dataset; the check that the branch has the attested DAGs
 disks         what a deleted cluster leaves behind
 prerequisites what options need in the cluster and `apply` does not install

@@ -16,8 +16,10 @@ from eks import (
     registry,
     release,
     repositories,
+    s3_endpoint,
 )
-from eks.aws import check_account, check_instance_types
+from eks.aws import check_account
+from eks.machines import check_machines
 from eks.rendering import AwsOutputs
 from eks.site import Site
 from lab.cluster import chart, docker, tools
@@ -60,10 +62,7 @@ def check_account_and_tools(site: Site) -> list[str]:
     """Check that account, region and tools are usable; return a line about each for the user."""
     chosen = site.environment
     check_account(site.aws, chosen)
-    wanted = cluster.list_instance_types(site)
-    check_instance_types(site.aws, wanted)
-    offers = f", which has {', '.join(wanted)}" if wanted else ""
-    found = [f"account {chosen.account}", f"region  {chosen.region}{offers}"]
+    found = [f"account {chosen.account}", *check_machines(site)]
     found += [tools.describe(name) for name in ("kubectl", "helm")]
     found += [f"docker {docker.inspect_engine().version}", *eksctl.list_tools(site)]
     return [*found, f"chart {chart.describe(site.config)}"]
@@ -93,6 +92,7 @@ def push_images(site: Site) -> None:
 def make_cluster(site: Site) -> None:
     """Make the cluster, or complete it (15 to 20 minutes the first time)."""
     cluster.make(site)
+    s3_endpoint.make(site)
 
 
 def make_filesystem(site: Site) -> None:

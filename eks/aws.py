@@ -7,7 +7,7 @@ server errors are retried for a while; any other error is raised with what to do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,7 +102,12 @@ QUOTED = (
     Meaning(re.compile("Throttl|Rate exceeded|RequestLimitExceeded"), CloudBusy, LATER),
     Meaning(re.compile("AlreadyExists|already exists"), NameTaken, OTHER_NAME),
     Meaning(
-        re.compile("(Limit|Quota)Exceeded|maximum number of|MaxSpotInstanceCount"),
+        # The sentences are EC2's, as an Auto Scaling group's activities quote it without a code.
+        re.compile(
+            "(Limit|Quota)Exceeded|maximum number of|MaxSpotInstanceCount"
+            "|more vCPU capacity than your current|more instances .* than your current"
+            "|(?i:max spot instance count exceeded)"
+        ),
         QuotaReached,
         MORE,
     ),
@@ -362,26 +367,6 @@ def check_account(aws: Aws, environment: Environment) -> None:
             f" {environment.account}",
             "use another profile (AWS_PROFILE), or correct account in"
             f" {FOLDER / environment.name}.toml",
-        )
-
-
-def check_instance_types(aws: Aws, instance_types: Collection[str]) -> None:
-    """Raise RegionLacks unless the region offers each of these instance types."""
-    wanted = sorted(set(instance_types))
-    if not wanted:
-        return
-    found = list_all(
-        f"ask which machines {aws.region} has",
-        aws.client("ec2"),
-        "describe_instance_type_offerings",
-        "InstanceTypeOfferings",
-        LocationType="region",
-        Filters=[{"Name": "instance-type", "Values": wanted}],
-    )
-    if lacking := sorted(set(wanted) - {offer["InstanceType"] for offer in found}):
-        raise RegionLacks(
-            f"{aws.region} has no machines of type {', '.join(lacking)}",
-            "choose another type in eks/cluster.yaml, or another region",
         )
 
 

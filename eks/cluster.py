@@ -41,6 +41,7 @@ from lab.wait import NotYet
 KIND = "cluster"  # the ledger's
 DRIVER = "aws-efs-csi-driver"
 DISK_DRIVER = "aws-ebs-csi-driver"
+ONE_GATEWAY = "1 NAT gateway's hours"
 RDS = "rds"  # the option with which there is no database in the cluster, nor a disk for it
 IN_USE = ("ACTIVE", "UPDATING")
 UNDERWAY = ("CREATING", "UPDATING", "PENDING", "DELETING")
@@ -53,20 +54,25 @@ def plan(environment: Environment) -> list[Row]:
     """Return what `make` makes, as rows of the plan."""
     if not environment.make_cluster:
         return [Row("EKS cluster", environment.cluster, "it is there already, and stays")]
-    groups = read_cluster_config(environment, KIT)["managedNodeGroups"]
+    config = read_cluster_config(environment, KIT)
     control = Row(
         "EKS cluster",
         environment.cluster,
         f"Kubernetes {environment.kubernetes}, private nodes",
         "1 control plane's hours; GB of its logs",
     )
-    network = Row(
-        "VPC",
-        environment.cluster,
-        "public and private subnets in each zone",
-        "1 NAT gateway's hours, GB through it; GB between zones",
-    )
-    return [control, network, *(node_group_row(group) for group in groups)]
+    groups = (node_group_row(group) for group in config["managedNodeGroups"])
+    return [control, network_row(environment), *groups]
+
+
+def network_row(environment: Environment) -> Row:
+    chosen = environment.choices
+    if network := chosen.vpc:
+        what = f"it is there already; nodes in {', '.join(network['private'])}"
+        return Row("VPC", network["id"], what, "GB between zones")
+    gateways = "1 NAT gateway's hours in each zone" if chosen.nat_per_zone else ONE_GATEWAY
+    what, cost = "public and private subnets in each zone", "GB through it; GB between zones"
+    return Row("VPC", environment.cluster, what, f"{gateways}, {cost}")
 
 
 def node_group_row(group: Mapping[str, Any]) -> Row:
@@ -78,14 +84,6 @@ def node_group_row(group: Mapping[str, Any]) -> Row:
         f"{kind}: {', '.join(group['instanceTypes'])}",
         f"{first} machines' hours at first ({low} to {high}), each with {group['volumeSize']} GB",
     )
-
-
-def list_instance_types(site: Site) -> list[str]:
-    """Return the instance types that the region must offer, in the order of the file."""
-    if not site.environment.make_cluster:
-        return []
-    groups = read_cluster_config(site.environment, site.kit)["managedNodeGroups"]
-    return list(dict.fromkeys(kind for group in groups for kind in group["instanceTypes"]))
 
 
 # --- Making ----------------------------------------------------------------------------------

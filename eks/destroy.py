@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eks import bucket, cluster, disks, eksctl, filesystem, identity, registry, release
+from eks import (
+    bucket,
+    cluster,
+    disks,
+    eksctl,
+    filesystem,
+    identity,
+    registry,
+    release,
+    s3_endpoint,
+)
 from eks.aws import check_account
 from eks.site import Site
 from lab.home.state import exclusive_lock, make_home
@@ -28,6 +38,7 @@ def remove_filesystem(site: Site) -> None:
 
 def remove_cluster(site: Site) -> None:
     """Remove the cluster, if an apply made it, and disks that it has left."""
+    s3_endpoint.remove(site)
     cluster.remove(site)
     disks.remove(site)
 

@@ -23,6 +23,7 @@ from eks.aws import (
     LATER,
     error_from_text,
 )
+from eks.cluster_choices import write_choices
 from eks.environment import Environment
 from eks.site import Site
 from eks.stacks import list_stack_failures
@@ -39,12 +40,11 @@ LAST_LINES = 5  # of its output, which tell what kind of failure it was
 
 
 def read_cluster_config(environment: Environment, kit: Path) -> dict[str, Any]:
-    """Read eks/cluster.yaml, filled in with the environment's values."""
+    """Read eks/cluster.yaml, with the environment's values and choices."""
     import yaml
 
     text = environment.fill((kit / FILE).read_text("utf-8"), FILE)
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    return write_choices(yaml.safe_load(text), environment.choices, environment.options)
 
 
 def list_tools(site: Site) -> list[str]:

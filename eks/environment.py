@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from eks.cluster_choices import Choices, find_fault
+from lab import data_sets
 from lab.config import KIT, TABLE_DAG
-from lab.data_sets import find_fault
 from lab.errors import EnvironmentFileError
 from lab.project import Project, read_project
 
@@ -35,6 +36,17 @@ RULES = {
     ),  # roles are named after it: 64 at most
     "kubernetes": re.compile(r"1\.\d{2}"),
 }
+# The entries that are no text.
+KINDS: dict[str, type] = {
+    "make_cluster": bool,
+    "options": list,
+    "settings": dict,
+    "nat_per_zone": bool,
+    "public_access_cidrs": list,
+    "vpc": dict,
+    "sizes": dict,
+    "untested_images": bool,
+}
 TABLE = ".csv"  # what the DAG of the table appends to
 
 
@@ -56,6 +68,8 @@ class Environment:
     attestation_key: str  # the public key that an attestation must be signed with; empty: none
     options: tuple[str, ...]  # folders of manifests/options
     settings: Mapping[str, str]  # what the options ask for
+    choices: Choices = field(default_factory=Choices)  # of the cluster
+    untested_images: bool = False  # whether images may be others than those that kind ran
 
     @property
     def tags(self) -> dict[str, str]:
@@ -123,14 +137,17 @@ def parse_entries(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises EnvironmentFileError when one is missing, unknown or of another type.
     """
-    wanted: dict[str, type] = {f.name: str for f in fields(Environment) if f.name != "name"}
-    wanted |= {"make_cluster": bool, "options": list, "settings": dict}
-    if odd := {*given} ^ {*wanted}:
+    needed = {one.name for one in fields(Environment)} - {"name", "choices", "untested_images"}
+    wanted = dict.fromkeys(needed, str) | KINDS
+    odd = ({*given} - {*wanted}) | (needed - {*given})
+    if odd:
         refuse(name, f"{min(odd)} is {'unknown' if min(odd) in given else 'missing'}")
-    for key, kind in wanted.items():
-        if type(given[key]) is not kind:
-            refuse(name, f"{key} must be a {kind.__name__}")
-    return {"name": name, **given, "options": tuple(given["options"])}
+    for key, value in given.items():
+        if type(value) is not wanted[key]:
+            refuse(name, f"{key} must be a {wanted[key].__name__}")
+    known: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in given.items()}
+    chosen = {one.name: known.pop(one.name) for one in fields(Choices) if one.name in known}
+    return {"name": name, **known, "choices": Choices(**chosen)}
 
 
 def check_environment(found: Environment, kit: Path) -> None:
@@ -148,11 +165,13 @@ def check_environment(found: Environment, kit: Path) -> None:
     for key, value in found.settings.items():
         if not SETTING.fullmatch(key) or not isinstance(value, str) or "\n" in value:
             refuse(found.name, f"[settings] {key} must be a line of text")
+    if fault := find_fault(found.choices, found.options, make_cluster=found.make_cluster):
+        refuse(found.name, fault)
 
 
 def check_dataset(found: Environment, project: Project) -> None:
     """Raise EnvironmentFileError when the project's DAG could not work on the data set there."""
-    if why := find_fault(PurePosixPath(found.dataset)):
+    if why := data_sets.find_fault(PurePosixPath(found.dataset)):
         refuse(found.name, f"dataset = {found.dataset!r} {why}")
     if project.dag == TABLE_DAG and not found.dataset.endswith(TABLE):
         refuse(found.name, f"dataset = {found.dataset!r} is no {TABLE}, and {TABLE_DAG} needs one")

@@ -26,6 +26,7 @@ from eks import (
     release,
     rendering,
     repositories,
+    s3_endpoint,
     tables,
     validation,
 )
@@ -41,7 +42,7 @@ from lab.wait import run_in_parallel
 
 WIDTH = 160  # columns, where stdout is no terminal
 # In the order of creation.
-MADE = (bucket, registry, cluster, filesystem, disks, identity, repositories, release)
+MADE = (bucket, registry, cluster, s3_endpoint, filesystem, disks, identity, repositories, release)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eks.aws import call_aws, call_or_none, find_if_ours, foreign_error
+from eks.cluster_choices import PLATFORM
 from eks.environment import Environment
 from eks.rendering import list_pushed
 from eks.site import Row, Site, is_ours, tag_list, tags_from_list
@@ -25,7 +26,6 @@ from lab.files import make_private_folder
 from lab.shell import run
 
 KIND = "repository"
-PLATFORM = "linux/amd64"  # of the machines in eks/cluster.yaml
 PUSH_SECONDS = 3600
 LOGIN_SECONDS = 60
 AGAIN = "run the same command again: what the registry has already is not sent twice"

@@ -15,7 +15,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from eks import aws, bucket, filesystem, identity, registry
+from eks import aws, bucket, filesystem, identity, machines, registry
 from eks.aws import Aws
 from eks.site import Site
 from lab.errors import (
@@ -283,13 +283,6 @@ def test_somebody_was_faster(cloud: Cloud) -> None:
         bucket.make(site)
 
 
-def test_machines_that_a_region_has_and_has_not(cloud: Cloud, site: Site) -> None:
-    aws.check_instance_types(site.aws, ["m5.large", "m5.large", "g4dn.xlarge"])
-    aws.check_instance_types(site.aws, [])
-    with pytest.raises(RegionLacks, match=r"eu-central-1 has no machines of type x9\.mega$"):
-        aws.check_instance_types(site.aws, ["m5.large", "x9.mega"])
-
-
 def test_a_region_that_is_not_enabled(cloud: Cloud) -> None:
     found = Aws(clouds.REGION)
     code = "OptInRequired"
@@ -297,8 +290,18 @@ def test_a_region_that_is_not_enabled(cloud: Cloud) -> None:
         found.client("ec2"), "DescribeInstanceTypeOfferings", code, "not subscribed", 401
     )
     with pytest.raises(RegionLacks, match=code) as caught:
-        aws.check_instance_types(found, ["m5.large"])
+        machines.check_instance_types(found, ["m5.large"])
     assert "enable it" in caught.value.fix
+
+
+def test_quotas_that_may_not_be_read_are_no_reason_to_stop(cloud: Cloud) -> None:
+    """A person may make clusters without being allowed to read quotas; a line says so."""
+    site = replace(cloud.site(), aws=Aws(clouds.REGION))
+    client = site.aws.client("service-quotas")
+    refuse_operation(client, "GetServiceQuota", "AccessDeniedException", "no", 400)
+    (line,) = [said for said in machines.check_machines(site) if said.startswith("quotas")]
+    assert "not looked at" in line
+    assert "servicequotas:GetServiceQuota" in line
 
 
 def test_a_region_that_nobody_knows() -> None:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -27,6 +28,7 @@ from moto.eks.models import eks_backends
 
 from eks import agent, aws, cluster, control_plane_logs, eksctl, environment, kubeconfig, token
 from eks.aws import Aws
+from eks.cluster_choices import Choices
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
 from lab.config import KIT
@@ -50,7 +52,7 @@ from tests.support.cloud import Cloud, kill_at_each_call
 
 NAME = "mlops-lab-staging"
 SCHEMA = KIT.parent / "shared" / "schemas" / "eksctl-v1alpha5.schema.json"
-GROUPS = {"airflow", "steps", "training"}
+GROUPS = {"airflow", "steps"}
 OURS = {TAG: "staging", CLUSTER_TAG: NAME}
 DRIVERS = (cluster.DRIVER, cluster.DISK_DRIVER)
 
@@ -108,13 +110,56 @@ def set_stack_state(cloud: Cloud, state: str, reason: str = "") -> Any:
 
 @pytest.mark.parametrize("name", environment.list_names(KIT))
 def test_eksctls_schema_takes_the_file(name: str) -> None:
-    if not SCHEMA.exists():
-        pytest.skip(f"there is no {SCHEMA}")
-    schema = json.loads(SCHEMA.read_text())
-    jsonschema.validate(read_config(name), schema)
+    check_schema(read_config(name))
     broken = read_config(name) | {"managedNodeGroups": [{"name": 1}]}
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(broken, schema)
+        check_schema(broken)
+
+
+def check_schema(config: dict[str, Any]) -> None:
+    """Raise unless eksctl's schema takes the file's content."""
+    if not SCHEMA.exists():
+        pytest.skip(f"there is no {SCHEMA}")
+    jsonschema.validate(config, json.loads(SCHEMA.read_text()))
+
+
+CHOSEN = Choices(
+    nat_per_zone=True,
+    public_access_cidrs=("203.0.113.0/24",),
+    sizes={
+        "airflow": {"instanceTypes": ["m7i.xlarge"], "minSize": 3, "desiredCapacity": 4},
+        "training": {"spot": False, "volumeSize": 200},
+    },
+)
+SUBNETS = {f"{clouds.REGION}{zone}": f"subnet-{zone}" for zone in "ab"}
+
+
+def test_what_an_environment_chooses_is_in_the_file() -> None:
+    chosen = replace(environment.load("staging", KIT), choices=CHOSEN, options=("gpu",))
+    found = eksctl.read_cluster_config(chosen, KIT)
+    check_schema(found)
+    assert found["vpc"]["nat"] == {"gateway": "HighlyAvailable"}
+    assert found["vpc"]["publicAccessCIDRs"] == ["203.0.113.0/24"]
+    groups = {group["name"]: group for group in found["managedNodeGroups"]}
+    assert (groups["airflow"]["desiredCapacity"], groups["airflow"]["volumeSize"]) == (4, 50)
+    assert groups["airflow"]["instanceTypes"] == ["m7i.xlarge"]
+    assert (groups["training"]["spot"], groups["training"]["volumeSize"]) == (False, 200)
+    plain = read_config()
+    assert plain["vpc"]["nat"] == {"gateway": "Single"}
+    assert "publicAccessCIDRs" not in plain["vpc"]
+
+
+def test_a_cluster_in_a_network_that_is_there() -> None:
+    network = Choices(vpc={"id": "vpc-0a", "private": SUBNETS, "public": SUBNETS})
+    chosen = replace(environment.load("staging", KIT), choices=network)
+    found = eksctl.read_cluster_config(chosen, KIT)
+    check_schema(found)
+    listed = {zone: {"id": subnet} for zone, subnet in SUBNETS.items()}
+    assert found["vpc"]["id"] == "vpc-0a"
+    assert found["vpc"]["subnets"] == {"private": listed, "public": listed}
+    assert "nat" not in found["vpc"], "eksctl makes none in it"
+    (row,) = [row for row in cluster.plan(chosen) if row.kind == "VPC"]
+    assert (row.name, "NAT" in row.cost) == ("vpc-0a", False)
 
 
 def test_the_file_is_yaml_before_it_is_filled() -> None:
@@ -141,8 +186,10 @@ def test_nodes_are_private_and_give_no_pod_their_role() -> None:
 
 
 def test_which_pods_the_groups_are_for() -> None:
-    groups = {group["name"]: group for group in read_config()["managedNodeGroups"]}
-    assert set(groups) == GROUPS
+    staging = environment.load("staging", KIT)
+    config = eksctl.read_cluster_config(replace(staging, options=("gpu",)), KIT)
+    groups = {group["name"]: group for group in config["managedNodeGroups"]}
+    assert set(groups) == GROUPS | {"training"}, "and without the option there is no training"
     for name, group in groups.items():
         assert group["labels"] == {"mlops-lab/role": name}
     assert "spot" not in groups["airflow"]
@@ -181,16 +228,9 @@ def test_the_add_ons() -> None:
         assert addons[name]["useDefaultPodIdentityAssociations"]
 
 
-def test_the_machines_that_a_region_must_have(cloud: Cloud, site: Site) -> None:
-    types = cluster.list_instance_types(site)
-    assert types[0] == "m6i.large"
-    assert len(types) == len(set(types)) == 8
-    assert cluster.list_instance_types(cloud.site(make_cluster=False)) == []
-
-
 def test_a_plan_names_what_costs() -> None:
     rows = cluster.plan(environment.load("staging", KIT))
-    assert [row.kind for row in rows] == ["EKS cluster", "VPC", *["Node group"] * 3]
+    assert [row.kind for row in rows] == ["EKS cluster", "VPC", *["Node group"] * 2]
     assert all(row.cost and "$" not in row.cost for row in rows)
 
 
@@ -392,10 +432,10 @@ def test_a_cluster_that_failed(cloud: Cloud, site: Site, tool: Path) -> None:
 def test_a_node_group_that_failed(cloud: Cloud, site: Site, tool: Path) -> None:
     cluster.make(site)
     groups = eks_backends[clouds.ACCOUNT][clouds.REGION].clusters[NAME].nodegroups
-    groups["training"].status = "CREATE_FAILED"
+    groups["steps"].status = "CREATE_FAILED"
     issue = "You've reached your quota: MaxSpotInstanceCountExceeded"
-    groups["training"].health = {"issues": [{"code": "x", "message": issue}]}
-    with pytest.raises(QuotaReached, match="node group training is CREATE_FAILED"):
+    groups["steps"].health = {"issues": [{"code": "x", "message": issue}]}
+    with pytest.raises(QuotaReached, match="node group steps is CREATE_FAILED"):
         cluster.make(site)
 
 

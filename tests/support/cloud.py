@@ -1,11 +1,11 @@
 """AWS, as moto's server emulates it, with an eksctl that does there what the real one does in AWS.
 
-Four things are added to moto, each by AWS's API reference. Its EKS has neither Pod Identity
+Five things are added to moto, each by AWS's API reference. Its EKS has neither Pod Identity
 associations nor add-ons: `ASSOCIATIONS` and `ADDONS` keep them, `Answers` serves them, with the
 errors that AWS documents. Its clusters report neither their network nor their nodes' security
 group, and have no log group. And moto takes every condition of a bucket's policy as fulfilled, so
 that "deny what comes without TLS" would deny everything: here a call has TLS unless `Cloud.plain`
-is true.
+is true. Its Service Quotas know none of EC2's: `QUOTAS` has them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from moto.logs.models import logs_backends
 from moto.moto_api._internal import moto_api_backend
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from eks import environment
 from eks.aws import Aws
@@ -64,6 +65,8 @@ PAIR = tuple[str, str, str]  # account, region, cluster
 
 ASSOCIATIONS: dict[PAIR, dict[str, dict[str, Any]]] = {}
 ADDONS: dict[PAIR, dict[str, dict[str, Any]]] = {}
+QUOTAS: dict[str, float] = {}  # of EC2, by code; those that a test sets
+PLENTY = 64.0  # what the others are
 AGENT_STATES: list[str] = []  # the add-on's states in the next calls; ACTIVE after them
 
 
@@ -187,6 +190,7 @@ def extend_moto() -> None:
     for name, method in vars(Answers).items():
         if callable(method) and not hasattr(EKSResponse, name):
             setattr(EKSResponse, name, method)
+    ServiceQuotasBackend.get_service_quota = get_service_quota
     EKSBackend.create_cluster = with_log_group(with_network(EKSBackend.create_cluster))
     original = FakeBucket.get_permission
 
@@ -195,6 +199,13 @@ def extend_moto() -> None:
         return original(without_policy(bucket) if plain else bucket, action, resource)
 
     FakeBucket.get_permission = get_permission
+
+
+def get_service_quota(_: object, service_code: str, quota_code: str) -> Any:
+    """Return a quota of EC2, in the place of moto's `get_service_quota`."""
+    assert service_code == "ec2"
+    value = QUOTAS.get(quota_code, PLENTY)
+    return {"ServiceCode": service_code, "QuotaCode": quota_code, "Value": value}
 
 
 def with_network(create: Callable[..., Any]) -> Callable[..., Any]:
@@ -355,7 +366,7 @@ def reset_moto() -> None:
     """Delete everything in moto, and let everybody do everything."""
     moto_api_backend.reset()
     enforce_policies(after=float("inf"))
-    for known in (ASSOCIATIONS, ADDONS):
+    for known in (ASSOCIATIONS, ADDONS, QUOTAS):
         known.clear()
     AGENT_STATES.clear()
 

@@ -288,6 +288,21 @@ def test_what_is_refused_is_not_asked_again() -> None:
 # --- Texts that quote AWS -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You have requested more vCPU capacity than your current vCPU limit of 5 allows for the",
+        "You have requested more instances (3) than your current instance limit of 2 allows for",
+        "Max spot instance count exceeded. Launching EC2 instance failed.",
+        "VcpuLimitExceeded",
+        "Max Spot Instance Count Exceeded",
+    ],
+)
+def test_a_quota_of_machines_that_an_auto_scaling_group_met(said: str) -> None:
+    """As EC2 says it, without a code: kops#15778, aws-parallelcluster#1115."""
+    assert type(aws.error_from_text("node group airflow is CREATE_FAILED", said)) is QuotaReached
+
+
 def test_a_text_that_quotes_aws(tmp_path: Path) -> None:
     log = tmp_path / "log"
     found = aws.error_from_text("eksctl failed", EC2, log)

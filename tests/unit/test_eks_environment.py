@@ -71,6 +71,30 @@ def test_the_environments_of_this_tree_can_be_read(name: str) -> None:
     assert environment.load(name).name == name
 
 
+def test_what_a_file_may_choose_of_its_cluster(tmp_path: Path) -> None:
+    subnets = '{eu-central-1a = "subnet-1", eu-central-1b = "subnet-2"}'
+    tree = write_tree(
+        tmp_path,
+        nat_per_zone="true",
+        public_access_cidrs='["203.0.113.0/24"]',
+        vpc=f'{{id = "vpc-1", private = {subnets}}}',
+        sizes='{airflow = {instanceTypes = ["m7i.xlarge"], volumeSize = 80}}',
+        untested_images="true",
+    )
+    found = environment.load("mine", tree, tree)
+    assert found.untested_images
+    assert found.choices.nat_per_zone
+    assert found.choices.public_access_cidrs == ("203.0.113.0/24",)
+    assert found.choices.vpc["private"]["eu-central-1b"] == "subnet-2"
+    assert found.choices.sizes["airflow"]["volumeSize"] == 80
+
+
+def test_choices_of_a_cluster_that_is_there_already_are_refused(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path, make_cluster="false", nat_per_zone="true")
+    with pytest.raises(EnvironmentFileError, match="are for a cluster that apply makes"):
+        environment.load("mine", tree, tree)
+
+
 def test_staging_follows_main_and_production_follows_release() -> None:
     staging, production = (environment.load(name) for name in ("staging", "production"))
     assert (staging.branch, production.branch) == ("main", "release")
@@ -115,6 +139,29 @@ def test_staging_follows_main_and_production_follows_release() -> None:
         ("settings", '{Host = "x"}'),
         ("settings", "{host = 1}"),
         ("unknown_key", '"x"'),
+        ("nat_per_zone", '"yes"'),
+        ("untested_images", "1"),
+        ("public_access_cidrs", '"203.0.113.0/24"'),
+        ("public_access_cidrs", '["203.0.113.1/24"]'),
+        ("vpc", '{id = "vpc-1"}'),
+        (
+            "vpc",
+            '{id = "mine", private = {eu-central-1a = "subnet-1", eu-central-1b = "subnet-2"}}',
+        ),
+        ("vpc", '{id = "vpc-1", private = {eu-central-1a = "subnet-1"}}'),
+        ("vpc", '{id = "vpc-1", private = {frankfurt = "subnet-1", eu-central-1b = "subnet-2"}}'),
+        ("vpc", '{id = "vpc-1", private = ["subnet-1", "subnet-2"]}'),
+        ("vpc", '{id = "vpc-1", nat = "none"}'),
+        ("sizes", "{workers = {}}"),
+        ("sizes", "{training = {}}"),
+        ("sizes", "{airflow = 3}"),
+        ("sizes", "{airflow = {minSize = 3}}"),
+        ("sizes", "{airflow = {minSize = 3, desiredCapacity = 2, maxSize = 4}}"),
+        ("sizes", "{airflow = {minSize = -1, desiredCapacity = 2, maxSize = 4}}"),
+        ("sizes", "{airflow = {minSize = true, desiredCapacity = 2, maxSize = 4}}"),
+        ("sizes", "{airflow = {instanceTypes = []}}"),
+        ("sizes", '{airflow = {instanceTypes = ["large"]}}'),
+        ("sizes", "{airflow = {machines = 1}}"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(

@@ -14,14 +14,17 @@ cluster_choices, machines
               what an environment chooses of it; whether AWS has the machines, and lets them run
 repositories  the first version of the dataset; the check that the branch has the attested DAGs
 disks         what a deleted cluster leaves behind
-prerequisites what options need in the cluster and `apply` does not install
+prerequisites what options and a cluster that is there need, and `apply` does not install
 access        the addresses and accounts of an environment
 keys          the search for static keys within reach of the pods
-attestation   what a green end-to-end test on kind attests
+attestation, tested_images
+              what a green end-to-end test on kind attests; the images that it ran
 rendering     what is applied, on kind and on AWS, as YAML
 difference    the fields in which the two differ, and which of them promotion.yaml allows
 validation    the objects checked against Kubernetes' schemas
-plan, tables  what `apply` would do, without an AWS account; its tables
+plan, tables, advice
+              what `apply` would do, without an AWS account; its tables; what it leaves to the team
+deployer      the policy of the person who applies
 apply, verify, destroy
               the commands
 """

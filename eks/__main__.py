@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from eks import apply as promotion
-from eks import bucket, environment, plan, site
+from eks import bucket, deployer, environment, plan, site
 from eks import destroy as removal
 from eks import verify as proof
 from eks.errors import translating_errors
@@ -109,6 +109,12 @@ def verify(
         print(json.dumps(asdict(proved)))
     else:
         show_proof(proved)
+
+
+@app.command("policy")
+def show_policy(context: typer.Context, name: Name = None) -> None:
+    """Print the policy that whoever applies needs, for IAM. Asks nothing of AWS."""
+    print(json.dumps(deployer.render_policy(load_site(context, name)), indent=2))
 
 
 @app.command()

@@ -65,7 +65,7 @@ def check_account_and_tools(site: Site) -> list[str]:
     found = [f"account {chosen.account}", *check_machines(site)]
     found += [tools.describe(name) for name in ("kubectl", "helm")]
     found += [f"docker {docker.inspect_engine().version}", *eksctl.list_tools(site)]
-    return [*found, f"chart {chart.describe(site.config)}"]
+    return [*found, f"chart {chart.describe(site.config)}", *registry.check_images(site)]
 
 
 def repository_access(site: Site, api: Cluster | None = None) -> Access:
@@ -115,7 +115,7 @@ def recheck_attestation(site: Site) -> None:
 
     It may have: making a cluster takes 20 minutes.
     """
-    attestation.check(site.config, plan.public_key_path(site.environment, site.config))
+    attestation.check(site.config, attestation.public_key_path(site.environment, site.config))
 
 
 def install_airflow(site: Site) -> None:

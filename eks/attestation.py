@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from eks.environment import Environment
 from lab import project
 from lab.backends.kind import node
 from lab.cluster import cache, chart, docker, images, manifests, tools
@@ -92,6 +93,11 @@ class Statement:
 def attestation_path(config: Config) -> Path:
     """Return the path of the attestation, whether or not it exists."""
     return config.attestation or config.root / NAME
+
+
+def public_key_path(environment: Environment, config: Config) -> Path | None:
+    """Return the path of the public key that verifies attestations; None if none is required."""
+    return config.root / environment.attestation_key if environment.attestation_key else None
 
 
 # --- What was tested ----------------------------------------------------------------------------
@@ -188,10 +194,15 @@ def build_statement(
         "tests": sorted(tests),
         "variations": variations,
         "proof": asdict(proof),
-        "images": [{"name": name, "id": docker.image_id(name)} for name in names],
+        "images": [describe_image(name) for name in names],
         "tools": {**read_tool_versions(), "kubernetes": read_kubernetes_version(config)},
     }
     return Statement(subjects, predicate)
+
+
+def describe_image(name: str) -> dict[str, Any]:
+    """Return what Docker knows an image by: its ID, and its registries' digests if it has any."""
+    return {"name": name, "id": docker.image_id(name), "digests": docker.list_digests(name)}
 
 
 def read_revision(root: Path) -> tuple[str | None, bool | None]:

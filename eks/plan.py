@@ -30,6 +30,7 @@ from eks import (
     tables,
     validation,
 )
+from eks.advice import render_advice
 from eks.difference import Difference
 from eks.environment import Environment
 from eks.site import Row
@@ -106,13 +107,8 @@ def check_promotable(environment: Environment, config: Config, folder: Path) -> 
 
     Raise what `render_and_compare` raises, too.
     """
-    attestation.check(config, public_key_path(environment, config))
+    attestation.check(config, attestation.public_key_path(environment, config))
     render_and_compare(environment, config, folder).check()
-
-
-def public_key_path(environment: Environment, config: Config) -> Path | None:
-    """Return the path of the public key that verifies attestations; None if none is required."""
-    return config.root / environment.attestation_key if environment.attestation_key else None
 
 
 # --- Output -------------------------------------------------------------------------------------
@@ -134,6 +130,7 @@ def show(
     out.print(render_verdict(found.verdict, environment))
     out.print(tables.render_differences(found.judged))
     out.print(tables.render_resources(list_resources(environment, config)))
+    out.print(render_advice(environment))
     out.print(render_attestation(environment, config))
     found.check()
     return found
@@ -169,7 +166,7 @@ def render_attestation(environment: Environment, config: Config) -> Text:
     """Render whether this checkout was tested on kind, and what to do next."""
     again = f"nox -s eks -- apply -e {environment.name}"
     try:
-        found = attestation.check(config, public_key_path(environment, config))
+        found = attestation.check(config, attestation.public_key_path(environment, config))
     except PromotionError as error:
         style, said = "yellow", f"no: {error.what}"
         again = f"{error.fix}; then: {again}"

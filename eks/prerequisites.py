@@ -1,8 +1,15 @@
-"""What options need in the cluster and no apply installs: checked, and asked for if missing."""
+"""What a cluster needs and no apply installs: checked, and asked for if missing.
+
+Options need objects. A cluster that no apply has made needs nodes with the labels that pods ask
+for, and something that enforces network policies.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from eks.environment import OPTIONS, Environment
 from lab.cluster.api import Cluster
@@ -60,3 +67,62 @@ def is_missing(api: Cluster, needed: Prerequisite) -> bool:
 def exists(api: Cluster, *words: str) -> bool:
     """Return whether the cluster has the object, named as for `kubectl get`."""
     return bool(api.kubectl("get", *words, "--ignore-not-found", "--output", "name").strip())
+
+
+# --- A cluster that no apply has made -----------------------------------------------------------
+
+ROLE = "mlops-lab/role"  # the label of the nodes that pods ask for
+# Nodes that pods ask for with an option, and that may be added when one does.
+ON_DEMAND = {"steps": "spot", "training": "gpu"}
+# Amazon's DaemonSet, whose agent enforces policies when it is told to; others that do it always.
+AMAZONS, SWITCH = "aws-node", "--enable-network-policy=true"
+ENGINES = {"calico-node", "cilium", "canal"}
+
+
+def check_adopted(environment: Environment, api: Cluster) -> list[str]:
+    """Return a line about each thing in the cluster that the user should know of.
+
+    Raise PromotionError when no node is for Airflow, or network policies have no effect.
+    """
+    if environment.make_cluster:
+        return []
+    roles = {node["metadata"].get("labels", {}).get(ROLE) for node in list_objects(api, "nodes")}
+    if "airflow" not in roles:
+        raise PromotionError(
+            f"no node of the cluster has the label {ROLE}=airflow, which Airflow's pods ask for",
+            f"label some that are not taken away: kubectl label node NAME {ROLE}=airflow",
+        )
+    return [*find_absent_nodes(environment, roles), *check_policies(api)]
+
+
+def find_absent_nodes(environment: Environment, roles: set[str | None]) -> Iterator[str]:
+    for role, option in ON_DEMAND.items():
+        if option in environment.options and role not in roles:
+            yield f"no node has {ROLE}={role} now: pods that ask for it wait until one is added"
+
+
+def check_policies(api: Cluster) -> list[str]:
+    """Return a line if nothing is known to enforce network policies. Raise PromotionError.
+
+    It is raised where Amazon's agent is there, and nobody told it to.
+    """
+    known = {one["metadata"]["name"]: one for one in list_objects(api, "daemonsets")}
+    if ENGINES & {*known}:
+        return []
+    if AMAZONS not in known:
+        return ["nothing is known here that enforces network policies: make sure that they count"]
+    containers = known[AMAZONS]["spec"]["template"]["spec"]["containers"]
+    if not any(SWITCH in container.get("args", ()) for container in containers):
+        raise PromotionError(
+            "network policies have no effect in the cluster: the add-on vpc-cni was not told to",
+            'configure it: eksctl update addon, with configurationValues {"enableNetworkPolicy":'
+            ' "true"}; or bring another engine (Calico, policies only)',
+        )
+    return []
+
+
+def list_objects(api: Cluster, kind: str) -> list[dict[str, Any]]:
+    """List the objects of this kind in all namespaces."""
+    shown = api.kubectl("get", kind, "--all-namespaces", "--output", "json")
+    found: list[dict[str, Any]] = json.loads(shown)["items"]
+    return found

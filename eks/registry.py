@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,14 @@ from eks.cluster_choices import PLATFORM
 from eks.environment import Environment
 from eks.rendering import list_pushed
 from eks.site import Row, Site, is_ours, tag_list, tags_from_list
+from eks.tested_images import (
+    SHORT,
+    Tested,
+    describe_other,
+    list_public,
+    read_pinned,
+    read_tested,
+)
 from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.config import Config
@@ -166,16 +174,14 @@ def remove(site: Site) -> None:
 
 def push_images(site: Site) -> dict[str, str]:
     """Push the images that the registry lacks; return each as `repository@sha256:…`, by its key."""
-    known = images.read_lock(site.config)
-    present = list_references(site)
+    present, known = list_references(site), images.read_lock(site.config)
     lacking = [known[key] for key in list_pushed(known) if key not in present]
-    for image in lacking:
-        images.ensure_image(known, image)
-        refuse_other_machine(image)
     if lacking:
         with docker_login(get_login(site), site.folder / "docker") as env:
             for image in lacking:
-                push_image(image.name, f"{repository_uri(site, image.key)}:{image.tag}", env)
+                chosen = require_id(site, image)
+                refuse_other_machine(image.name, chosen)
+                push_image(chosen, f"{repository_uri(site, image.key)}:{tag(image, chosen)}", env)
     return require_references(site)
 
 
@@ -187,14 +193,87 @@ def list_references(site: Site) -> dict[str, str]:
 
 
 def find_digest(site: Site, image: Image) -> str | None:
-    """Return the registry's digest of this image's content; None when it lacks it."""
-    said = call_or_none(
-        f"look for image {image.name}",
-        site.aws.client("ecr").describe_images,
-        repositoryName=repository_name(site.environment, image.key),
-        imageIds=[{"imageTag": image.tag}],
+    """Return the registry's digest of the image that an apply brings; None when it lacks it."""
+    for chosen in list_ids(site, image):
+        said = call_or_none(
+            f"look for image {image.name}",
+            site.aws.client("ecr").describe_images,
+            repositoryName=repository_name(site.environment, image.key),
+            imageIds=[{"imageTag": tag(image, chosen)}],
+        )
+        if said:
+            return str(said["imageDetails"][0]["imageDigest"])
+    return None
+
+
+def list_ids(site: Site, image: Image) -> list[str]:
+    """List the IDs that an apply may bring the image by: that which kind ran, before any other.
+
+    Another one is Docker's own, where the environment's file allows images that kind did not run.
+    """
+    tested = read_tested(site.environment, site.config).get(image.name)
+    first = [tested.id] if tested else []
+    own = docker.image_id(image.name) if site.environment.untested_images else None
+    return [*first, *([own] if own and own not in first else [])]
+
+
+def require_id(site: Site, image: Image) -> str:
+    """Return the ID of the image to push, which Docker has.
+
+    Where images that kind did not run are allowed, one that Docker lacks is built. Raises
+    PromotionError when Docker lacks the image that kind ran.
+    """
+    if site.environment.untested_images and not any(map(docker.image_id, list_ids(site, image))):
+        images.ensure_image(images.read_lock(site.config), image)
+    found = next((one for one in list_ids(site, image) if docker.image_id(one)), None)
+    if found is None:
+        raise other_images_error([describe_lack(image)])
+    return found
+
+
+def describe_lack(image: Image) -> str:
+    return f"{image.name}: neither Docker nor the registry has the one that kind ran"
+
+
+def tag(image: Image, chosen: str) -> str:
+    """Return the image's tag in the registry: what it is built from, and which build it is."""
+    return f"{image.tag}-{chosen.rpartition(':')[2][:SHORT]}"
+
+
+def list_other_images(site: Site) -> list[str]:
+    """List how the images that an apply brings differ from those that kind ran; changes nothing."""
+    tested = read_tested(site.environment, site.config)
+    known = read_pinned(site.environment, site.config)
+    others = [describe_other(known[key], tested) for key in list_public(site.environment.options)]
+    built = (known[key] for key in list_pushed(known))
+    others += [describe_lack(image) for image in built if not is_at_hand(site, image, tested)]
+    return [line for line in others if line]
+
+
+def is_at_hand(site: Site, image: Image, tested: Mapping[str, Tested]) -> bool:
+    """Return whether Docker or the registry has the build of the image that kind ran."""
+    known = tested.get(image.name)
+    return bool(known and (docker.image_id(known.id) or find_digest(site, image)))
+
+
+def check_images(site: Site) -> list[str]:
+    """Return a line about each image that kind did not run, where the environment allows that.
+
+    Raises PromotionError where it does not.
+    """
+    others = list_other_images(site)
+    if others and not site.environment.untested_images:
+        raise other_images_error(others)
+    return [f"image   {line}" for line in others]
+
+
+def other_images_error(others: Collection[str]) -> PromotionError:
+    listed = "".join(f"\n    {line}" for line in others)
+    return PromotionError(
+        f"these images are not those that kind ran:{listed}",
+        "test and apply on one machine, or bring the images (docker save, docker load); or allow"
+        " them: untested_images = true in the environment's file",
     )
-    return str(said["imageDetails"][0]["imageDigest"]) if said else None
 
 
 def repository_uri(site: Site, key: str) -> str:
@@ -213,12 +292,12 @@ def require_references(site: Site) -> dict[str, str]:
     return references
 
 
-def refuse_other_machine(image: Image) -> None:
-    """Raise MachineError when the cluster's machines could not run the image."""
-    said = docker.image_platform(image.name)
+def refuse_other_machine(name: str, chosen: str) -> None:
+    """Raise MachineError when the cluster's machines could not run the image of this ID."""
+    said = docker.image_platform(chosen)
     if said != PLATFORM:
         raise MachineError(
-            f"{image.name} is for {said}, and the cluster's machines are {PLATFORM}",
+            f"{name} is for {said}, and the cluster's machines are {PLATFORM}",
             f"build and prove it on such a machine, or here: {docker.PLATFORM}={PLATFORM} in front"
             " of the test on kind, and of this command",
         )

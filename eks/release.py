@@ -131,6 +131,8 @@ def check(site: Site, api: Cluster | None) -> None:
         )
     if api:
         prerequisites.check(site.environment, api)
+        for line in prerequisites.check_adopted(site.environment, api):
+            print(f"  {line}")
 
 
 def secret_value(api: Cluster, namespace: str, secret: str, key: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eks.environment import OPTIONS, Environment
+from eks.tested_images import PUBLIC, read_pinned
 from lab.backends.kind import backend as kind
 from lab.backends.kind import stores
 from lab.cluster import chart, images, manifests
@@ -22,7 +23,6 @@ OVERLAY = Path("manifests", "overlays", "eks")
 VALUES = Path("manifests", "airflow")
 CONTRACT = Path("manifests", "base", "step-environment.yaml")  # Airflow's pods read it, too
 LATER = "to-be-pushed.invalid"  # stands in for the registry before images are pushed
-PINNED = ("postgresql",)  # public images in the overlay
 PUSHED = ("worker", "trainer")  # the kit's images that are built here; the others are public
 
 
@@ -75,9 +75,9 @@ def render_overlay(
     environment: Environment, config: Config, folder: Path, outputs: AwsOutputs
 ) -> str:
     """Render the overlay with the environment's options and its values filled in."""
-    images_here = images.read_lock(config)
+    images_here = read_pinned(environment, config)
     later = {key: f"{LATER}/{images_here[key].name}" for key in list_pushed(images_here)}
-    pinned = {key: digest_reference(images_here[key]) for key in PINNED}
+    pinned = {key: digest_reference(images_here[key]) for key in PUBLIC}
     moved = {**later, **pinned, **outputs.pushed}
     rendered = manifests.render(
         config.kit / OVERLAY,
@@ -131,7 +131,7 @@ def write_values_files(
         for source in sources
         if source.exists()
     ]
-    from_images = write_image_values(kit, folder, images.read_lock(config))
+    from_images = write_pinned_values(kit, folder, read_pinned(environment, config))
     restart = write_restart_values(environment, kit, folder, secrets)
     return [kit / VALUES / "values.yaml", *own, from_images, restart]
 
@@ -146,6 +146,22 @@ def write_filled_values(environment: Environment, source: Path, folder: Path) ->
 def write_image_values(kit: Path, folder: Path, known: dict[str, Image]) -> Path:
     """Write the values of images and plugins to `folder`; return the path."""
     return manifests.write_values(kit, known, make_folder(folder) / "values-images.yaml")
+
+
+def write_pinned_values(kit: Path, folder: Path, known: dict[str, Image]) -> Path:
+    """Write the values of images and plugins, with Airflow's image by its digest if it has one.
+
+    The chart writes most references as `repository:tag`, and Airflow itself does so, too: the tag
+    is the digest's second half there.
+    """
+    values = manifests.chart_values(kit, known)
+    if digest := known["airflow"].digest:
+        kind, _, hashed = digest.partition(":")
+        repository = f"{known['airflow'].repository}@{kind}"
+        values |= {"defaultAirflowRepository": repository, "defaultAirflowTag": hashed}
+    file = make_folder(folder) / "values-images.yaml"
+    write_private_file(file, json.dumps(values, indent=1, sort_keys=True))
+    return file
 
 
 def write_restart_values(environment: Environment, kit: Path, folder: Path, secrets: str) -> Path:

@@ -87,11 +87,11 @@ def list_route_tables(site: Site, network: str) -> list[str]:
 
 
 def add_routes(site: Site, found: Any, tables: list[str]) -> None:
-    """Lead the tables that the endpoint lacks to it, if it is this environment's."""
+    """Add the endpoint's route to the tables that lack it, if it is this environment's."""
     lacking = sorted({*tables} - {*found["RouteTableIds"]})
     if lacking and is_ours(site.environment, tags_from_list(found.get("Tags", []))):
         call_aws(
-            "lead the network's routes to S3's gateway",
+            "add the route to S3's gateway",
             site.aws.client("ec2").modify_vpc_endpoint,
             VpcEndpointId=found["VpcEndpointId"],
             AddRouteTableIds=lacking,

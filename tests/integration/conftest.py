@@ -6,6 +6,7 @@ project   a test's own copy of it; `project.run()` returns a run whose steps are
 empty     a repository without a commit
 cloud     AWS for one test, as moto's server emulates it: see tests/support/cloud.py
 site      staging in it, of which nothing is created yet
+docker_here  a docker that pushes into its registry
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from lab.home import processes, secrets, state
 if TYPE_CHECKING:  # moto takes a second that most tests here need not spend
     from eks.site import Site
     from tests.support.cloud import Cloud
+    from tests.support.pushes import Docker
 
 from tests.support.stores import Project, Stores, copy_project, employees, new_project
 
@@ -102,3 +104,11 @@ def cloud(
 def site(cloud: Cloud) -> Site:
     """Return staging in this AWS, of which nothing is created yet."""
     return cloud.site()
+
+
+@pytest.fixture
+def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Docker:
+    """Return the docker of a machine with an attestation of all images, which pushes into moto."""
+    from tests.support import pushes
+
+    return pushes.use_docker(cloud, monkeypatch, tmp_path / "attestation.json")

@@ -170,4 +170,4 @@ def test_an_environment_that_names_a_key_takes_no_unsigned_attestation(
     with pytest.raises(PromotionError, match="is not signed"):
         plan.check_promotable(chosen, config, tmp_path / "plan")
     attestation.write(attestation.attestation_path(config), make_statement(config), private)
-    assert attestation.check(config, plan.public_key_path(chosen, config)).signer
+    assert attestation.check(config, attestation.public_key_path(chosen, config)).signer

@@ -111,7 +111,7 @@ def put_images(cloud: Cloud, site: Site) -> None:
             repositoryName=repository,
             imageManifest=f'{{"schemaVersion": 2, "config": {{"digest": "sha256:{digest}"}}}}',
             imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
-            imageTag=locked_images()[key].tag,
+            imageTag=attested.tag_of(locked_images()[key]),
         )
 
 

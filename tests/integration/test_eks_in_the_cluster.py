@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,30 @@ spec:
 """
 
 
+# As Amazon's add-on makes it, for no node.
+AMAZONS_NETWORK = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: aws-node
+  namespace: kube-system
+spec:
+  selector:
+    matchLabels: {{k8s-app: aws-node}}
+  template:
+    metadata:
+      labels: {{k8s-app: aws-node}}
+    spec:
+      nodeSelector: {{nobody: has-this}}
+      containers:
+        - name: aws-node
+          image: busybox:1
+        - name: aws-eks-nodeagent
+          image: busybox:1
+          args: [--enable-ipv6=false, --enable-network-policy={switch}]
+"""
+
+
 @pytest.fixture
 def api(control: Control) -> Cluster:
     """Return the API of the lab's cluster."""
@@ -64,6 +90,58 @@ def test_pods_without_a_key_are_not_accused(api: Cluster) -> None:
 def test_pods_without_an_identity_are_named(api: Cluster) -> None:
     found = keys.list_pods_without_identity(api, AIRFLOW, ["airflow-triggerer"])
     assert [name for name in found if name.startswith("airflow-triggerer-")] == found != []
+
+
+def test_a_cluster_without_nodes_for_airflow_is_refused(api: Cluster, adopted: Site) -> None:
+    with pytest.raises(PromotionError, match="no node of the cluster has the label"):
+        prerequisites.check_adopted(adopted.environment, api)
+
+
+@pytest.mark.usefixtures("labelled")
+def test_what_a_cluster_that_is_there_lacks_is_said(api: Cluster, adopted: Site) -> None:
+    """kind's network enforces policies, or not, without a DaemonSet that is known for it."""
+    said = prerequisites.check_adopted(adopted.environment, api)
+    assert any("mlops-lab/role=steps now" in line for line in said)
+    assert any("enforces network policies" in line for line in said)
+    assert prerequisites.check_adopted(environment.load("staging"), api) == [], "an apply makes it"
+
+
+@pytest.mark.usefixtures("labelled")
+@pytest.mark.parametrize("switch", ["true", "false"])
+def test_policies_that_amazons_agent_ignores_are_refused(
+    api: Cluster, adopted: Site, switch: str
+) -> None:
+    with existing(api, AMAZONS_NETWORK.format(switch=switch)):
+        if switch == "true":
+            said = prerequisites.check_adopted(adopted.environment, api)
+            assert not any("network policies" in line for line in said)
+        else:
+            with pytest.raises(PromotionError, match="network policies have no effect"):
+                prerequisites.check_adopted(adopted.environment, api)
+
+
+@pytest.fixture
+def adopted(staging: Site) -> Site:
+    """Return staging on a cluster that no apply has made."""
+    return replace(staging, environment=replace(staging.environment, make_cluster=False))
+
+
+@pytest.fixture
+def labelled(api: Cluster) -> Iterator[None]:
+    """Have the node be one for Airflow."""
+    api.kubectl("label", "node", "--all", "mlops-lab/role=airflow")
+    yield
+    api.kubectl("label", "node", "--all", "mlops-lab/role-")
+
+
+@contextmanager
+def existing(api: Cluster, manifest: str) -> Iterator[None]:
+    """Have the objects exist while the block runs."""
+    api.kubectl("apply", "--filename", "-", stdin=manifest)
+    try:
+        yield
+    finally:
+        api.kubectl("delete", "--filename", "-", stdin=manifest)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_zones_of_a_new_cluster(site: Site, monkeypatch: pytest.MonkeyPatch)
     here = machines.list_offers
 
     def list_fewer(aws: Any, place: str, types: Any) -> list[Any]:
-        """As if only one zone had spot machines of the type m7i.large."""
+        """Return what there is, as if only one zone had machines of the type m7i.large."""
         found = here(aws, place, types)
         kept = ("eu-central-1", "eu-central-1a")
         return [o for o in found if o["InstanceType"] != "m7i.large" or o["Location"] in kept]

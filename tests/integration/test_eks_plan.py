@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from eks import attestation, difference, environment, plan, rendering, validation
+from eks import advice, attestation, difference, environment, plan, rendering, validation
 from eks.difference import Difference
 from eks.environment import OPTIONS, Environment
 from lab.cluster import tools
@@ -101,8 +101,24 @@ def test_a_plan_needs_no_account_shows_everything_and_changes_nothing(
         assert f"{reason} (" in shown
     assert "NOT ALLOWED" not in shown
     assert f"{found.verdict.valid} objects are valid for Kubernetes 1.36" in shown
+    assert "For production" not in shown
     assert "there is no attestation" in shown
     assert "earn one: nox -s e2e -- -k kind; then: nox -s eks -- apply -e staging" in shown
+
+
+def test_production_is_warned_of_what_it_lacks(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attestation.write(attestation.attestation_path(config), make_statement(config))
+    production = environment.load("production", config.root)
+    plan.show(production, config, tmp_path / "home", silent_phase)
+    shown = capsys.readouterr().out
+    warned, left = shown.index("For production"), shown.index("Left to you")
+    for line in advice.list_warnings(production):
+        assert warned < shown.index(line) < left
+    for line in advice.list_omissions(production):
+        assert left < shown.index(line) < shown.index("Attested")
+    assert "attestation.json is not signed" in shown
 
 
 def test_a_plan_says_whether_the_tree_was_tested(config: Config, staging: Environment) -> None:
@@ -226,9 +242,9 @@ def choose_environment(choice: str) -> Environment:
 @functools.cache
 def compare_choices() -> dict[str, tuple[list[Difference], validation.Verdict]]:
     """Return what differs from kind, and what Kubernetes says, for each choice."""
-    config = Config.from_environment({})
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
         folder = Path(name)
+        config = attested.with_images(Config.from_environment({}), folder / "attestation.json")
         kind = pool.submit(rendering.render_kind, config, folder / "kind")
         every = {
             choice: pool.submit(

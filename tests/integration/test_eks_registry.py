@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,62 +21,17 @@ from eks.site import Site, tag_list
 from lab import shell
 from lab.cluster import docker, forward, images
 from lab.cluster.images import Image
-from lab.errors import CloudBusy, LabError, MachineError, NameTaken
+from lab.errors import CloudBusy, LabError, MachineError, NameTaken, PromotionError
 from lab.wait import wait_until
 from tests.support import cloud as clouds
+from tests.support.attested import id_on_kind, tag_of, with_images
 from tests.support.cloud import Cloud, kill_at_each_call
 from tests.support.gitea import PORT, settings
 from tests.support.needs import need_image
+from tests.support.pushes import Docker
 
 WORKER, TRAINER = "mlops-lab-staging/worker", "mlops-lab-staging/trainer"
 SERVER = f"{clouds.ACCOUNT}.dkr.ecr.{clouds.REGION}.amazonaws.com"
-
-
-@dataclass
-class Docker:
-    """A docker that pushes into moto's ECR, and has every image."""
-
-    cloud: Cloud
-    pushed: list[str] = field(default_factory=list)
-    fails: bool = False
-    architecture: str = "amd64"
-
-    def push_image(self, image: str, target: str, env: Mapping[str, str]) -> str:
-        assert Path(env["DOCKER_CONFIG"]).is_dir()
-        if self.fails:
-            raise LabError("the network went away", "again")
-        self.pushed.append(target)
-        repository, _, tag = target.partition("/")[2].rpartition(":")
-        said = self.cloud.client("ecr").put_image(
-            repositoryName=repository,
-            imageTag=tag,
-            imageManifest=make_manifest(image),
-            imageDigest=f"sha256:{hashlib.sha256(make_manifest(image).encode()).hexdigest()}",
-        )
-        return str(said["image"]["imageId"]["imageDigest"])
-
-    def docker(self, *arguments: str, **_: object) -> str:
-        assert arguments[:2] == ("image", "inspect")
-        return f"{self.architecture}\n"
-
-
-def make_manifest(image: str) -> str:
-    """Return a manifest that differs from image to image."""
-    empty = {"mediaType": "application/x", "size": 1, "digest": "sha256:" + "0" * 64}
-    kind = "application/vnd.docker.distribution.manifest.v2+json"
-    said = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": [], "of": image}
-    return json.dumps(said)
-
-
-@pytest.fixture
-def docker_here(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    found = Docker(cloud)
-    monkeypatch.setattr(registry, "push_image", found.push_image)
-    monkeypatch.setattr(registry, "docker_host_env", dict)
-    monkeypatch.setattr(registry, "run", lambda *_, **__: "")
-    monkeypatch.setattr(docker, "docker", found.docker)
-    monkeypatch.setattr(images, "ensure_image", lambda *_: None)
-    return found
 
 
 def describe_repositories(cloud: Cloud) -> dict[str, Any]:
@@ -110,12 +64,12 @@ def test_what_is_made(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     known = images.read_lock(site.config)
     tags = tag_list(site.environment)
     assert describe_repositories(cloud) == {
-        name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [known[key].tag])
+        name: ("IMMUTABLE", True, "AES256", tags, registry.TIDY, [tag_of(known[key])])
         for key, name in (("worker", WORKER), ("trainer", TRAINER))
     }
     assert docker_here.pushed == [
-        f"{SERVER}/{WORKER}:{known['worker'].tag}",
-        f"{SERVER}/{TRAINER}:{known['trainer'].tag}",
+        f"{SERVER}/{WORKER}:{tag_of(known['worker'])}",
+        f"{SERVER}/{TRAINER}:{tag_of(known['trainer'])}",
     ]
 
 
@@ -152,12 +106,106 @@ def test_changed_code_is_sent_beside_the_old(
     known = images.read_lock(site.config)
     newer = {**known, "worker": replace(known["worker"], name="mlops-lab/worker:newer")}
     monkeypatch.setattr(images, "read_lock", lambda _: newer)
+    with_images(site.config, site.config.attestation or Path())  # all is tested again
     assert set(registry.list_references(site)) == {"trainer"}
     registry.make(site)
     after = registry.list_references(site)
     assert after["worker"] != before["worker"]
     assert after["trainer"] == before["trainer"]
-    assert describe_repositories(cloud)[WORKER][-1] == sorted([known["worker"].tag, "newer"])
+    assert describe_repositories(cloud)[WORKER][-1] == sorted(
+        map(tag_of, (known["worker"], newer["worker"]))
+    )
+
+
+def test_another_build_of_the_same_code_is_sent_beside_the_old(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    """Its tag says which build it is: what kind ran is what the cluster runs."""
+    registry.make(site)
+    before = registry.list_references(site)
+    worker = images.read_lock(site.config)["worker"]
+    path = site.config.attestation or Path()
+    path.write_text(path.read_text().replace(id_on_kind(worker.name), f"sha256:{'b' * 64}"))
+    registry.make(site)
+    after = registry.list_references(site)
+    assert (after["worker"] != before["worker"], after["trainer"]) == (True, before["trainer"])
+    assert f"{SERVER}/{WORKER}:{worker.tag}-{'b' * 12}" in docker_here.pushed
+
+
+def test_an_image_that_kind_did_not_run_is_refused(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    """A build anew of the same files may have other bytes."""
+    worker = images.read_lock(site.config)["worker"]
+    docker_here.lacks = {id_on_kind(worker.name)}
+    docker_here.others = {worker.name: f"sha256:{'b' * 64}"}
+    for refused in (registry.check_images, registry.make):
+        with pytest.raises(PromotionError) as error:
+            refused(site)
+        assert f"{worker.name}: neither Docker nor the registry has" in error.value.what
+        assert "untested_images = true" in error.value.fix
+    assert docker_here.pushed == []
+
+
+def test_an_image_that_the_registry_has_is_not_asked_of_docker(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    registry.make(site)
+    docker_here.lacks = {id_on_kind(image.name) for image in images.read_lock(site.config).values()}
+    assert registry.check_images(site) == []
+    registry.make(site)
+    assert len(registry.list_references(site)) == 2
+
+
+def test_an_environment_may_take_other_builds_and_is_told(
+    cloud: Cloud, docker_here: Docker
+) -> None:
+    site = cloud.site(untested_images=True)
+    worker = images.read_lock(site.config)["worker"]
+    docker_here.lacks = {id_on_kind(worker.name)}
+    docker_here.others = {worker.name: f"sha256:{'b' * 64}"}
+    (line,) = registry.check_images(site)
+    assert worker.name in line
+    registry.make(site)
+    assert f"{SERVER}/{WORKER}:{tag_of(worker, docker_here.others[worker.name])}" in (
+        docker_here.pushed
+    )
+    assert len(registry.list_references(site)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image: image | {"digests": []}, "kind ran another one than the lock's"),
+        (lambda image: image | {"name": "postgres:16"}, "it is not among what kind ran"),
+    ],
+)
+def test_a_public_image_must_be_the_one_that_kind_ran(
+    cloud: Cloud, site: Site, docker_here: Docker, change: Any, said: str
+) -> None:
+    path = site.config.attestation or Path()
+    told = json.loads(path.read_text())
+    listed = told["predicate"]["images"]
+    told["predicate"]["images"] = [
+        change(one) if one["name"].startswith("postgres:") else one for one in listed
+    ]
+    path.write_text(json.dumps(told))
+    with pytest.raises(PromotionError, match=said):
+        registry.check_images(site)
+    assert registry.check_images(cloud.site(options=("rds",))) == [], "no database is brought"
+
+
+def test_airflow_of_a_machine_s_own_is_no_image_that_others_have(
+    cloud: Cloud, site: Site, docker_here: Docker
+) -> None:
+    path = site.config.attestation or Path()
+    told = json.loads(path.read_text())
+    for one in told["predicate"]["images"]:
+        if one["name"].startswith("apache/airflow:"):
+            one["digests"] = []
+    path.write_text(json.dumps(told))
+    with pytest.raises(PromotionError, match="of that machine's own, which no registry has"):
+        registry.check_images(site)
 
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site, docker_here: Docker) -> None:

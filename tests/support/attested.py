@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eks import attestation
+from eks import attestation, registry
 from eks.attestation import Statement
+from lab.cluster import images
+from lab.cluster.images import Image
 from lab.config import KIT, Config
 from lab.delivery import bundle
 from lab.model import Proof
@@ -47,6 +50,35 @@ def use_library(config: Config, patch: pytest.MonkeyPatch) -> Config:
     return config
 
 
+def with_images(config: Config, path: Path) -> Config:
+    """Return the configuration with an attestation at `path` that says which images kind ran."""
+    attestation.write(path, Statement({}, {**PREDICATE, "images": list_images(config)}))
+    return replace(config, attestation=path)
+
+
+def list_images(config: Config) -> list[dict[str, object]]:
+    """List the images that kind ran, as a statement does: all of them from registries, or built."""
+    known = images.read_lock(config)
+    return [describe_image(known[key]) for key in images.list_wanted(known)]
+
+
+def describe_image(image: Image) -> dict[str, object]:
+    known = id_on_kind(image.name)
+    digests = [] if image.is_built else [image.digest or known]
+    return {"name": image.name, "id": known, "digests": digests}
+
+
+def id_on_kind(name: str) -> str:
+    """Return the ID by which these attestations name an image."""
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def tag_of(image: Image, chosen: str | None = None) -> str:
+    """Return the image's tag in the registry: by default, of the build that kind ran."""
+    return registry.tag(image, chosen or id_on_kind(image.name))
+
+
 def make_statement(config: Config) -> Statement:
     """Return the statement that a green test on kind would make about this tree."""
-    return Statement(attestation.compute_digests(config), PREDICATE)
+    told = {**PREDICATE, "images": list_images(config)}
+    return Statement(attestation.compute_digests(config), told)

@@ -33,6 +33,7 @@ from lab.cluster.images import Image
 from lab.config import KIT, Config
 from lab.home.secrets import Secrets
 from lab.home.state import State
+from tests.support import attested
 from tests.support.needs import need_chart, need_tool
 
 NAMES = ("overlay", "base", "chart", "git-sync", "git-sync-ssh", "eks", "eks-chart")
@@ -116,6 +117,7 @@ def temporary_home() -> Iterator[Config]:
     """Yield the configuration of a lab that does not run, with the folders that rendering needs."""
     with tempfile.TemporaryDirectory() as folder:
         config = replace(Config.from_environment(), home=Path(folder))
+        config = attested.with_images(config, Path(folder, "attestation.json"))
         for path in (config.run, config.secrets, config.shared, config.data):
             path.mkdir()
         yield config

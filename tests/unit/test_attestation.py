@@ -116,6 +116,7 @@ def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker, "image_id", lambda name: f"sha256:{len(name)}")
+    monkeypatch.setattr(docker, "list_digests", lambda name: [f"sha256:of-{name}"])
     monkeypatch.setattr(attestation, "read_kubernetes_version", lambda _: "v1.36.4")
     monkeypatch.setattr(tools, "find", lambda name: config.root / name)
     monkeypatch.setattr(tools, "ask_version", lambda name, _: {"kind": "0.33.0"}.get(name, "1.2.3"))
@@ -127,7 +128,8 @@ def test_a_statement_tells_how_it_came_to_be_and_nothing_of_the_machine(
         "kind": "0.33.0", "kubectl": "1.2.3", "helm": "1.2.3", "kubernetes": "v1.36.4"
     }  # fmt: skip
     worker = images.read_lock(config)["worker"].name
-    assert {"name": worker, "id": f"sha256:{len(worker)}"} in told["images"]
+    known = {"id": f"sha256:{len(worker)}", "digests": [f"sha256:of-{worker}"]}
+    assert {"name": worker, **known} in told["images"]
     assert (told["tests"], told["variations"]) == (TESTS, False)
     assert (told["commit"], told["dirty"]) == (None, None)  # the copy is no git checkout
     assert str(config.root) not in found.as_json() and str(Path.home()) + "/" not in found.as_json()

@@ -16,6 +16,7 @@ from lab.installing import (  # noqa: E402
     install,
     install_uv,
     installer_environment,
+    is_verbose,
     prepare,
     uv_pip_install,
 )
@@ -40,14 +41,15 @@ def tests(session: nox.Session) -> None:
     """Run every check that this machine can run: style, types, unit, integration, e2e, faults."""
     install(session, "lab", "check")
     run_checks(session)
-    session.run("pytest", *PARALLEL, *(session.posargs or ["tests"]))
+    judged = install_judges(session)
+    session.run("pytest", *PARALLEL, *(session.posargs or ["tests"]), env=judged)
 
 
 @nox.session
 def kind(session: nox.Session) -> None:
     """Run CI's tests that need Docker: all of kind, and each part that needs a cluster's tools."""
     install(session, "lab", "check")
-    required = {"LAB_REQUIRE": "kind"}
+    required = {"LAB_REQUIRE": "kind", **install_judges(session)}
     session.run("pytest", *PARALLEL, "tests", "-m", "kind", *session.posargs, env=required)
 
 
@@ -64,6 +66,31 @@ def bench(session: nox.Session) -> None:
     """Measure the lab beside plain commands, in one run; prints a table with ratios."""
     install(session, "lab", "check")
     session.run("python", "-m", "tests.bench", *session.posargs, env={"PYTHONPATH": str(TREE)})
+
+
+@nox.session
+def judges(session: nox.Session) -> None:
+    """Ask hadolint, zizmor and checkov about what is built, run in CI and rendered."""
+    install(session, "lab", "check")
+    session.run("pytest", "tests/judges", *session.posargs, env=install_judges(session))
+
+
+def install_judges(session: nox.Session) -> "dict[str, str | None]":
+    """Install the judges into an environment of their own: checkov's pins break others.
+
+    Return the variable that tells the tests where they are.
+    """
+    folder, lock = Path(session.virtualenv.location, "judges"), TREE / "requirements" / "judges.txt"
+    stamp, wanted = folder / "complete", hashlib.sha256(lock.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        env = installer_environment(session)
+        base = str(Path(session.virtualenv.location, "bin", "python"))
+        command = ("uv", "venv", "--clear", "--python", base, str(folder))
+        session.run_install(*command, env=env, silent=True, log=is_verbose())
+        hashed = ("--require-hashes", "--requirement", str(lock))
+        uv_pip_install(session, env, *hashed, python=str(folder / "bin" / "python"))
+        stamp.write_text(wanted)
+    return {"LAB_JUDGES": str(folder / "bin")}
 
 
 @nox.session
@@ -110,6 +137,7 @@ def lock(session: nox.Session) -> None:
         "check": ("lab", *kit, "--group", "check", "--group", "eks"),
         "e2e": ("check", "--group", "e2e"),
         "eks": ("lab", *kit, "--group", "eks"),
+        "judges": ("", "--group", "judges"),
         "postgresql": ("lab", *kit, "--extra", "postgresql"),
     }
     for name, (known, *sources) in compiled.items():

@@ -234,9 +234,14 @@ def install_uv(session: nox.Session, env: dict[str, str | None]) -> Path:
     return locks
 
 
-def uv_pip_install(session: nox.Session, env: dict[str, str | None], *arguments: str) -> None:
-    """Install into the session's environment by uv; builds use the packages of the lock `build`."""
-    which = ("--python", session_python(session))
+def uv_pip_install(
+    session: nox.Session, env: dict[str, str | None], *arguments: str, python: str = ""
+) -> None:
+    """Install into the session's environment, or another Python's, by uv.
+
+    Builds use the packages of the lock `build`.
+    """
+    which = ("--python", python or session_python(session))
     quiet = ("--quiet", "--no-build-isolation", "--no-config", *which)
     # The hashes say which file is the right one: any index that has it will do, as with pip.
     own = {"UV_LINK_MODE": "hardlink", "UV_INDEX_STRATEGY": "unsafe-best-match"}

@@ -14,7 +14,7 @@ PRODUCTION = "production"  # the name of the environment that is warned
 
 def render_advice(environment: Environment) -> Text:
     """Render the warnings, one line each, and below them what is left to the team."""
-    parts = [("\n", "")]
+    parts: list[tuple[str, str]] = []
     if warnings := list_warnings(environment):
         parts += [("For production\n", "bold")]
         parts += [(f"  {line}\n", "yellow") for line in warnings]

@@ -119,19 +119,17 @@ def test_a_run_makes_one_commit(project: Project) -> None:
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["a Python of its own", "a fork"])
-def test_dvc_s_databases_are_where_only_the_step_is(
-    project: Project, tmp_path: Path, fresh: bool
-) -> None:
-    own = tmp_path / "own"
-    own.mkdir()
+def test_dvc_s_databases_are_where_only_the_step_is(project: Project, fresh: bool) -> None:
     run = replace(project.run(), fresh=fresh)
-    for step in STEPS:
-        done = run.run_step(step, TMPDIR=str(own))
-        assert done.code == 0, done
-        assert list(own.iterdir()) == []
-        # Beside the clone's own `.dvc`, nothing of DVC's is on the volume that all steps share.
-        assert {path.name for path in project.shared.iterdir()} == {"runs"}
-        assert not [*project.shared.rglob("*.db"), *project.shared.rglob("*.db-wal")]
+    run.run_steps("pull", "modify")
+    run.kill_step("publish", "after", "repository:push")
+    # Beside the clone's own `.dvc`, nothing of DVC's is on the volume that all steps share.
+    assert {path.name for path in project.shared.iterdir()} == {"runs"}
+    assert not [*project.shared.rglob("*.db"), *project.shared.rglob("*.db-wal")]
+    (left,) = project.temporary.iterdir()
+    assert [*left.rglob("*.db")], "a killed step leaves them there"
+    run.run_steps("publish")
+    assert [*project.temporary.iterdir()] == [left], "one that ends leaves nothing"
 
 
 def test_a_run_can_be_reproduced(project: Project, tmp_path: Path) -> None:

@@ -306,6 +306,13 @@ class Project:
         found = (p.name for p in (self.shared / "runs").iterdir())
         return sorted(name for name in found if not name.startswith("publish."))
 
+    @property
+    def temporary(self) -> Path:
+        """The folder for temporary files, in which a killed step leaves some."""
+        path = self.shared.with_name("tmp")
+        path.mkdir(exist_ok=True)
+        return path
+
     def environment(self, run_id: str) -> dict[str, str]:
         """Return the whole environment of a step of this run, as the embedded backend sets it."""
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
@@ -316,6 +323,7 @@ class Project:
             "PATH": path,
             "HOME": str(self.shared),
             "SHARED_DIR": str(self.shared),
+            "TMPDIR": str(self.temporary),
             "DAG_ID": DAG_ID,
             "RUN_ID": run_id,
             "DAG_VERSION": DAG_VERSION,

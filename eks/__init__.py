@@ -17,8 +17,9 @@ disks         what a deleted cluster leaves behind
 prerequisites what options and a cluster that is there need, and `apply` does not install
 access        the addresses and accounts of an environment
 keys          the search for static keys within reach of the pods
-attestation, tested_images
-              what a green end-to-end test on kind attests; the images that it ran
+attestation, tested_images, image_check
+              what a green end-to-end test on kind attests; the images that it ran, and whether they
+              are those that an apply brings
 rendering     what is applied, on kind and on AWS, as YAML
 difference    the fields in which the two differ, and which of them promotion.yaml allows
 validation    the objects checked against Kubernetes' schemas

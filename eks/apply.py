@@ -19,6 +19,7 @@ from eks import (
     s3_endpoint,
 )
 from eks.aws import check_account
+from eks.image_check import check_images
 from eks.machines import check_machines
 from eks.rendering import AwsOutputs
 from eks.site import Site
@@ -65,7 +66,7 @@ def check_account_and_tools(site: Site) -> list[str]:
     found = [f"account {chosen.account}", *check_machines(site)]
     found += [tools.describe(name) for name in ("kubectl", "helm")]
     found += [f"docker {docker.inspect_engine().version}", *eksctl.list_tools(site)]
-    return [*found, f"chart {chart.describe(site.config)}", *registry.check_images(site)]
+    return [*found, f"chart {chart.describe(site.config)}", *check_images(site)]
 
 
 def repository_access(site: Site, api: Cluster | None = None) -> Access:

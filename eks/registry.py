@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +18,7 @@ from eks.cluster_choices import PLATFORM
 from eks.environment import Environment
 from eks.rendering import list_pushed
 from eks.site import Row, Site, is_ours, tag_list, tags_from_list
-from eks.tested_images import (
-    SHORT,
-    Tested,
-    describe_other,
-    list_public,
-    read_pinned,
-    read_tested,
-)
+from eks.tested_images import SHORT, describe_lack, other_images_error, read_tested
 from lab.cluster import docker, images
 from lab.cluster.images import Image
 from lab.config import Config
@@ -227,53 +220,14 @@ def require_id(site: Site, image: Image) -> str:
         images.ensure_image(images.read_lock(site.config), image)
     found = next((one for one in list_ids(site, image) if docker.image_id(one)), None)
     if found is None:
-        raise other_images_error([describe_lack(image)])
+        tested = read_tested(site.environment, site.config)
+        raise other_images_error([describe_lack(image, tested)])
     return found
-
-
-def describe_lack(image: Image) -> str:
-    return f"{image.name}: neither Docker nor the registry has the one that kind ran"
 
 
 def tag(image: Image, chosen: str) -> str:
     """Return the image's tag in the registry: what it is built from, and which build it is."""
     return f"{image.tag}-{chosen.rpartition(':')[2][:SHORT]}"
-
-
-def list_other_images(site: Site) -> list[str]:
-    """List how the images that an apply brings differ from those that kind ran; changes nothing."""
-    tested = read_tested(site.environment, site.config)
-    known = read_pinned(site.environment, site.config)
-    others = [describe_other(known[key], tested) for key in list_public(site.environment.options)]
-    built = (known[key] for key in list_pushed(known))
-    others += [describe_lack(image) for image in built if not is_at_hand(site, image, tested)]
-    return [line for line in others if line]
-
-
-def is_at_hand(site: Site, image: Image, tested: Mapping[str, Tested]) -> bool:
-    """Return whether Docker or the registry has the build of the image that kind ran."""
-    known = tested.get(image.name)
-    return bool(known and (docker.image_id(known.id) or find_digest(site, image)))
-
-
-def check_images(site: Site) -> list[str]:
-    """Return a line about each image that kind did not run, where the environment allows that.
-
-    Raises PromotionError where it does not.
-    """
-    others = list_other_images(site)
-    if others and not site.environment.untested_images:
-        raise other_images_error(others)
-    return [f"image   {line}" for line in others]
-
-
-def other_images_error(others: Collection[str]) -> PromotionError:
-    listed = "".join(f"\n    {line}" for line in others)
-    return PromotionError(
-        f"these images are not those that kind ran:{listed}",
-        "test and apply on one machine, or bring the images (docker save, docker load); or allow"
-        " them: untested_images = true in the environment's file",
-    )
 
 
 def repository_uri(site: Site, key: str) -> str:

@@ -65,6 +65,22 @@ def describe_other(image: Image, tested: Mapping[str, Tested]) -> str:
     return ""
 
 
+def describe_lack(image: Image, tested: Mapping[str, Tested]) -> str:
+    """Return what is wrong with a built image of which the build that kind ran can't be had."""
+    if image.name not in tested:
+        return f"{image.name}: it is not among what kind ran"
+    return f"{image.name}: neither Docker nor the registry has the one that kind ran"
+
+
+def other_images_error(others: Collection[str]) -> PromotionError:
+    listed = "".join(f"\n    {line}" for line in others)
+    return PromotionError(
+        f"these images are not those that kind ran:{listed}",
+        "test and apply on one machine, or bring the images (docker save, docker load); or allow"
+        " them: untested_images = true in the environment's file",
+    )
+
+
 def list_public(options: Collection[str]) -> list[str]:
     """List the keys of the public images that an apply brings."""
     return [key for key in PUBLIC if key != "postgresql" or "rds" not in options]

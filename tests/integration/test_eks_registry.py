@@ -16,6 +16,7 @@ import requests
 
 from eks import registry
 from eks.environment import CLUSTER_TAG, TAG
+from eks.image_check import check_images
 from eks.registry import Login
 from eks.site import Site, tag_list
 from lab import shell
@@ -139,7 +140,7 @@ def test_an_image_that_kind_did_not_run_is_refused(
     worker = images.read_lock(site.config)["worker"]
     docker_here.lacks = {id_on_kind(worker.name)}
     docker_here.others = {worker.name: f"sha256:{'b' * 64}"}
-    for refused in (registry.check_images, registry.make):
+    for refused in (check_images, registry.make):
         with pytest.raises(PromotionError) as error:
             refused(site)
         assert f"{worker.name}: neither Docker nor the registry has" in error.value.what
@@ -152,7 +153,7 @@ def test_an_image_that_the_registry_has_is_not_asked_of_docker(
 ) -> None:
     registry.make(site)
     docker_here.lacks = {id_on_kind(image.name) for image in images.read_lock(site.config).values()}
-    assert registry.check_images(site) == []
+    assert check_images(site) == []
     registry.make(site)
     assert len(registry.list_references(site)) == 2
 
@@ -164,7 +165,7 @@ def test_an_environment_may_take_other_builds_and_is_told(
     worker = images.read_lock(site.config)["worker"]
     docker_here.lacks = {id_on_kind(worker.name)}
     docker_here.others = {worker.name: f"sha256:{'b' * 64}"}
-    (line,) = registry.check_images(site)
+    (line,) = check_images(site)
     assert worker.name in line
     registry.make(site)
     assert f"{SERVER}/{WORKER}:{tag_of(worker, docker_here.others[worker.name])}" in (
@@ -191,8 +192,8 @@ def test_a_public_image_must_be_the_one_that_kind_ran(
     ]
     path.write_text(json.dumps(told))
     with pytest.raises(PromotionError, match=said):
-        registry.check_images(site)
-    assert registry.check_images(cloud.site(options=("rds",))) == [], "no database is brought"
+        check_images(site)
+    assert check_images(cloud.site(options=("rds",))) == [], "no database is brought"
 
 
 def test_airflow_of_a_machine_s_own_is_no_image_that_others_have(
@@ -205,7 +206,7 @@ def test_airflow_of_a_machine_s_own_is_no_image_that_others_have(
             one["digests"] = []
     path.write_text(json.dumps(told))
     with pytest.raises(PromotionError, match="of that machine's own, which no registry has"):
-        registry.check_images(site)
+        check_images(site)
 
 
 def test_what_somebody_changed_is_put_right(cloud: Cloud, site: Site, docker_here: Docker) -> None:
@@ -243,9 +244,10 @@ def test_a_registry_that_lost_what_was_sent(
 
 def test_an_image_for_other_machines(cloud: Cloud, site: Site, docker_here: Docker) -> None:
     docker_here.architecture = "arm64"
-    with pytest.raises(MachineError, match="is for linux/arm64") as caught:
-        registry.make(site)
-    assert "linux/amd64" in caught.value.fix
+    for refused in (check_images, registry.make):
+        with pytest.raises(MachineError, match="is for linux/arm64") as caught:
+            refused(site)
+        assert "DOCKER_DEFAULT_PLATFORM=linux/amd64" in caught.value.fix
     assert not docker_here.pushed
 
 

@@ -1,0 +1,56 @@
+"""The check, before anything is changed, that the images to bring are those that kind ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eks.registry import find_digest, refuse_other_machine
+from eks.rendering import list_pushed
+from eks.site import Site
+from eks.tested_images import (
+    Tested,
+    describe_lack,
+    describe_other,
+    list_public,
+    other_images_error,
+    read_pinned,
+    read_tested,
+)
+from lab.cluster import docker
+from lab.cluster.images import Image
+
+
+def check_images(site: Site) -> list[str]:
+    """Return a line about each image that kind did not run, where the environment allows that.
+
+    Raises PromotionError where it does not, and MachineError for images that the cluster's machines
+    can't run.
+    """
+    tested = read_tested(site.environment, site.config)
+    others = list_other_images(site, tested)
+    if others and not site.environment.untested_images:
+        raise other_images_error(others)
+    for image in list_built(site):
+        if image.name in tested and docker.image_id(tested[image.name].id):
+            refuse_other_machine(image.name, tested[image.name].id)
+    return [f"image   {line}" for line in others]
+
+
+def list_built(site: Site) -> list[Image]:
+    """List the images that are built, so that the registry must have them."""
+    known = read_pinned(site.environment, site.config)
+    return [known[key] for key in list_pushed(known)]
+
+
+def list_other_images(site: Site, tested: Mapping[str, Tested]) -> list[str]:
+    """List how the images that an apply brings differ from those that kind ran; changes nothing."""
+    known = read_pinned(site.environment, site.config)
+    public = (describe_other(known[key], tested) for key in list_public(site.environment.options))
+    lost = (image for image in list_built(site) if is_lost(site, image, tested))
+    return [*filter(None, public), *(describe_lack(image, tested) for image in lost)]
+
+
+def is_lost(site: Site, image: Image, tested: Mapping[str, Tested]) -> bool:
+    """Return whether neither Docker nor the registry has the build that kind ran."""
+    known = tested.get(image.name)
+    return not (known and (docker.image_id(known.id) or find_digest(site, image)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eks import s3_endpoint
+from eks import apply, aws, cluster, destroy, s3_endpoint
 from eks.cluster_choices import Choices
 from eks.environment import CLUSTER_TAG, TAG
 from eks.site import Site
 from tests.support.cloud import REGION, Cloud, kill_at_each_call
+
+if TYPE_CHECKING:
+    import pytest
 
 OURS = {TAG: "staging", CLUSTER_TAG: "mlops-lab-staging"}
 EXISTING = Choices(vpc={"id": "vpc-1", "private": {"a": "subnet-1", "b": "subnet-2"}})
@@ -73,6 +76,20 @@ def test_a_network_of_somebody_elses_gets_none(cloud: Cloud, site: Site) -> None
     assert list_endpoints(cloud) == []
     (row,) = s3_endpoint.plan(site.environment)
     assert row.cost == "", "a gateway costs nothing"
+
+
+def test_it_comes_with_the_cluster_and_goes_before_it(
+    cloud: Cloud, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network with an endpoint can't be deleted."""
+    monkeypatch.setattr(aws, "CLUSTER_INTERVAL", 0.01)
+    cloud.install_eksctl()
+    apply.make_cluster(site)
+    assert len(list_endpoints(cloud)) == 1
+    left: list[int] = []
+    monkeypatch.setattr(cluster, "remove", lambda _: left.append(len(list_endpoints(cloud))))
+    destroy.remove_cluster(site)
+    assert left == [0]
 
 
 def test_killed_at_any_call_it_is_completed_and_removed(cloud: Cloud) -> None:

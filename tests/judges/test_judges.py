@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 import yaml
 
-from eks.rendering import PUSHED, AwsOutputs, render_eks
+from eks.rendering import PUSHED, AwsOutputs, render_eks, render_kind
 from lab.config import KIT
 from tests.support.needs import need_renderers, skip_or_fail
 from tests.support.promotion import ALL
-from tests.support.renderings import Object, objects, staging, temporary_home
+from tests.support.renderings import Object, staging, temporary_home
 
 FOLDER = "LAB_JUDGES"  # the variable with the folder of their programs
 SECONDS = 120
@@ -167,8 +167,10 @@ def objection_from(told: dict[str, Any], target: str) -> Objection:
 def render_targets() -> dict[str, tuple[Object, ...]]:
     # With the database in the cluster, all there is to judge is there.
     every = tuple(option for option in ALL if option != "rds")
+    with temporary_home() as config:
+        kind = tuple(render_kind(config, config.run / "kind").objects())
     return {
-        "kind": objects("overlay", "chart"),
+        "kind": kind,
         "eks": render_pushed(),
         "eks-options": render_pushed(*every),
     }

@@ -18,6 +18,7 @@ from lab.installing import (  # noqa: E402
     installer_environment,
     is_verbose,
     prepare,
+    session_python,
     uv_pip_install,
 )
 from lab.sessions import e2e, eks, lab  # noqa: E402, F401
@@ -84,8 +85,7 @@ def install_judges(session: nox.Session) -> "dict[str, str | None]":
     stamp, wanted = folder / "complete", hashlib.sha256(lock.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         env = installer_environment(session)
-        base = str(Path(session.virtualenv.location, "bin", "python"))
-        command = ("uv", "venv", "--clear", "--python", base, str(folder))
+        command = ("uv", "venv", "--clear", "--python", session_python(session), str(folder))
         session.run_install(*command, env=env, silent=True, log=is_verbose())
         hashed = ("--require-hashes", "--requirement", str(lock))
         uv_pip_install(session, env, *hashed, python=str(folder / "bin" / "python"))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from eks.cluster_choices import Choices
 from eks.environment import Environment
 
 PRODUCTION = "production"  # the name of the environment that is warned
@@ -19,7 +18,7 @@ def render_advice(environment: Environment) -> Text:
         parts += [("For production\n", "bold")]
         parts += [(f"  {line}\n", "yellow") for line in warnings]
     parts += [("Left to you\n", "bold")]
-    parts += [(f"  {line}\n", "") for line in list_omissions(environment)]
+    parts += [(f"  {line}\n", "") for line in find_omissions(environment)]
     return Text.assemble(*parts)
 
 
@@ -40,7 +39,7 @@ def find_warnings(environment: Environment) -> Iterator[str]:
         yield "no TLS: pages are reached by kubectl's port-forward alone: option ingress"
     if "oidc" not in options:
         yield "no single sign-on: everybody shares one account: option oidc"
-    if environment.make_cluster and not (chosen.vpc or chosen.nat_per_zone):
+    if environment.makes_network and not chosen.nat_per_zone:
         yield "one NAT gateway: its zone's failure cuts off the others: nat_per_zone = true"
     if not environment.attestation_key:
         yield "attestations need no signature: attestation_key"
@@ -48,22 +47,19 @@ def find_warnings(environment: Environment) -> Iterator[str]:
         yield "images that kind did not run are taken: untested_images"
 
 
-def list_omissions(environment: Environment) -> list[str]:
-    """List what no apply brings, or brings as it is for everybody, with what it would take."""
-    return [*find_omissions(environment.choices, make_cluster=environment.make_cluster)]
-
-
-def find_omissions(chosen: Choices, *, make_cluster: bool) -> Iterator[str]:
+def find_omissions(environment: Environment) -> Iterator[str]:
+    """Yield what no apply brings, or brings as it is for everybody, with what it would take."""
+    chosen, make_cluster = environment.choices, environment.make_cluster
     yield (
         "nodes are not scaled: install the Cluster Autoscaler or Karpenter, with an identity of its"
         " own; the groups have the tags that it reads"
     )
-    if chosen.vpc or not make_cluster:
+    if not environment.makes_network:
         yield "a gateway endpoint for S3 in the network, else all data goes through its NAT gateway"
     if make_cluster and not chosen.sizes:
         yield "sizes are those of eks/cluster.yaml: [sizes.GROUP] chooses others"
     if make_cluster and not chosen.public_access_cidrs:
         yield "the cluster's API is open to the internet, to who signs in: public_access_cidrs"
-    if make_cluster and not chosen.vpc:
+    if environment.makes_network:
         yield "the network is a new one: [vpc] names one that is there"
     yield "who applies needs a policy, and no more than that: nox -s eks -- policy"

@@ -7,7 +7,7 @@ server errors are retried for a while; any other error is raised with what to do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +28,7 @@ from lab.errors import (
     LabError,
     MissingPermission,
     NameTaken,
+    NotRunningError,
     PromotionError,
     QuotaReached,
     RegionLacks,
@@ -300,7 +301,11 @@ def missing_permission_error(doing: str, error: ClientError, said: str) -> LabEr
 def iam_action(error: ClientError) -> str:
     """Return the IAM action of the refused operation."""
     service = error.response.get("ResponseMetadata", {}).get("Service", "?")
-    operation = error.operation_name
+    return name_action(str(service), error.operation_name)
+
+
+def name_action(service: str, operation: str) -> str:
+    """Return the IAM action of an operation of a service, by its signing name."""
     return f"{service}:{S3_ACTIONS.get(operation, operation) if service == 's3' else operation}"
 
 
@@ -370,12 +375,26 @@ def check_account(aws: Aws, environment: Environment) -> None:
         )
 
 
+def build_filters(asked: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the filters that EC2 takes: one value for each name."""
+    return [{"Name": name, "Values": [value]} for name, value in asked.items()]
+
+
 def describe_cluster(aws: Aws, cluster: str) -> Any:
     """Return EKS's description of a cluster (state, endpoint, network); None without one."""
     found = call_or_none(
         f"look at cluster {cluster}", aws.client("eks").describe_cluster, name=cluster
     )
     return found and found["cluster"]
+
+
+def read_network(aws: Aws, cluster: str) -> Mapping[str, Any]:
+    """Return the network of a cluster. Raises NotRunningError without a cluster."""
+    found = describe_cluster(aws, cluster)
+    if not found:
+        raise NotRunningError(f"there is no cluster {cluster}", "nox -s eks -- apply")
+    network: Mapping[str, Any] = found["resourcesVpcConfig"]
+    return network
 
 
 def list_cluster_parts(aws: Aws, cluster: str, what: str) -> set[str]:

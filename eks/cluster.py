@@ -41,7 +41,6 @@ from lab.wait import NotYet
 KIND = "cluster"  # the ledger's
 DRIVER = "aws-efs-csi-driver"
 DISK_DRIVER = "aws-ebs-csi-driver"
-ONE_GATEWAY = "1 NAT gateway's hours"
 RDS = "rds"  # the option with which there is no database in the cluster, nor a disk for it
 IN_USE = ("ACTIVE", "UPDATING")
 UNDERWAY = ("CREATING", "UPDATING", "PENDING", "DELETING")
@@ -70,9 +69,9 @@ def network_row(environment: Environment) -> Row:
     if network := chosen.vpc:
         what = f"it is there already; nodes in {', '.join(network['private'])}"
         return Row("VPC", network["id"], what, "GB between zones")
-    gateways = "1 NAT gateway's hours in each zone" if chosen.nat_per_zone else ONE_GATEWAY
-    what, cost = "public and private subnets in each zone", "GB through it; GB between zones"
-    return Row("VPC", environment.cluster, what, f"{gateways}, {cost}")
+    hours = "hours in each zone" if chosen.nat_per_zone else "hours"
+    cost = f"1 NAT gateway's {hours}, GB through it; GB between zones"
+    return Row("VPC", environment.cluster, "public and private subnets in each zone", cost)
 
 
 def node_group_row(group: Mapping[str, Any]) -> Row:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
+from itertools import chain
 from typing import Any
 
 GROUPS = ("airflow", "steps", "training")
@@ -81,12 +82,13 @@ def find_fault(chosen: Choices, options: Iterable[str], *, make_cluster: bool) -
     if chosen != Choices() and not make_cluster:
         names = ", ".join(one.name for one in fields(Choices))
         return f"{names} are for a cluster that apply makes"
-    faults = (
-        *find_cidr_faults(chosen.public_access_cidrs),
-        *find_network_faults(chosen.vpc),
-        *find_size_faults(chosen.sizes, options),
+    # One at a time: what comes after a value of another type could not be judged.
+    faults = chain(
+        find_cidr_faults(chosen.public_access_cidrs),
+        find_network_faults(chosen.vpc),
+        find_size_faults(chosen.sizes, options),
     )
-    return next(iter(faults), "")
+    return next(faults, "")
 
 
 def find_cidr_faults(ranges: Iterable[object]) -> Iterator[str]:
@@ -109,7 +111,6 @@ def find_network_faults(network: Mapping[str, Any]) -> Iterator[str]:
         subnets = network.get(kind, {})
         if not isinstance(subnets, dict):
             yield f"[vpc] {kind} must be a table of subnets by zone"
-            return
         for zone, subnet in subnets.items():
             if not ZONE.fullmatch(zone) or not SUBNET.fullmatch(str(subnet)):
                 yield f"[vpc.{kind}] {zone} = {subnet!r} is no subnet of a zone"
@@ -136,8 +137,8 @@ def find_group_faults(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where} {key} is unknown; there are {', '.join(SIZES)}"
         elif type(value) is not SIZES[key]:
             yield f"{where} {key} must be a {SIZES[key].__name__}"
-    types = sizes.get("instanceTypes", ["m6i.large"])
-    if not types or not all(isinstance(one, str) and TYPE.fullmatch(one) for one in types):
+    types = sizes.get("instanceTypes")
+    if types == [] or not all(TYPE.fullmatch(str(one)) for one in types or ()):
         yield f"{where} instanceTypes = {types!r} are none"
     counts = [sizes[key] for key in COUNTS if key in sizes]
     if counts and (len(counts) < len(COUNTS) or counts != sorted(counts) or min(counts) < 0):

@@ -5,9 +5,9 @@ Deleting a namespace deletes its volumes, too, as long as there is a cluster to 
 
 from __future__ import annotations
 
-from eks.aws import call_or_none, list_all
+from eks.aws import build_filters, call_or_none, list_all
 from eks.environment import Environment
-from eks.site import Row, Site
+from eks.site import Row, Site, tag_filters
 
 OPTION = "rds"  # with it there is no database in the cluster
 FREE = "available"  # a volume that is attached to no machine
@@ -31,13 +31,12 @@ def remove(site: Site) -> None:
 
 def list_free_volumes(site: Site) -> list[str]:
     """List the environment's disks that are attached to no machine."""
-    ours = {f"tag:{key}": value for key, value in site.environment.tags.items()}
-    wanted = {**ours, "status": FREE}
+    wanted = {**tag_filters(site.environment), "status": FREE}
     found = list_all(
         "look for disks",
         site.aws.client("ec2"),
         "describe_volumes",
         "Volumes",
-        Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()],
+        Filters=build_filters(wanted),
     )
     return sorted(str(volume["VolumeId"]) for volume in found)

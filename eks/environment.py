@@ -77,6 +77,11 @@ class Environment:
         return {TAG: self.name, CLUSTER_TAG: self.cluster}
 
     @property
+    def makes_network(self) -> bool:
+        """Whether an apply makes the cluster's network: somebody else's is left as it is."""
+        return self.make_cluster and not self.choices.vpc
+
+    @property
     def place(self) -> dict[str, str]:
         """Where what was made is found again; must not change while any of it exists."""
         return {word: getattr(self, word) for word in PLACE}

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from eks.aws import (
+    build_filters,
     call_aws,
     call_or_none,
-    describe_cluster,
     find_if_ours,
     foreign_error,
     list_all,
+    read_network,
     wait_until_settled,
 )
 from eks.environment import Environment
@@ -67,7 +68,7 @@ def make(site: Site) -> None:
 
     Raises NameTaken, and NotRunningError without a cluster.
     """
-    network = read_network(site)
+    network = read_network(site.aws, site.environment.cluster)
     group = make_group(site, network)
     system = find_file_system(site)
     with site.ledger.making(KIND, creation_token(site.environment)) as facts:
@@ -80,18 +81,6 @@ def make(site: Site) -> None:
             what="the file system's mount targets",
             timeout=READY_SECONDS,
         )
-
-
-def read_network(site: Site) -> Mapping[str, Any]:
-    """Return the cluster's network. Raises NotRunningError without a cluster."""
-    found = describe_cluster(site.aws, site.environment.cluster)
-    if not found:
-        raise NotRunningError(
-            f"there is no cluster {site.environment.cluster} whose nodes would mount it",
-            "nox -s eks -- apply",
-        )
-    network: Mapping[str, Any] = found["resourcesVpcConfig"]
-    return network
 
 
 def find_file_system(site: Site) -> Any:
@@ -195,12 +184,12 @@ def make_group(site: Site, network: Mapping[str, Any]) -> str:
 
 def list_groups(site: Site, network: str | None = None) -> list[dict[str, Any]]:
     """List the security groups of our name: at most one per network."""
-    wanted = [{"Name": "group-name", "Values": [group_name(site.environment)]}]
+    wanted = {"group-name": group_name(site.environment)}
     if network:
-        wanted.append({"Name": "vpc-id", "Values": [network]})
-    ec2 = site.aws.client("ec2")
+        wanted["vpc-id"] = network
+    ec2, filters = site.aws.client("ec2"), build_filters(wanted)
     doing = "look for the file system's security group"
-    return list_all(doing, ec2, "describe_security_groups", "SecurityGroups", Filters=wanted)
+    return list_all(doing, ec2, "describe_security_groups", "SecurityGroups", Filters=filters)
 
 
 def is_our_group(site: Site, group: Mapping[str, Any]) -> bool:

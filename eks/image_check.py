@@ -27,27 +27,17 @@ def check_images(site: Site) -> list[str]:
     can't run.
     """
     tested = read_tested(site.environment, site.config)
-    others = list_other_images(site, tested)
+    known = read_pinned(site.environment, site.config)
+    built = [known[key] for key in list_pushed(known)]
+    public = (describe_other(known[key], tested) for key in list_public(site.environment.options))
+    lost = (describe_lack(one, tested) for one in built if is_lost(site, one, tested))
+    others = [*filter(None, public), *lost]
     if others and not site.environment.untested_images:
         raise other_images_error(others)
-    for image in list_built(site):
+    for image in built:
         if image.name in tested and docker.image_id(tested[image.name].id):
             refuse_other_machine(image.name, tested[image.name].id)
     return [f"image   {line}" for line in others]
-
-
-def list_built(site: Site) -> list[Image]:
-    """List the images that are built, so that the registry must have them."""
-    known = read_pinned(site.environment, site.config)
-    return [known[key] for key in list_pushed(known)]
-
-
-def list_other_images(site: Site, tested: Mapping[str, Tested]) -> list[str]:
-    """List how the images that an apply brings differ from those that kind ran; changes nothing."""
-    known = read_pinned(site.environment, site.config)
-    public = (describe_other(known[key], tested) for key in list_public(site.environment.options))
-    lost = (image for image in list_built(site) if is_lost(site, image, tested))
-    return [*filter(None, public), *(describe_lack(image, tested) for image in lost)]
 
 
 def is_lost(site: Site, image: Image, tested: Mapping[str, Tested]) -> bool:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eks.aws import Aws, call_aws, describe_cluster, list_all
+from eks.aws import Aws, build_filters, call_aws, describe_cluster, list_all
 from eks.cluster_choices import LEAST_ZONES, PLATFORM
 from eks.eksctl import read_cluster_config
 from eks.site import Site
+from lab.cluster import docker
 from lab.errors import MissingPermission, QuotaReached, RegionLacks
 
 # Zones that eksctl never takes, by region: `zoneIDsToAvoid` in its pkg/az/az.go.
@@ -19,9 +20,7 @@ AVOIDED = {"us-east-1": {"use1-az3"}, "us-west-1": {"usw1-az2"}, "ca-central-1":
 QUOTAS = {False: "L-1216C47A", True: "L-34B43A08"}
 # "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances" is the first one's name.
 STANDARD = re.compile(r"[acdhimrtz]\d")
-ARCHITECTURES = {"linux/amd64": "x86_64", "linux/arm64": "arm64"}  # as images, as EC2 names them
 OTHER_TYPES = "choose others: [sizes.GROUP] instanceTypes in the environment's file"
-LISTED = 100  # types in one call
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,13 @@ def check_instance_types(aws: Aws, instance_types: Collection[str]) -> None:
 
 def list_offers(aws: Aws, place: str, instance_types: Collection[str]) -> list[Any]:
     """List which of the types each `place` has: the region, or each availability zone."""
-    if not instance_types:
-        return []
-    return list_all(
-        f"ask which machines {aws.region} has",
-        aws.client("ec2"),
-        "describe_instance_type_offerings",
-        "InstanceTypeOfferings",
-        LocationType=place,
-        Filters=[{"Name": "instance-type", "Values": sorted(instance_types)}],
-    )
+    operation, key = "describe_instance_type_offerings", "InstanceTypeOfferings"
+    return list_by_type(aws, operation, key, instance_types, LocationType=place)
 
 
 def describe_types(aws: Aws, instance_types: Collection[str]) -> dict[str, MachineType]:
     """Return what EC2 says of these types, by name."""
-    names, found = sorted(set(instance_types)), []
-    for first in range(0, len(names), LISTED):
-        some = names[first : first + LISTED]
-        doing = f"ask what {', '.join(some)} are"
-        ask = aws.client("ec2").describe_instance_types
-        found += call_aws(doing, ask, InstanceTypes=some)["InstanceTypes"]
+    found = list_by_type(aws, "describe_instance_types", "InstanceTypes", instance_types)
     return {
         one["InstanceType"]: MachineType(
             one["VCpuInfo"]["DefaultVCpus"], one["ProcessorInfo"]["SupportedArchitectures"]
@@ -95,10 +81,21 @@ def describe_types(aws: Aws, instance_types: Collection[str]) -> dict[str, Machi
     }
 
 
+def list_by_type(
+    aws: Aws, operation: str, key: str, instance_types: Collection[str], **more: str
+) -> list[Any]:
+    """List what an operation says of these types; nothing where none is named."""
+    if not instance_types:
+        return []
+    wanted = [{"Name": "instance-type", "Values": sorted(instance_types)}]
+    doing = f"ask which machines {aws.region} has"
+    return list_all(doing, aws.client("ec2"), operation, key, Filters=wanted, **more)
+
+
 def refuse_other_architecture(known: Mapping[str, MachineType]) -> None:
     """Raise RegionLacks for a type that can't run the images."""
     for name, found in known.items():
-        if ARCHITECTURES[PLATFORM] not in found.architectures:
+        if PLATFORM not in map(docker.name_platform, found.architectures):
             listed = ", ".join(found.architectures)
             raise RegionLacks(f"{name} is {listed}, and the images are {PLATFORM}", OTHER_TYPES)
 
@@ -129,7 +126,7 @@ def list_zones(aws: Aws) -> dict[str, str]:
     said = call_aws(
         f"list the zones of {aws.region}",
         aws.client("ec2").describe_availability_zones,
-        Filters=[{"Name": name, "Values": [value]} for name, value in asked.items()],
+        Filters=build_filters(asked),
     )
     return {zone["ZoneName"]: zone["ZoneId"] for zone in said["AvailabilityZones"]}
 

@@ -106,7 +106,7 @@ def check_policies(api: Cluster) -> list[str]:
 
     It is raised where Amazon's agent is there, and nobody told it to.
     """
-    known = {one["metadata"]["name"]: one for one in list_objects(api, "daemonsets")}
+    known = {one["metadata"]["name"]: one for one in list_objects(api, "daemonsets", "-A")}
     if ENGINES & {*known}:
         return []
     if AMAZONS not in known:
@@ -121,8 +121,8 @@ def check_policies(api: Cluster) -> list[str]:
     return []
 
 
-def list_objects(api: Cluster, kind: str) -> list[dict[str, Any]]:
-    """List the objects of this kind in all namespaces."""
-    shown = api.kubectl("get", kind, "--all-namespaces", "--output", "json")
+def list_objects(api: Cluster, kinds: str, *where: str) -> list[dict[str, Any]]:
+    """List the objects of these kinds, where kubectl's words say."""
+    shown = api.kubectl("get", kinds, *where, "--output", "json")
     found: list[dict[str, Any]] = json.loads(shown)["items"]
     return found

@@ -154,7 +154,7 @@ def refuse_foreign(site: Site, api: Cluster, rendered: str) -> None:
 
 def owners_by_name(api: Cluster, kinds: str, *where: str) -> dict[str, str | None]:
     """Return by `Kind/name` the environment in the label of each object of these kinds, or None."""
-    shown = json.loads(api.kubectl("get", kinds, *where, "--output", "json"))["items"]
+    shown = prerequisites.list_objects(api, kinds, *where)
     return {kind_and_name(entry): entry["metadata"].get("labels", {}).get(LABEL) for entry in shown}
 
 

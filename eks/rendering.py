@@ -131,7 +131,8 @@ def write_values_files(
         for source in sources
         if source.exists()
     ]
-    from_images = write_pinned_values(kit, folder, read_pinned(environment, config))
+    pinned = read_pinned(environment, config)
+    from_images = write_image_values(kit, folder, pinned, digest_reference(pinned["airflow"]))
     restart = write_restart_values(environment, kit, folder, secrets)
     return [kit / VALUES / "values.yaml", *own, from_images, restart]
 
@@ -143,25 +144,14 @@ def write_filled_values(environment: Environment, source: Path, folder: Path) ->
     return target
 
 
-def write_image_values(kit: Path, folder: Path, known: dict[str, Image]) -> Path:
-    """Write the values of images and plugins to `folder`; return the path."""
-    return manifests.write_values(kit, known, make_folder(folder) / "values-images.yaml")
+def write_image_values(
+    kit: Path, folder: Path, known: dict[str, Image], airflow: str | None = None
+) -> Path:
+    """Write the values of images and plugins to `folder`; return the path.
 
-
-def write_pinned_values(kit: Path, folder: Path, known: dict[str, Image]) -> Path:
-    """Write the values of images and plugins, with Airflow's image by its digest if it has one.
-
-    The chart writes most references as `repository:tag`, and Airflow itself does so, too: the tag
-    is the digest's second half there.
+    `airflow` is the reference of Airflow's image, if it is another one than its name.
     """
-    values = manifests.chart_values(kit, known)
-    if digest := known["airflow"].digest:
-        kind, _, hashed = digest.partition(":")
-        repository = f"{known['airflow'].repository}@{kind}"
-        values |= {"defaultAirflowRepository": repository, "defaultAirflowTag": hashed}
-    file = make_folder(folder) / "values-images.yaml"
-    write_private_file(file, json.dumps(values, indent=1, sort_keys=True))
-    return file
+    return manifests.write_values(kit, known, make_folder(folder) / "values-images.yaml", airflow)
 
 
 def write_restart_values(environment: Environment, kit: Path, folder: Path, secrets: str) -> Path:

@@ -5,11 +5,12 @@ Without it, all data that steps pull and push goes through the NAT gateway, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from eks.aws import call_aws, call_or_none, describe_cluster, list_all
+from eks.aws import build_filters, call_aws, call_or_none, list_all, read_network
 from eks.environment import Environment
-from eks.site import Row, Site, is_ours, tag_list, tags_from_list
+from eks.site import Row, Site, is_ours, tag_filters, tag_list, tags_from_list
 
 KIND = "S3 endpoint"  # the ledger's
 GONE = ("deleted", "deleting", "failed", "rejected")
@@ -17,31 +18,21 @@ GONE = ("deleted", "deleting", "failed", "rejected")
 
 def plan(environment: Environment) -> list[Row]:
     """Return the endpoint as a row of the plan, where an apply makes the network."""
-    if not is_wanted(environment):
+    if not environment.makes_network:
         return []
     return [Row("VPC endpoint", environment.cluster, "gateway to S3, past the NAT gateway")]
 
 
-def is_wanted(environment: Environment) -> bool:
-    """Return whether the network is made by an apply: somebody else's is left as it is."""
-    return environment.make_cluster and not environment.choices.vpc
-
-
 def make(site: Site) -> None:
     """Make the endpoint unless the network has one, on all of its route tables."""
-    if not is_wanted(site.environment):
+    if not site.environment.makes_network:
         return
-    network = find_network(site)
+    network = str(read_network(site.aws, site.environment.cluster)["vpcId"])
+    tables = list_route_tables(site, network)
     with site.ledger.making(KIND, site.environment.cluster) as facts:
-        found = find(site, network) or create(site, network)
+        found = find(site, network) or create(site, network, tables)
         facts["id"] = found["VpcEndpointId"]
-        add_routes(site, found, list_route_tables(site, network))
-
-
-def find_network(site: Site) -> str:
-    """Return the ID of the cluster's network."""
-    found = describe_cluster(site.aws, site.environment.cluster)
-    return str(found["resourcesVpcConfig"]["vpcId"])
+        add_routes(site, found, tables)
 
 
 def service_name(site: Site) -> str:
@@ -51,17 +42,18 @@ def service_name(site: Site) -> str:
 def find(site: Site, network: str) -> Any:
     """Return the network's gateway to S3, whoever made it; None without one."""
     asked = {"vpc-id": network, "service-name": service_name(site), "vpc-endpoint-type": "Gateway"}
-    found = list_all(
-        f"list the endpoints of {network}",
-        site.aws.client("ec2"),
-        "describe_vpc_endpoints",
-        "VpcEndpoints",
-        Filters=[{"Name": name, "Values": [value]} for name, value in asked.items()],
-    )
-    return next((one for one in found if one["State"].lower() not in GONE), None)
+    return next(iter(list_endpoints(site, asked)), None)
 
 
-def create(site: Site, network: str) -> Any:
+def list_endpoints(site: Site, asked: Mapping[str, str]) -> list[Any]:
+    """List the endpoints for which all of these filters hold, and that are not gone."""
+    ec2, operation = site.aws.client("ec2"), "describe_vpc_endpoints"
+    filters = build_filters(asked)
+    found = list_all("list the endpoints", ec2, operation, "VpcEndpoints", Filters=filters)
+    return [one for one in found if one["State"].lower() not in GONE]
+
+
+def create(site: Site, network: str, tables: list[str]) -> Any:
     tags = {"ResourceType": "vpc-endpoint", "Tags": tag_list(site.environment)}
     return call_aws(
         f"make the gateway to S3 in {network}",
@@ -69,7 +61,7 @@ def create(site: Site, network: str) -> Any:
         VpcId=network,
         ServiceName=service_name(site),
         VpcEndpointType="Gateway",
-        RouteTableIds=list_route_tables(site, network),
+        RouteTableIds=tables,
         TagSpecifications=[tags],
     )["VpcEndpoint"]
 
@@ -81,7 +73,7 @@ def list_route_tables(site: Site, network: str) -> list[str]:
         site.aws.client("ec2"),
         "describe_route_tables",
         "RouteTables",
-        Filters=[{"Name": "vpc-id", "Values": [network]}],
+        Filters=build_filters({"vpc-id": network}),
     )
     return sorted(table["RouteTableId"] for table in found)
 
@@ -100,25 +92,8 @@ def add_routes(site: Site, found: Any, tables: list[str]) -> None:
 
 def remove(site: Site) -> None:
     """Delete this environment's endpoint: a network that has one can't be deleted."""
-    for one in list_ours(site):
-        call_or_none(
-            f"delete endpoint {one}",
-            site.aws.client("ec2").delete_vpc_endpoints,
-            VpcEndpointIds=[one],
-        )
+    for one in list_endpoints(site, tag_filters(site.environment)):
+        name = one["VpcEndpointId"]
+        delete = site.aws.client("ec2").delete_vpc_endpoints
+        call_or_none(f"delete endpoint {name}", delete, VpcEndpointIds=[name])
     site.ledger.forget(KIND, site.environment.cluster)
-
-
-def list_ours(site: Site) -> list[str]:
-    """List the endpoints with this environment's tags, whichever network they are in."""
-    found = list_all(
-        "list the endpoints",
-        site.aws.client("ec2"),
-        "describe_vpc_endpoints",
-        "VpcEndpoints",
-        Filters=[
-            {"Name": f"tag:{key}", "Values": [value]}
-            for key, value in site.environment.tags.items()
-        ],
-    )
-    return [one["VpcEndpointId"] for one in found if one["State"].lower() not in GONE]

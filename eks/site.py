@@ -56,6 +56,11 @@ def tag_list(environment: Environment) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in environment.tags.items()]
 
 
+def tag_filters(environment: Environment) -> dict[str, str]:
+    """Return the names and values by which EC2 finds what has the environment's tags."""
+    return {f"tag:{key}": value for key, value in environment.tags.items()}
+
+
 def tags_from_list(listed: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Return the tags of such a list as a dictionary."""
     return {tag["Key"]: tag["Value"] for tag in listed}

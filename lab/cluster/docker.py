@@ -26,6 +26,8 @@ SAVE_SECONDS = 600
 EMBEDDED = ", or use the lab without it: --backend embedded"
 START = f"start Docker{EMBEDDED}"
 PLATFORM = "DOCKER_DEFAULT_PLATFORM"  # by which Docker builds and pulls for another machine
+# The kinds of machines that others name otherwise than Docker.
+ARCHITECTURES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 GROUP = "docker"  # whose members may open the engine's socket
 # What the command line says of an engine that it can't reach.
 DENIED = re.compile(r"permission denied while trying to connect to the docker", re.IGNORECASE)
@@ -133,6 +135,11 @@ def image_size(name: str) -> int:
 def image_platform(name: str) -> str:
     """Return the platform that the image is for, as `linux/amd64`."""
     return docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", name).strip()
+
+
+def name_platform(machine: str) -> str:
+    """Return the platform of a machine of this kind, as Python or EC2 names it."""
+    return f"linux/{ARCHITECTURES.get(machine, machine)}"
 
 
 def list_digests(name: str) -> list[str]:

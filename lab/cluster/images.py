@@ -35,8 +35,6 @@ STEPS = "steps"  # the folder of one's own files where the kit's Dockerfile buil
 MINUTES = {"minio-source": ", once: about four minutes"}
 BLOBS = "blobs/sha256/"  # in an archive: the folder of what is named by its hash
 CONTENT = 16  # hexadecimal digits of a built image's tag
-# The machines that Python names otherwise than Docker.
-ARCHITECTURES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 # The images that the node runs.
 STORES = ("postgresql", "minio", "gitea")
 AIRFLOW = ("airflow", "worker", "trainer")
@@ -145,7 +143,7 @@ def built_for() -> dict[str, str]:
 
     Docker builds for DOCKER_DEFAULT_PLATFORM if that is set, else for its own machine.
     """
-    own = f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}"
+    own = docker.name_platform(platform.machine())
     return {"built for": os.environ.get(docker.PLATFORM) or own}
 
 

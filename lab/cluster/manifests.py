@@ -182,23 +182,32 @@ def made_claims(stateful: Mapping[str, Any]) -> Objects:
     ]
 
 
-def write_values(kit: Path, known: Mapping[str, Image], file: Path) -> Path:
+def write_values(
+    kit: Path, known: Mapping[str, Image], file: Path, reference: str | None = None
+) -> Path:
     """Write the values that depend on images and plugins, on any cluster, to `file`."""
-    write_private_file(file, json.dumps(chart_values(kit, known), indent=1, sort_keys=True))
+    values = chart_values(kit, known, reference)
+    write_private_file(file, json.dumps(values, indent=1, sort_keys=True))
     return file
 
 
-def chart_values(kit: Path, known: Mapping[str, Image]) -> dict[str, object]:
+def chart_values(
+    kit: Path, known: Mapping[str, Image], reference: str | None = None
+) -> dict[str, object]:
     """Return the chart's values that depend on the lock of images and on the plugins.
+
+    `reference` is that of Airflow's image, by default its name. The chart and Airflow itself write
+    references as `repository:tag`: of a digest, the second half is in the tag's place.
 
     A pod reads the plugins, and the reader of CSV beside them, when it starts: an annotation
     replaces the pods when they change.
     """
     airflow = known["airflow"]
+    repository, _, tag = (reference or airflow.name).rpartition(":")
     reader = {name: cache.file_sha256(kit / READER / name) for name in READER_FILES}
     return {
         "airflowVersion": airflow.tag,
-        "defaultAirflowRepository": airflow.repository,
-        "defaultAirflowTag": airflow.tag,
+        "defaultAirflowRepository": repository,
+        "defaultAirflowTag": tag,
         "airflowPodAnnotations": {"mlops-lab/plugins": images.content_tag(kit / PLUGINS, reader)},
     }

@@ -95,7 +95,7 @@ def person(
         docker_here.cloud = replace(cloud, aws=allowed)
 
         def note(model: Any, **_: object) -> None:
-            asked.add(action_of(model.service_model.signing_name, model.name))
+            asked.add(aws.name_action(model.service_model.signing_name, model.name))
 
         allowed.session.events.register("before-call", note)
         assert (folder / "eksctl").exists()
@@ -120,10 +120,6 @@ def statements_for_moto(site: Site) -> list[dict[str, Any]]:
 def list_operations(actions: list[str]) -> list[str]:
     """List the S3 operations that need one of the actions and have another name."""
     return [f"s3:{name}" for name, action in S3_ACTIONS.items() if f"s3:{action}" in actions]
-
-
-def action_of(service: str, operation: str) -> str:
-    return f"{service}:{S3_ACTIONS.get(operation, operation) if service == 's3' else operation}"
 
 
 def make_all(site: Site) -> None:

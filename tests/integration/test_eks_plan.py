@@ -116,7 +116,7 @@ def test_production_is_warned_of_what_it_lacks(
     warned, left = shown.index("For production"), shown.index("Left to you")
     for line in advice.list_warnings(production):
         assert warned < shown.index(line) < left
-    for line in advice.list_omissions(production):
+    for line in advice.find_omissions(production):
         assert left < shown.index(line) < shown.index("Attested")
     assert "attestation.json is not signed" in shown
 

@@ -73,7 +73,7 @@ def test_what_no_apply_brings_depends_on_what_is_chosen(
     changed: dict[str, object], said: list[str], unsaid: list[str]
 ) -> None:
     chosen = replace(environment.load("staging"), **changed)  # type: ignore[arg-type]
-    shown = "\n".join(advice.list_omissions(chosen))
+    shown = "\n".join(advice.find_omissions(chosen))
     assert "eks -- policy" in shown
     assert all(word in shown for word in said)
     assert not any(word in shown for word in unsaid)

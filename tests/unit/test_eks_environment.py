@@ -159,6 +159,8 @@ def test_staging_follows_main_and_production_follows_release() -> None:
         ("sizes", "{airflow = {minSize = 3, desiredCapacity = 2, maxSize = 4}}"),
         ("sizes", "{airflow = {minSize = -1, desiredCapacity = 2, maxSize = 4}}"),
         ("sizes", "{airflow = {minSize = true, desiredCapacity = 2, maxSize = 4}}"),
+        ("sizes", '{airflow = {minSize = "3", desiredCapacity = 3, maxSize = 4}}'),
+        ("sizes", "{airflow = {instanceTypes = 3}}"),
         ("sizes", "{airflow = {instanceTypes = []}}"),
         ("sizes", '{airflow = {instanceTypes = ["large"]}}'),
         ("sizes", "{airflow = {machines = 1}}"),

@@ -195,15 +195,14 @@ def load_image(config: Config, image: Image, archive: Path, held: Collection[str
         run_inside(
             config,
             *("ctr", "--namespace", "k8s.io", "images", "import", "--local", "--digests"),
-            *("--snapshotter", "overlayfs", *name_platform(image), f"{ARCHIVES}/{archive.name}"),
+            *("--snapshotter", "overlayfs", *platform_words(image), f"{ARCHIVES}/{archive.name}"),
             timeout=LOAD_SECONDS,
         )
 
 
-def name_platform(image: Image) -> tuple[str, ...]:
+def platform_words(image: Image) -> tuple[str, ...]:
     """Return containerd's flag for an image that may be of another platform than the node's."""
-    is_chosen = bool(os.environ.get(PLATFORM))
-    return ("--platform", image_platform(image.name)) if is_chosen else ()
+    return ("--platform", image_platform(image.name)) if os.environ.get(PLATFORM) else ()
 
 
 def containerd_name(image: Image) -> str:

@@ -12,7 +12,7 @@ from lab.backends.doctor import Finding
 from lab.backends.kind import evidence, node, services, stores
 from lab.backends.kind import site as places
 from lab.backends.kind.doctor import CHECKS
-from lab.backends.kind.services import START_SECONDS, wait_for_workload
+from lab.backends.kind.services import START_SECONDS, call_through_door, wait_for_workload
 from lab.backends.kind.site import Site, find_site
 from lab.backends.phases import (
     bring_up,
@@ -131,7 +131,8 @@ def start_stores(site: Site) -> None:
 
 def install_airflow(site: Site) -> None:
     """Install Airflow by its chart; publish the DAGs and the data."""
-    run_in_parallel(partial(publish, site), partial(install_chart, site))
+    publishing = partial(call_through_door, site, workloads.GITEA, partial(publish, site))
+    run_in_parallel(publishing, partial(install_chart, site))
 
 
 def publish(site: Site) -> None:

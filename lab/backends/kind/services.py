@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections.abc import Callable
+
+import requests
+import urllib3
 
 from lab.backends.kind import node
 from lab.backends.kind.site import Site
@@ -11,8 +16,14 @@ from lab.cluster.workloads import Workload
 from lab.errors import LabError
 from lab.home import processes
 from lab.model import Service
+from lab.wait import NotYet, wait_until
 
 START_SECONDS = 240
+NO_ANSWER = (requests.RequestException, urllib3.exceptions.HTTPError)
+# What git says when no connection was made, or one ended early.
+NO_ANSWER_TO_GIT = re.compile(
+    "Failed to connect|Connection refused|Connection reset|Empty reply|Recv failure|hung up"
+)
 
 
 def list_services(site: Site) -> list[tuple[Service, bool]]:
@@ -44,3 +55,27 @@ def wait_for_workload(site: Site, workload: Workload) -> None:
         service = site.forward(workload)
         processes.ensure_running(site.config, service)
         processes.wait_until_ready(site.config, service, START_SECONDS)
+
+
+def call_through_door(site: Site, workload: Workload, job: Callable[[], object]) -> None:
+    """Wait until the workload answers here and call `job`; do both again when nothing answers it.
+
+    A forward is started anew when its kubectl or the pod has ended, which a busy machine makes
+    likely. `job` must complete what a call that was killed has left.
+    """
+
+    def attempt() -> None:
+        wait_for_workload(site, workload)
+        try:
+            job()
+        except LabError as error:
+            if has_no_answer(error):
+                raise NotYet(error.what) from error
+            raise
+
+    wait_until(attempt, what=workload.name, timeout=START_SECONDS, interval=1)
+
+
+def has_no_answer(error: LabError) -> bool:
+    """Return whether a client's error means that nothing answered, and not that it was refused."""
+    return isinstance(error.__cause__, NO_ANSWER) or bool(NO_ANSWER_TO_GIT.search(error.output))

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.backends.kind import gitea, minio, node
-from lab.backends.kind.services import wait_for_workload
+from lab.backends.kind.services import call_through_door, wait_for_workload
 from lab.backends.kind.site import Site
 from lab.client import git
 from lab.cluster import manifests, workloads
@@ -34,8 +34,8 @@ def prepare_stores(site: Site) -> None:
     write_secrets(site)
     site.cluster.apply(rendered)
     run_in_parallel(
-        partial(prepare_git, site),
-        partial(prepare_s3, site),
+        partial(call_through_door, site, workloads.GITEA, partial(prepare_git, site)),
+        partial(call_through_door, site, workloads.MINIO, partial(prepare_s3, site)),
         partial(wait_for_workload, site, workloads.POSTGRESQL),
     )
 
@@ -108,7 +108,6 @@ def team_a_ssh(config: Config) -> dict[str, str]:
 
 def prepare_git(site: Site) -> None:
     """Make Gitea's accounts and repositories, and write their tokens to the cluster."""
-    wait_for_workload(site, workloads.GITEA)
     kept = {
         STEPS: read_git_token(site, "git-credentials"),
         READER: read_git_token(site, "pipelines-credentials"),
@@ -146,7 +145,6 @@ def run_gitea(site: Site, arguments: list[str]) -> str:
 
 def prepare_s3(site: Site) -> None:
     """Make the bucket in MinIO, and the account with which steps use it."""
-    wait_for_workload(site, workloads.MINIO)
     minio.prepare(
         site.url(workloads.MINIO),
         site.lab.s3_access_key,

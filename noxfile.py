@@ -23,8 +23,8 @@ from lab.installing import (  # noqa: E402
 )
 from lab.sessions import e2e, eks, lab  # noqa: E402, F401
 
-# One worker more than cores: the one that runs a lab mostly waits. See tests/support/workers.py. With
-# a cluster, which works while that one waits, probes failed on a slow machine: pods were restarted.
+# One worker more than cores: the one that runs a lab mostly waits. See tests/support/workers.py.
+# A cluster works while that one waits.
 CORES = os.cpu_count() or 1
 PARALLEL = ("--numprocesses", str(CORES + 1))
 BESIDE_A_CLUSTER = ("--numprocesses", str(max(2, CORES)))

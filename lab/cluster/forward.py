@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
+from urllib.parse import urlsplit
 
 from lab.cluster import tools
 from lab.cluster.workloads import Door, Workload
 from lab.home import ports
 from lab.wait import NotYet, expect_answer, wait_until
 
-LOOK_SECONDS = 2
+LOOK_SECONDS = 5
 ANSWER_SECONDS = 3
-PATIENCE = 3  # failed checks before kubectl is restarted
+START_SECONDS = 60  # kubectl may take so long to listen; a busy machine needs 20
+# Failed looks before kubectl is restarted, and the most, when restarts did not help: what is slow
+# is not made faster by a kubectl that starts, which takes a second of CPU.
+PATIENCE, MOST_PATIENCE = 3, 24
 PAUSE_SECONDS = 0.3
 
 
@@ -69,11 +75,12 @@ def main() -> None:
         *(kubectl, "--kubeconfig", kubeconfig, "port-forward", "--address", "127.0.0.1"),
         *("--namespace", namespace, f"service/{service}", f"{local}:{remote}"),
     ]
-    pause = Event()
+    pause, patience = Event(), PATIENCE
     wanted = partial(is_wanted, Path(kubeconfig), *map(int, parent))
     while wanted():
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            supervise(process, f"http://127.0.0.1:{local}{path}", wanted)
+            answered = supervise(process, f"http://127.0.0.1:{local}{path}", patience, wanted)
+        patience = PATIENCE if answered else min(2 * patience, MOST_PATIENCE)
         pause.wait(PAUSE_SECONDS)
 
 
@@ -83,25 +90,45 @@ def is_wanted(kubeconfig: Path, parent: int | None = None) -> bool:
 
 
 def supervise(
-    process: subprocess.Popen[bytes], url: str, wanted: Callable[[], bool] = lambda: True
-) -> None:
-    """Wait until kubectl exits; kill it when nothing answers through it, or it isn't wanted."""
-    failures = 0
-    while failures < PATIENCE and wanted():
+    process: subprocess.Popen[bytes],
+    url: str,
+    patience: int = PATIENCE,
+    wanted: Callable[[], bool] = lambda: True,
+) -> bool:
+    """Wait until kubectl exits; kill it when nothing answers through it, or it isn't wanted.
+
+    Return whether anything has answered.
+    """
+    failures, answered, latest_start = 0, False, time.monotonic() + START_SECONDS
+    while failures < patience and wanted():
         try:
             process.wait(LOOK_SECONDS)
-            return
+            return answered
         except subprocess.TimeoutExpired:
-            failures = 0 if is_answering(url) else failures + 1
+            if is_answering(url):
+                failures, answered = 0, True
+            elif is_listening(url) or time.monotonic() > latest_start:
+                failures += 1
     if wanted():
         print(f"nothing answers at {url}: forwarding anew", flush=True)
     process.kill()
+    return answered
 
 
 def is_answering(url: str) -> bool:
     try:
         check_answer(url)
     except (OSError, NotYet):
+        return False
+    return True
+
+
+def is_listening(url: str) -> bool:
+    """Return whether a connection is taken where `url` leads."""
+    where = urlsplit(url)
+    try:
+        socket.create_connection((where.hostname, where.port), ANSWER_SECONDS).close()
+    except OSError:
         return False
     return True
 

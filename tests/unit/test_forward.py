@@ -27,13 +27,15 @@ from lab.wait import NotYet, wait_until
 
 # The file `answer` holds the status code, or `silent` for no answer at all.
 KUBECTL = r"""
-import json, os, socket, sys
+import json, os, socket, sys, time
 
 folder, *argv = sys.argv[1:]
 with open(folder + "/calls", "a") as file:
     print(json.dumps([os.getpid(), *argv]), file=file)
 if os.path.exists(folder + "/broken"):
     sys.exit("error: unable to forward port")
+while os.path.exists(folder + "/slow"):
+    time.sleep(0.01)
 listener = socket.create_server((argv[argv.index("--address") + 1], int(argv[-1].split(":")[0])))
 while True:
     connection, _ = listener.accept()
@@ -50,6 +52,7 @@ from lab.cluster import forward
 forward.LOOK_SECONDS, forward.ANSWER_SECONDS, forward.PAUSE_SECONDS = 0.1, 1, 0.02
 forward.main()
 """
+IMPATIENT = HASTY.replace("forward.main", "forward.START_SECONDS = 0.5; forward.main")
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def test_one_look_without_an_answer_is_not_enough(monkeypatch: pytest.MonkeyPatc
     served = iter([True, False, False, True, False, False, False])
     monkeypatch.setattr(forward, "LOOK_SECONDS", 0)
     monkeypatch.setattr(forward, "is_answering", lambda _: next(served))
+    monkeypatch.setattr(forward, "is_listening", lambda _: True)
     with subprocess.Popen([sys.executable, "-ISc", "import time; time.sleep(600)"]) as process:
         forward.supervise(process, "http://127.0.0.1:9/")
     assert process.returncode == -signal.SIGKILL
@@ -222,6 +226,49 @@ def test_a_kubectl_that_can_not_forward_yet_is_tried_again(hasty: Forward, tmp_p
     hasty.wait_until_started(3)
     (tmp_path / "broken").unlink()
     hasty.wait_until_answering()
+
+
+def test_a_kubectl_that_starts_slowly_is_waited_for(hasty: Forward, tmp_path: Path) -> None:
+    """Started anew, it would not be faster, and its start keeps the machine busy."""
+    hasty.wait_until_answering()
+    (tmp_path / "slow").touch()
+    hasty.find_kubectl().kill()
+    hasty.wait_until_started(2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        hasty.process.wait(1)  # ten looks
+    (tmp_path / "slow").unlink()
+    hasty.wait_until_answering()
+    assert len(hasty.read_calls()) == 2
+
+
+def test_a_kubectl_that_never_listens_is_started_again(
+    start: Callable[..., Forward], tmp_path: Path
+) -> None:
+    (tmp_path / "slow").touch()
+    found = start("-c", IMPATIENT)
+    found.wait_until_started(2)
+    (tmp_path / "slow").unlink()
+    found.wait_until_answering()
+
+
+def test_restarts_that_do_not_help_become_rarer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+    helped = iter([False, False, False, False, False, True, False])
+
+    def supervise(process: subprocess.Popen[bytes], _: str, patience: int, __: object) -> bool:
+        process.wait()
+        asked.append(patience)
+        return next(helped)
+
+    monkeypatch.setattr(forward, "supervise", supervise)
+    monkeypatch.setattr(forward, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(forward, "is_wanted", lambda _: len(asked) < 7)
+    arguments = ["true", str(tmp_path), "stores", "gitea", "11234", "3000", "/"]
+    monkeypatch.setattr(sys, "argv", ["forward", *arguments])
+    forward.main()
+    assert asked == [3, 6, 12, 24, 24, 24, 3]
 
 
 def test_it_ends_when_the_cluster_is_gone(hasty: Forward) -> None:

@@ -1,8 +1,10 @@
 """How tests are distributed to pytest-xdist's workers.
 
 All tests of a backend's lab go to one worker, which has the lab alone: what a test finds in the
-data was made by its own runs, and an idle lab takes a tenth of a core. Other tests go by file,
-the longest first, so that no worker begins one of those last.
+data was made by its own runs, and an idle lab takes a tenth of a core. A test that makes a cluster
+of its own goes there too, before that lab is made: two clusters at a time are too much for two
+cores, and their probes fail. Other tests go by file, the longest first, so that no worker begins
+one of those last.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ RENDERINGS = {
     f"tests/integration/test_{name}.py"
     for name in ("manifests", "values", "eks_manifests", "eks_options", "eks_plan", "eks_promotion")
 }
+OWN_CLUSTER = {
+    "tests/integration/test_own_project.py::test_a_project_is_proved_on_kind_and_planned_for_aws"
+}
 END_SECONDS = 180  # for a worker to end its labs, after Ctrl-C, too
 # Ordered by their time on two cores; all others are shorter.
 LONGEST = (
     "kind",
     "embedded",
     "renderings",
-    "tests/integration/test_own_project.py",  # after them: no two labs start at a time
+    "tests/integration/test_own_project.py",
     "tests/integration/test_gitea.py",
     "tests/integration/test_eks_apply.py",
     "tests/integration/test_steps.py",
@@ -44,6 +49,8 @@ def room(nodeid: str) -> str:
     file, _, name = nodeid.partition("::")
     if file.startswith("tests/unit/"):
         return file
+    if nodeid in OWN_CLUSTER:
+        return "kind"
     parameters = name.partition("[")[2].removesuffix("]").split("-")
     if file in RENDERINGS:
         return "renderings"
@@ -51,7 +58,9 @@ def room(nodeid: str) -> str:
 
 
 def rank(item: pytest.Item) -> int:
-    """Return a sort key that puts the tests of the longest rooms first."""
+    """Return a sort key that puts clusters of their own, then the tests of long rooms, first."""
+    if item.nodeid in OWN_CLUSTER:
+        return -1
     found = room(item.nodeid)
     return next((n for n, part in enumerate(LONGEST) if found.startswith(part)), len(LONGEST))
 

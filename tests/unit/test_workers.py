@@ -7,8 +7,11 @@ from typing import Any, cast
 
 import pytest
 
+from lab.config import KIT
 from lab.home import ports
 from tests.support import workers
+
+OWN = sorted(workers.OWN_CLUSTER)
 
 
 @pytest.mark.parametrize(
@@ -21,10 +24,26 @@ from tests.support import workers
         ("tests/integration/test_values.py::test_six[kind]", "renderings"),
         ("tests/integration/test_steps.py::test_four", "tests/integration/test_steps.py"),
         ("tests/unit/test_choices.py::test_five[kind]", "tests/unit/test_choices.py"),
+        *((nodeid, "kind") for nodeid in workers.OWN_CLUSTER),
     ],
 )
 def test_a_lab_is_one_worker_s_and_other_tests_go_by_files(nodeid: str, room: str) -> None:
     assert workers.room(nodeid) == room
+
+
+def test_a_cluster_of_its_own_is_made_before_the_shared_one() -> None:
+    others = [
+        "tests/e2e/test_secrets.py::test_one[kind]",
+        "tests/integration/test_steps.py::test_x",
+    ]
+    items = [cast("Any", SimpleNamespace(nodeid=nodeid)) for nodeid in (*others, *OWN)]
+    assert [one.nodeid for one in sorted(items, key=workers.rank)] == [*OWN, *others]
+
+
+@pytest.mark.parametrize("nodeid", OWN)
+def test_what_has_a_cluster_of_its_own_is_there(nodeid: str) -> None:
+    file, _, name = nodeid.partition("::")
+    assert f"def {name}(" in (KIT / file).read_text("utf-8")
 
 
 def test_workers_choose_among_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

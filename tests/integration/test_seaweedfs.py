@@ -29,6 +29,7 @@ from botocore.exceptions import ClientError
 from lab.backends.embedded.services import seaweedfs
 from lab.backends.embedded.services.seaweedfs import GRPC_OFFSET, NAME
 from lab.client.s3 import REGION
+from lab.home.ports import choose_ports
 from lab.layout import BUCKET, OWNER, STEPS
 from lab.wait import NotYet, wait_until
 
@@ -434,6 +435,26 @@ def test_what_was_deleted_or_replaced_stays_so_after_a_kill(stores: Stores) -> N
     assert s3.get_object(Bucket=BUCKET, Key="replaced")["Body"].read() == b"new" * 1000
     with pytest.raises(ClientError, match="NoSuchKey"):
         s3.get_object(Bucket=BUCKET, Key="deleted")
+
+
+def test_without_its_volume_server_it_is_not_ready(stores: Stores, tmp_path: Path) -> None:
+    """For 5 s after an unlucky start: S3 answers, and what is stored can't be read."""
+    folder = stores.config.secrets / NAME
+    ports = stores.site.state.ports
+    seaweedfs.check_volume_server(folder, ports)
+    alone = choose_ports(["master", "master-grpc"], {}, 0, ports)
+    flags = {"mdir": tmp_path, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "port": alone["master"]}
+    words = [f"-{flag}={value}" for flag, value in flags.items()]
+    command = [str(seaweedfs.PROGRAM), "master", *words, f"-port.grpc={alone['master-grpc']}"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as master:
+        try:
+            look = partial(
+                seaweedfs.check_volume_server, folder, {f"{NAME}-master": alone["master"]}
+            )
+            with pytest.raises(NotYet, match="no volume server"):
+                wait_until(look, what="the master", timeout=SECONDS, retry=(OSError,))
+        finally:
+            master.terminate()  # it removes its sockets in the temporary folder
 
 
 def test_other_labs_sockets_are_left_alone(stores: Stores) -> None:

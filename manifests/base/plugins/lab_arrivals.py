@@ -6,8 +6,9 @@ events, so that a lost or restored database never keeps the memory and loses the
 that have left the prefix are forgotten, so the memory is no larger than the prefix.
 
 Airflow's ack mode confirms that an event is in the database, and only then it is remembered. So no
-event is lost, whatever is killed; a triggerer that is killed in the seconds between the two emits
-a second event for the object. Consumers of the events must tolerate that.
+event is lost, whatever is killed; a triggerer that is killed in the seconds between the two, or
+whose watcher is removed then and added again (its DAG was paused and unpaused), emits a second
+event for the object. Consumers of the events must tolerate that.
 """
 
 from __future__ import annotations

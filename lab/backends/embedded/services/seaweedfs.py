@@ -22,11 +22,12 @@ from lab.files import write_private_file
 from lab.home.secrets import Secrets
 from lab.layout import BUCKET, OWNER, STEPS
 from lab.model import Port, Service
-from lab.wait import expect_answer
+from lab.wait import NotYet, expect_answer
 
 NAME = "seaweedfs"
 GRPC_OFFSET = 10_000  # SeaweedFS derives the gRPC port of a part from its HTTP port
 PARTS = ("master", "volume", "filer", "admin")
+ANSWER_SECONDS = 5
 SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  SeaweedFS chose it
 # The wheel's program, whatever PATH says.
 PROGRAM = Path(sysconfig.get_path("scripts")) / "weed"
@@ -39,7 +40,7 @@ def build_service(config: Config, secrets: Secrets, ports: dict[str, int]) -> Se
         command=weed_command(ports),
         folder=config.secrets / NAME,
         environment={"GOMEMLIMIT": "400MiB"},
-        ready=lambda: check_ready(ports[NAME]),
+        ready=lambda: check_ready(config.secrets / NAME, ports),
         ports=listening_ports(ports),
         prepare=lambda: prepare(config, secrets, ports),
     )
@@ -90,9 +91,31 @@ def listening_ports(ports: dict[str, int]) -> tuple[Port, ...]:
     )
 
 
-def check_ready(port: int) -> None:
-    """Raise NotYet until S3 answers 403 to an unsigned request: it is up and requires keys."""
-    expect_answer(f"http://127.0.0.1:{port}/", status=403)
+def check_ready(folder: Path, ports: Mapping[str, int]) -> None:
+    """Raise NotYet until S3 answers 403 to an unsigned request, and stored bytes can be read.
+
+    403 means that it is up and requires keys. `folder` has the certificates.
+    """
+    expect_answer(f"http://127.0.0.1:{ports[NAME]}/", status=403)
+    check_volume_server(folder, ports)
+
+
+def check_volume_server(folder: Path, ports: Mapping[str, int]) -> None:
+    """Raise NotYet until the master knows the part that has the bytes.
+
+    When that part's first heartbeat comes before the master leads, the next comes 5 s later. Until
+    then S3 answers 500 for what is stored, though the part listens.
+    """
+    import requests
+
+    reply = requests.get(
+        f"https://127.0.0.1:{ports[f'{NAME}-master']}/dir/status",
+        cert=(str(folder / "node.crt"), str(folder / "node.key")),
+        verify=str(folder / "authority.crt"),
+        timeout=ANSWER_SECONDS,
+    )
+    if not (reply.ok and reply.json()["Topology"]["DataCenters"]):
+        raise NotYet("its master knows of no volume server yet")
 
 
 def prepare(config: Config, secrets: Secrets, ports: dict[str, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -61,11 +61,14 @@ def wait_until(
         raise late(f"{what} was not ready after {timeout:.0f} s: {last}", log) from last
 
 
-def expect_answer(url: str, status: int = 200, timeout: float = 5) -> Response:
-    """Return what GET of `url` answers. Raise NotYet or an OSError unless it has this status."""
+def expect_answer(url: str, status: int = 200, timeout: float = 5, **tls: Any) -> Response:
+    """Return what GET of `url` answers. Raise NotYet or an OSError unless it has this status.
+
+    `tls` are the certificates, as requests takes them: `cert` and `verify`.
+    """
     import requests
 
-    reply = requests.get(url, timeout=timeout)
+    reply = requests.get(url, timeout=timeout, **tls)
     if reply.status_code != status:
         raise NotYet(f"{url} answers {reply.status_code}")
     return reply

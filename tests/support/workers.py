@@ -31,8 +31,8 @@ END_SECONDS = 180  # for a worker to end its labs, after Ctrl-C, too
 LONGEST = (
     "kind",
     "embedded",
-    "renderings",
     "tests/integration/test_own_project.py",
+    "renderings",
     "tests/integration/test_gitea.py",
     "tests/integration/test_eks_apply.py",
     "tests/integration/test_steps.py",

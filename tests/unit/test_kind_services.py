@@ -41,11 +41,8 @@ def ask_minio(url: str) -> None:
     minio.prepare(url, "lab", "a-password", "datasets", "steps", "another-password")
 
 
-def clone(url: str) -> str:
+def list_branches(url: str) -> str:
     return run_git(build_lab(Path(url), ""), "ls-remote", url, cwd=Path.cwd())
-
-
-CLIENTS = pytest.mark.parametrize("ask", [ask_gitea, ask_minio, clone])
 
 
 def failure_of(ask: Callable[[str], object], url: str) -> LabError:
@@ -54,12 +51,12 @@ def failure_of(ask: Callable[[str], object], url: str) -> LabError:
     return caught.value
 
 
-@CLIENTS
+@pytest.mark.parametrize("ask", [ask_gitea, ask_minio, list_branches])
 def test_nothing_answers_where_nobody_listens(ask: Callable[[str], object]) -> None:
     assert services.has_no_answer(failure_of(ask, NOWHERE))
 
 
-@pytest.mark.parametrize("ask", [ask_gitea, clone])
+@pytest.mark.parametrize("ask", [ask_gitea, list_branches])
 def test_a_failure_is_an_answer(ask: Callable[[str], object], failing: str) -> None:
     assert not services.has_no_answer(failure_of(ask, failing))
 

@@ -27,7 +27,6 @@ from lab.wait import NotYet, expect_answer
 NAME = "seaweedfs"
 GRPC_OFFSET = 10_000  # SeaweedFS derives the gRPC port of a part from its HTTP port
 PARTS = ("master", "volume", "filer", "admin")
-ANSWER_SECONDS = 5
 SOCKET_FOLDERS = {Path("/tmp"), Path(tempfile.gettempdir())}  # noqa: S108  SeaweedFS chose it
 # The wheel's program, whatever PATH says.
 PROGRAM = Path(sysconfig.get_path("scripts")) / "weed"
@@ -106,15 +105,12 @@ def check_volume_server(folder: Path, ports: Mapping[str, int]) -> None:
     When that part's first heartbeat comes before the master leads, the next comes 5 s later. Until
     then S3 answers 500 for what is stored, though the part listens.
     """
-    import requests
-
-    reply = requests.get(
+    reply = expect_answer(
         f"https://127.0.0.1:{ports[f'{NAME}-master']}/dir/status",
         cert=(str(folder / "node.crt"), str(folder / "node.key")),
         verify=str(folder / "authority.crt"),
-        timeout=ANSWER_SECONDS,
     )
-    if not (reply.ok and reply.json()["Topology"]["DataCenters"]):
+    if not reply.json()["Topology"]["DataCenters"]:
         raise NotYet("its master knows of no volume server yet")
 
 

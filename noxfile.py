@@ -149,16 +149,21 @@ def lock(session: nox.Session) -> None:
         every = ("--universal", "--python-version", "3.11")
         compile_lock(session, env, *every, *also, *sources, *output, *session.posargs)
     for folder in ("images/worker", "images/trainer"):
-        lock_image(session, env, folder)
+        lock_image(session, env, folder, "build")
+        lock_image(session, env, folder, "lab")
+    lock_image(session, env, "images/pod-identity", "lab")
 
 
-def lock_image(session: nox.Session, env: "dict[str, str | None]", folder: str) -> None:
-    """Lock the packages of an image: it has one Python on Linux, and the lab's versions."""
+def lock_image(session: nox.Session, env: "dict[str, str | None]", folder: str, known: str) -> None:
+    """Lock the packages of an image, or what builds it: it has one Python on Linux.
+
+    They agree with the lock `known` of the kit.
+    """
     project = f"{folder}/pyproject.toml"
     image = ("--python-version", "3.13", "--python-platform", "linux")
-    for lock, known, sources in (
-        ("requirements", "lab", (project, "--no-emit-package", "dataset-steps")),
-        ("build-requirements", "build", ("--group", f"{project}:build")),
-    ):
-        agreed = ("--constraint", f"requirements/{known}.txt")
-        compile_lock(session, env, *image, *agreed, *sources, "-o", f"{folder}/{lock}.txt")
+    name, sources = {
+        "lab": ("requirements", (project, "--no-emit-package", "dataset-steps")),
+        "build": ("build-requirements", ("--group", f"{project}:build")),
+    }[known]
+    agreed = ("--constraint", f"requirements/{known}.txt")
+    compile_lock(session, env, *image, *agreed, *sources, "-o", f"{folder}/{name}.txt")

@@ -27,6 +27,7 @@ from lab import project
 from lab.backends.kind import node
 from lab.cluster import cache, chart, docker, images, manifests, tools
 from lab.cluster.api import Cluster
+from lab.cluster.associations import POLICIES
 from lab.config import PACKAGE, Config
 from lab.delivery import bundle
 from lab.delivery.bundle import NOT_DAGS
@@ -45,6 +46,7 @@ BASE = Path("manifests", "base")
 # Kind's part, which `plan` compares a promotion with: it must be what was tested, too.
 BESIDE = (Path("manifests", "stores"), Path("manifests", "overlays", "kind"))
 BUILT = (Path("images", "worker"), Path("images", "trainer"))
+STAND_IN = Path("images", "pod-identity")  # of kind alone: steps got their access by it
 SINGLE = (
     images.LOCK,
     chart.PIN,
@@ -135,9 +137,9 @@ def name_file(config: Config, path: Path) -> str:
 def list_promoted_files(config: Config) -> Iterator[Path]:
     """Yield the files that are promoted, and those that a promotion is compared with."""
     kit = config.kit
-    for folder in (BASE, *BESIDE):
+    for folder in (BASE, POLICIES, *BESIDE):
         yield from walk_files(kit / folder, COMPILED)
-    for folder in BUILT:
+    for folder in (*BUILT, STAND_IN):
         yield from images.list_sources(kit / folder)
     yield from (kit / name for name in SINGLE if (kit / name).is_file())
     for folder in bundle.list_sources(config):

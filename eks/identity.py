@@ -1,16 +1,17 @@
 """The pods' identity: an IAM role per kind of pod, given to its service account by Pod Identity.
 
-There are no keys. What each role may do is in `eks/policies/`, and is what the code in the pods
-does: `images/worker` and `images/trainer` for the steps, `dags/` and the plugins for Airflow.
-Each policy lets a pod list what it may read: otherwise S3 answers 403 instead of 404 for a missing
-object. Such a request has no prefix, hence `IfExists`.
+There are no keys. Who has which role is in `manifests/base/associations.yaml`, which kind reads,
+too. What each role may do is in `eks/policies/`, and is what the code in the pods does:
+`images/worker` and `images/trainer` for the steps, `dags/` and the plugins for Airflow. Each policy
+lets a pod list what it may read: otherwise S3 answers 403 instead of 404 for a missing object. Such
+a request has no prefix, hence `IfExists`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +25,30 @@ from eks.aws import (
 )
 from eks.environment import Environment
 from eks.site import Row, Site, is_ours, tag_list, tags_from_list
+from lab.cluster import associations
+from lab.cluster.associations import Role
 from lab.cluster.workloads import AIRFLOW
+from lab.config import KIT
 from lab.errors import LabError
 from lab.wait import NotYet
 
 POLICY, ROLE, ASSOCIATION = "policy", "role", "association"  # the ledger's kinds
-FOLDER = Path("eks", "policies")
 VERSIONS = 5  # of a policy, that IAM keeps
 KNOWN_SECONDS = 120  # until EKS sees a new role
 LOGS = "remote-logs"  # the option
 
 
-@dataclass(frozen=True)
-class Role:
-    """A role, its policies, and the service accounts whose pods have it."""
-
-    name: str
-    policies: tuple[str, ...]  # files of `eks/policies/`, without .json
-    accounts: tuple[str, ...]
-
-
-def roles(environment: Environment) -> list[Role]:
-    """Return the roles of an environment's pods."""
-    name, logs = environment.cluster, LOGS in environment.options
-    writers = ("airflow", "airflow-scheduler", "airflow-triggerer", "airflow-worker")
-    found = [
-        Role(f"{name}-steps", ("steps",), ("airflow-step",)),
-        Role(f"{name}-airflow", ("airflow", "logs") if logs else ("airflow",), writers),
+def roles(environment: Environment, kit: Path = KIT) -> list[Role]:
+    """Return the roles of an environment's pods, by their names in AWS. Raises AssociationError."""
+    return [
+        replace(role, name=f"{environment.cluster}-{role.name}")
+        for role in associations.read_roles(kit, environment.options)
     ]
-    if logs:  # the API server shows the logs, and needs nothing else of AWS
-        found.append(Role(f"{name}-pages", ("pages",), ("airflow-api-server",)))
-    return found
 
 
 def service_accounts(environment: Environment) -> list[str]:
     """Return the service accounts whose pods are given a role."""
-    return [account for role in roles(environment) for account in role.accounts]
+    return associations.list_accounts(roles(environment))
 
 
 def plan(environment: Environment) -> list[Row]:
@@ -101,7 +90,7 @@ def role_arn(site: Site, name: str) -> str:
 
 def render_document(site: Site, policy: str, **more: str) -> dict[str, Any]:
     """Return a file of `eks/policies/`, filled in."""
-    file = FOLDER / f"{policy}.json"
+    file = associations.POLICIES / f"{policy}.json"
     text = (site.kit / file).read_text("utf-8")
     filled = site.environment.fill(text, file, partition=site.aws.partition, **more)
     content: dict[str, Any] = json.loads(filled)

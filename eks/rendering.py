@@ -11,7 +11,7 @@ from typing import Any
 from eks.environment import OPTIONS, Environment
 from eks.tested_images import PUBLIC, read_pinned
 from lab.backends.kind import backend as kind
-from lab.backends.kind import stores
+from lab.backends.kind import injection, stores
 from lab.cluster import chart, images, manifests
 from lab.cluster.images import Image
 from lab.cluster.manifests import Setting
@@ -51,6 +51,7 @@ def render_kind(config: Config, folder: Path) -> Rendering:
     known = images.read_lock(config)
     overlay = manifests.render(config.kit / stores.OVERLAY, make_folder(folder), known.values())
     overlay = add_own_templates(config, overlay, {key: known[key].name for key in known})
+    overlay = f"{overlay}---\n{injection.render_identity(config.kit)}"
     return Rendering(overlay, chart.render(config, kind_values_files(config, folder, known)))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eks import access, identity, keys, release
+from eks import access, identity, release
 from eks.aws import check_account
 from eks.site import Site
 from lab.client import runs, verify
-from lab.cluster import forward
+from lab.cluster import forward, static_keys
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
 from lab.errors import NotRunningError, PromotionError, StaticKey
@@ -61,7 +61,9 @@ def watch_pods(api: Cluster, line: str) -> None:
 def refuse_keys(api: Cluster) -> None:
     """Raise StaticKey when a pod of ours could read a static key."""
     found = [
-        place for namespace in (AIRFLOW, STORES) for place in keys.find_static_keys(api, namespace)
+        place
+        for namespace in (AIRFLOW, STORES)
+        for place in static_keys.find_static_keys(api, namespace)
     ]
     if found:
         shown = "\n".join(f"    {place}" for place in found)
@@ -73,7 +75,7 @@ def refuse_keys(api: Cluster) -> None:
 
 def refuse_missing_identity(api: Cluster, accounts: Iterable[str]) -> None:
     """Raise PromotionError when a pod that should have an identity was given none."""
-    if lacking := keys.list_pods_without_identity(api, AIRFLOW, accounts):
+    if lacking := static_keys.list_pods_without_identity(api, AIRFLOW, accounts):
         raise PromotionError(
             f"EKS gave no identity to {', '.join(lacking)}",
             "pods get one when they start: delete these; see the agent's DaemonSet in kube-system",

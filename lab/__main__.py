@@ -465,7 +465,7 @@ def doctor(
 
 def show_finding(finding: Finding) -> dict[str, Any]:
     """Print what one check has found, and what to do; return the same as facts."""
-    print(f"{mark(not finding.error)} {finding.name:<12} {finding.status}")
+    print(f"{mark(not finding.error)} {finding.name:<18} {finding.status}")
     fix = rewrite_for_nox(finding.error.fix) if finding.error else None
     if fix:
         print(f"    try: {fix}")
@@ -487,6 +487,8 @@ def check_lab(config: Config, facts: dict[str, Any]) -> list[LabError]:
             print(f"{mark(True)} port {port.number:<7} {port.name:<24} {port.protection}")
     strange = backend.undeclared_ports(config)
     facts.update({"stopped": stopped, "undeclared_ports": strange})
+    findings = [] if stopped else backend.examine(config)
+    facts["access"] = [show_finding(finding) for finding in findings]
     errors: list[LabError] = []
     if stopped:
         errors.append(NotRunningError(f"not running: {', '.join(stopped)}", "lab up starts them"))
@@ -494,7 +496,7 @@ def check_lab(config: Config, facts: dict[str, Any]) -> list[LabError]:
         errors.append(LabError(f"the lab listens on {strange} and should not", "report this"))
     for error in errors:
         print(f"{mark(False)} {error.what}\n    try: {rewrite_for_nox(error.fix)}")
-    return errors
+    return errors + [finding.error for finding in findings if finding.error]
 
 
 @app.command()

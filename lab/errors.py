@@ -78,6 +78,12 @@ class ProjectError(LabError):
     exit_code = 18
 
 
+class AssociationError(LabError):
+    """A service account's role can't be right: see manifests/base/associations.yaml."""
+
+    exit_code = 19
+
+
 class DagError(LabError):
     """There is no such DAG, or it can't be parsed."""
 

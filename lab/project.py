@@ -36,8 +36,8 @@ KEYS: Mapping[str, Mapping[str, type]] = {
 # Names of the kit's own PodTemplates, and of what its lock of images has.
 TEMPLATES = {"step", "model", "training"}
 IMAGES = {
-    *("node", "postgresql", "gitea", "minio", "minio-source", "airflow", "worker", "trainer"),
-    *("go", "python"),
+    *("node", "postgresql", "gitea", "minio", "minio-source", "pod-identity"),
+    *("airflow", "worker", "trainer", "go", "python"),
 }
 
 

@@ -35,6 +35,9 @@ class Backend(Protocol):
     def diagnose(self, config: Config) -> list[Finding]:
         """Return what this machine has and lacks for a lab."""
 
+    def examine(self, config: Config) -> list[Finding]:
+        """Return what is found about how a running lab's tasks get access to S3."""
+
     def up(self, config: Config, report: Report = ...) -> Lab:
         """Bring a whole lab up; leave alone what runs already, and add what is missing."""
 

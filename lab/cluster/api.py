@@ -41,18 +41,19 @@ class Cluster:
 
     @cached_property
     def apps(self) -> Any:
-        """The apps/v1 API of the official client: StatefulSets and Deployments."""
+        """The apps/v1 API of the official client: StatefulSets, Deployments and DaemonSets."""
         from kubernetes import client
 
         return client.AppsV1Api(self.core.api_client)
 
     def list_controllers(self, namespace: str, selector: str) -> list[Any]:
-        """List the StatefulSets and Deployments that match a label selector."""
+        """List the StatefulSets, Deployments and DaemonSets that match a label selector."""
         options = {"label_selector": selector, "_request_timeout": CALL_SECONDS}
         with translating_errors():
             return [
                 *self.apps.list_namespaced_stateful_set(namespace, **options).items,
                 *self.apps.list_namespaced_deployment(namespace, **options).items,
+                *self.apps.list_namespaced_daemon_set(namespace, **options).items,
             ]
 
     def kubectl(
@@ -111,6 +112,11 @@ class Cluster:
                 self.core.replace_namespaced_secret(
                     name, namespace, body, _request_timeout=CALL_SECONDS
                 )
+
+    def delete_secret(self, namespace: str, name: str) -> None:
+        """Delete the Secret, if it exists."""
+        with ignoring_not_found():
+            self.core.delete_namespaced_secret(name, namespace, _request_timeout=CALL_SECONDS)
 
     def execute(self, namespace: str, pod: str, command: Sequence[str]) -> str:
         """Run a command in a pod and return what it printed. Raises LabError."""

@@ -36,7 +36,7 @@ MINUTES = {"minio-source": ", once: about four minutes"}
 BLOBS = "blobs/sha256/"  # in an archive: the folder of what is named by its hash
 CONTENT = 16  # hexadecimal digits of a built image's tag
 # The images that the node runs.
-STORES = ("postgresql", "minio", "gitea")
+STORES = ("postgresql", "minio", "gitea", "pod-identity")
 AIRFLOW = ("airflow", "worker", "trainer")
 WANTED = ("node", *STORES, *AIRFLOW)
 # Of a Dockerfile: the names that an ARG declares, and the last word of a USER.

@@ -24,7 +24,7 @@ class Value:
     stored: str | None = None  # its name among a lab's random values; None: it is not random text
     length: int = LENGTH  # random bytes
     encode: Callable[[str], str] = str  # from URL-safe base64 without padding
-    kind_only: bool = False  # of a stand-in, or of what Pod Identity replaces
+    kind_only: bool = False  # of a stand-in
 
 
 def pad_base64(text: str) -> str:
@@ -54,9 +54,6 @@ SECRETS = (
     Value(AIRFLOW, "airflow-jwt-secret", "jwt-secret", "airflow_jwt_secret", 48),
     Value(AIRFLOW, "airflow-login", "password", "airflow_password"),
     Value(AIRFLOW, "push-secret", "secret", "push_secret", 32, kind_only=True),
-    Value(
-        AIRFLOW, "s3-credentials", "AWS_SECRET_ACCESS_KEY", "s3_steps_secret_key", kind_only=True
-    ),
     Value(AIRFLOW, "git-credentials", "GIT_SYNC_PASSWORD"),
     Value(AIRFLOW, "pipelines-credentials", "GIT_SYNC_PASSWORD"),
     Value(AIRFLOW, "team-a-ssh", "key", kind_only=True),

@@ -10,7 +10,7 @@ from lab.cluster.api import Cluster, is_ready
 from lab.errors import ServiceError
 from lab.wait import NotYet, wait_until
 
-STORES, AIRFLOW = "stores", "airflow"  # the namespaces
+STORES, AIRFLOW, IDENTITY = "stores", "airflow", "pod-identity"  # the namespaces
 STEP_PODS = "app.kubernetes.io/component=step"
 # Reasons to wait that no waiting ends: somebody has to provide the image.
 HOPELESS = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
@@ -50,6 +50,8 @@ def component(name: str, door: Door | None = None) -> Workload:
 
 
 MINIO, GITEA, POSTGRESQL = store("minio", S3), store("gitea", GIT), store("postgresql")
+EKS_AUTH = store("eks-auth")
+AGENT = Workload("pod-identity-agent", IDENTITY, "app.kubernetes.io/name=pod-identity-agent")
 API_SERVER = component("airflow-api-server", PAGES)
 AIRFLOW_COMPONENTS = (
     API_SERVER,
@@ -57,7 +59,7 @@ AIRFLOW_COMPONENTS = (
     component("airflow-dag-processor"),
     component("airflow-triggerer"),
 )
-WORKLOADS = (MINIO, GITEA, POSTGRESQL, *AIRFLOW_COMPONENTS)
+WORKLOADS = (MINIO, GITEA, POSTGRESQL, EKS_AUTH, AGENT, *AIRFLOW_COMPONENTS)
 DOORS = tuple(workload for workload in WORKLOADS if workload.door)
 
 
@@ -94,18 +96,32 @@ def wait_until_ready(
 
 
 def find_revision(cluster: Cluster, workload: Workload) -> str | None:
-    """Return the revision label of the newest StatefulSet pods; None for an updated Deployment.
+    """Return the revision label of the newest StatefulSet pods; None for what is up to date.
 
-    Raises NotYet while the newest spec is not observed, or a Deployment still replaces pods.
+    Raises NotYet while the newest spec is not observed, or a Deployment or DaemonSet still replaces
+    pods.
     """
     for found in cluster.list_controllers(workload.namespace, workload.selector):
         if (found.status.observed_generation or 0) < found.metadata.generation:
             raise NotYet(f"{workload.name} was changed a moment ago")
         if hash_ := getattr(found.status, "update_revision", None):
             return str(hash_)
-        if (found.status.updated_replicas or 0) < found.spec.replicas:
+        if count_updated(found) < count_wanted(found):
             raise NotYet(f"{workload.name} is being replaced")
     return None
+
+
+def count_updated(found: Any) -> int:
+    """Return how many pods of a Deployment or DaemonSet are of its newest spec."""
+    status = found.status
+    name = "updated_replicas" if hasattr(status, "updated_replicas") else "updated_number_scheduled"
+    return int(getattr(status, name) or 0)
+
+
+def count_wanted(found: Any) -> int:
+    """Return how many pods a Deployment or DaemonSet should have."""
+    replicas = getattr(found.spec, "replicas", None)
+    return int(found.status.desired_number_scheduled if replicas is None else replicas)
 
 
 def label_values(pod: Any) -> list[str]:

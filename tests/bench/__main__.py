@@ -18,6 +18,7 @@ from lab.config import Config
 from tests.bench.cold_start import measure_cold_start
 from tests.bench.commit import measure_commit
 from tests.bench.directories import measure_directories
+from tests.bench.identity import measure_identity
 from tests.bench.promotion import measure_promotion
 from tests.bench.row import Row
 from tests.bench.seed import measure_seed
@@ -29,6 +30,7 @@ from tests.bench.usage import measure_usage
 ON_A_LAB: dict[str, Callable[..., Iterable[Row]]] = {
     "commit": measure_commit,
     "seed": measure_seed,
+    "identity": measure_identity,
     "sizes": measure_sizes,
     "directories": measure_directories,
     "throughput": measure_throughput,

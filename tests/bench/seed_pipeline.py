@@ -52,10 +52,7 @@ def pod(task_id: str, command: str) -> KubernetesPodOperator:
         cmds=["bash", "-c"],
         arguments=[command],
         env_from=[k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource("step-environment"))],
-        env_vars=[
-            *secret_variables("git-credentials", "GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"),
-            *secret_variables("s3-credentials", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-        ],
+        env_vars=secret_variables("git-credentials", "GIT_SYNC_USERNAME", "GIT_SYNC_PASSWORD"),
         volumes=[
             k8s.V1Volume(
                 name="shared",

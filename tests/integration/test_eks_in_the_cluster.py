@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from eks import environment, keys, prerequisites, release, site, verify
+from eks import environment, identity, prerequisites, release, site, verify
 from eks.rendering import AwsOutputs
 from eks.site import Site
+from lab.backends.kind import backend as kind
+from lab.backends.kind import injection
 from lab.cluster import forward, workloads
 from lab.cluster.api import Cluster
 from lab.cluster.workloads import AIRFLOW, API_SERVER, STORES
@@ -70,26 +74,40 @@ def api(control: Control) -> Cluster:
     return control.cluster
 
 
-def test_the_keys_that_a_lab_on_kind_needs_are_found(api: Cluster) -> None:
-    found = {str(place) for place in keys.find_static_keys(api, AIRFLOW)}
-    assert "PodTemplate step: variable AWS_SECRET_ACCESS_KEY" in found
-    assert any(
-        place.startswith("airflow-scheduler-") and place.endswith("variable AWS_ACCESS_KEY_ID")
-        for place in found
-    )
+def test_no_pod_of_a_lab_could_read_a_static_key(api: Cluster) -> None:
+    verify.refuse_keys(api)
+
+
+@pytest.fixture
+def planted(api: Cluster) -> Iterator[str]:
+    """Put a static key where a step's pods could read it, and return it; take it away again."""
+    secret = secrets.token_urlsafe(24)
+    api.write_secret(AIRFLOW, "planted", {"AWS_SECRET_ACCESS_KEY": secret})
+    pod = injection.trial_pod("airflow-step")  # without an image: it never starts
+    pod["metadata"] = {"name": "planted", "namespace": AIRFLOW}
+    pod["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "planted"}}]
+    api.kubectl("create", "--filename", "-", stdin=json.dumps(pod))
+    yield secret
+    api.kill_pod(AIRFLOW, "planted")
+    api.kubectl("delete", "secret/planted", "--namespace", AIRFLOW)
+
+
+def test_a_planted_key_is_found(api: Cluster, control: Control, planted: str) -> None:
+    said = "planted: Secret planted, as variable AWS_SECRET_ACCESS_KEY"
     with pytest.raises(StaticKey) as refused:
         verify.refuse_keys(api)
-    held = api.read_secret(AIRFLOW, "s3-credentials") or {}
-    assert held["AWS_SECRET_ACCESS_KEY"] not in refused.value.what
-
-
-def test_pods_without_a_key_are_not_accused(api: Cluster) -> None:
-    assert keys.find_static_keys(api, STORES) == []
+    assert said in refused.value.what
+    assert planted not in refused.value.what
+    (found,) = [one for one in kind.examine(control.config) if one.name == "static keys"]
+    assert found.error
+    assert said in found.error.what
 
 
 def test_pods_without_an_identity_are_named(api: Cluster) -> None:
-    found = keys.list_pods_without_identity(api, AIRFLOW, ["airflow-triggerer"])
-    assert [name for name in found if name.startswith("airflow-triggerer-")] == found != []
+    """Every pod of an account that has a role was given one; the API server's has none here."""
+    verify.refuse_missing_identity(api, identity.service_accounts(environment.load("staging")))
+    with pytest.raises(PromotionError, match="no identity to airflow-api-server-"):
+        verify.refuse_missing_identity(api, ["airflow-api-server"])
 
 
 def test_a_cluster_without_nodes_for_airflow_is_refused(api: Cluster, adopted: Site) -> None:
@@ -219,7 +237,7 @@ def test_random_secrets_of_a_cluster_stay_what_they_are(
     assert wanted[STORES, "postgresql"] == api.read_secret(STORES, "postgresql")
     assert wanted[AIRFLOW, "git-credentials"]["GIT_SYNC_PASSWORD"] == "my-token"
     assert "my-token" in wanted[AIRFLOW, "pipelines-credentials"]["connection"]
-    assert (AIRFLOW, "s3-credentials") not in wanted
+    assert (STORES, "role-keys") not in wanted
 
 
 def test_a_given_secret_is_kept_by_the_cluster(
@@ -233,25 +251,20 @@ def test_a_given_secret_is_kept_by_the_cluster(
 
 
 def test_the_same_proof_runs_against_a_forwarded_airflow(
-    lab: Lab, api: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    log = tmp_path_factory.mktemp("forward") / "forward.log"
-    with (
-        forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url,
-        pytest.raises(StaticKey),  # as soon as the run's first line is shown: its steps have keys
-    ):
-        verify.run_and_prove(replace(lab, airflow_url=url), api, TABLE_DAG, silent_phase)
-    lab.follow(lab.runs_of(TABLE_DAG)[0])
-
-
-def test_where_no_key_is_found_the_proof_is_that_of_the_run(
     lab: Lab,
     api: Cluster,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As on EKS, no pod of the run holds a key: each is searched while it is there."""
     looked: list[Cluster] = []
-    monkeypatch.setattr(verify, "refuse_keys", looked.append)
+    refuse = verify.refuse_keys
+
+    def refuse_and_count(cluster: Cluster) -> None:
+        looked.append(cluster)
+        refuse(cluster)
+
+    monkeypatch.setattr(verify, "refuse_keys", refuse_and_count)
     log = tmp_path_factory.mktemp("forward") / "forward.log"
     with forward.forwarding(api.kubeconfig, API_SERVER, log, 60) as url:
         proof = verify.run_and_prove(replace(lab, airflow_url=url), api, TABLE_DAG, silent_phase)

@@ -65,14 +65,19 @@ OFF_AWS = {
 # --- No key ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", [*sorted(KEYS), "s3-credentials", "AWS_ENDPOINT", "team-a"])
-def test_nothing_speaks_of_keys_or_of_kinds_stand_ins(word: str) -> None:
+@pytest.mark.parametrize("word", sorted(KEYS))
+def test_no_cluster_has_a_key(word: str) -> None:
+    assert word not in dump_objects(objects("overlay", "chart", *EKS))
+
+
+@pytest.mark.parametrize("word", ["AWS_ENDPOINT", "team-a", "eks-auth", "role-keys"])
+def test_nothing_speaks_of_kinds_stand_ins(word: str) -> None:
     assert word in dump_objects(objects("overlay", "chart"))
     assert word not in dump_objects(objects(*EKS))
 
 
 def test_a_step_sees_what_it_sees_on_kind_but_what_is_off_aws() -> None:
-    assert step_variables("eks") == step_variables("overlay") - KEYS - OFF_AWS
+    assert step_variables("eks") == step_variables("overlay") - OFF_AWS
 
 
 def test_a_step_is_told_where_the_environments_data_is() -> None:

@@ -21,7 +21,10 @@ import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError
 
 from lab import layout
+from lab.backends.kind.s3_policies import read_role_policy
+from lab.cluster.associations import read_roles
 from lab.config import KIT
+from tests.support.s3_terms import may_list, on_s3_terms
 from tests.support.serving import Silent, serving
 from tests.support.steps import STEPS
 from tests.support.stores import PREFIX, employees, md5_of, write_text
@@ -198,3 +201,49 @@ def test_a_wrong_key_from_the_agent_opens_nothing(
     with pytest.raises(ClientError, match=r"SignatureDoesNotMatch|AccessDenied"):
         bucket.listing(PREFIX)
     assert bucket.bucket() == layout.BUCKET
+
+
+# --- What S3 says of an object that is not there --------------------------------------------------
+
+POLICIES = {role.name: read_role_policy(KIT, role, layout.BUCKET) for role in read_roles(KIT)}
+TERMS = pytest.mark.parametrize("tightened", [False, True], ids=["as-it-is", "tightened"])
+
+
+def test_a_policy_that_lets_nobody_list_is_told_from_one_that_does() -> None:
+    assert all(map(may_list, POLICIES.values()))
+    stricter = [one for one in POLICIES["steps"]["Statement"] if "Null" not in str(one)]
+    assert not may_list({"Statement": stricter})
+
+
+@TERMS
+def test_steps_and_dvc_find_that_an_object_is_missing(project: Project, tightened: bool) -> None:
+    """By the steps' policy they may list; without that, nothing could be pushed on AWS."""
+    lists = may_list(POLICIES["steps"]) and not tightened
+    run = project.run()
+    with on_s3_terms(project.lab.s3_endpoint, lists=lists) as url:
+        done = [run.run_step(step, AWS_ENDPOINT_URL_S3=url) for step in STEPS]
+    if tightened:
+        assert done[-1].code
+        assert "the S3 server refused the step's key" in done[-1].output
+        assert not project.list_run_ids()
+        return
+    assert [each.code for each in done] == [0] * len(STEPS), done
+    assert project.list_run_ids() == [project.prove_commits()[-1].trailers["Run-Id"]]
+
+
+@TERMS
+def test_plugins_find_that_an_object_is_missing(
+    bucket: Any, stores: Stores, monkeypatch: pytest.MonkeyPatch, tightened: bool
+) -> None:
+    for name in KEYS:
+        monkeypatch.setenv(name, stores.site.step_environment[name])
+    lists = may_list(POLICIES["airflow"]) and not tightened
+    with on_s3_terms(stores.lab.s3_endpoint, lists=lists) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        bucket.write("results/identity/there", b"it is")
+        assert bucket.read("results/identity/there") == b"it is"
+        if tightened:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                bucket.read("results/identity/absent")
+        else:
+            assert bucket.read("results/identity/absent") is None

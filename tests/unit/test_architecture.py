@@ -22,6 +22,7 @@ CODE = (
     "images/worker/dataset_steps",
     "images/trainer/model_steps",
     "images/trainer/reading_steps",
+    "images/pod-identity/pod_identity",
 )
 MEDIAN_LINES, MOST_LINES = 8, 50
 NAMELESS = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
@@ -135,7 +136,8 @@ VERBS = set(
     re.findall(
         r"\w+",
         """
-        Accept Add Advance Agree Allow Answer Append Apply Ask Assume Await Bind Block Bring Build
+        Accept Add Admit Advance Agree Allow Answer Append Apply Ask Assume Await Bind Block Bring
+        Build
         Call Cancel Check Choose Clone Close Collect Commit Compare Compute Configure Confirm Copy
         Count Create Cut Decode Delete Describe Direct Do Download Draw Drop Empty Encode End Exit
         Export Extract Fail Fetch Find Forget Fork Format Forward Freeze Generate Get Give Hash

@@ -186,12 +186,14 @@ FOLDERS = (
     "manifests/base",
     "manifests/base/plugins",
     "manifests/overlays/kind",
+    "eks/policies",
     "dags",
     "lab/delivery/library",
     "lab/delivery/library/runtimes",
     "images/worker",
     "images/worker/dataset_steps",
     "images/trainer",
+    "images/pod-identity",
 )
 
 

@@ -31,7 +31,7 @@ from lab.home.state import State
 GIB = 2**30
 NAMES = [
     *("python", "git", "home", "docker", "memory", "disk", "inotify"),
-    *("tools", "images", "chart", "dataset"),
+    *("tools", "images", "chart", "roles", "dataset"),
 ]
 DOCKER_ONLY = ["docker", "memory", "disk", "images"]  # the checks that fail without Docker
 SAID = {

@@ -50,6 +50,10 @@ folder = "minio"
 arguments = {{ GO_IMAGE = "go", VERSION = "v0" }}
 [airflow]
 name = "apache/airflow:3"
+[pod-identity]
+name = "lab/pod-identity"
+folder = "pod-identity"
+arguments = {{ PYTHON_IMAGE = "python" }}
 [worker]
 name = "lab/worker"
 folder = "worker"
@@ -244,9 +248,9 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Return a checkout with a lock and three images to build."""
+    """Return a checkout with a lock and four images to build."""
     tree = tmp_path / "tree"
-    for name in ("minio", "worker", "trainer"):
+    for name in ("minio", "pod-identity", "worker", "trainer"):
         folder = tree / "images" / name / "package"
         folder.mkdir(parents=True)
         (folder.parent / "Dockerfile").write_text("FROM somewhere\n")
@@ -293,7 +297,7 @@ def test_this_checkouts_lock() -> None:
             assert image.digest is None
     entries = tomllib.loads((KIT / images.LOCK).read_text("utf-8"))
     assert {key for key in entries if "folder" in entries[key]} == {
-        *("minio-source", "worker", "trainer"),
+        *("minio-source", "pod-identity", "worker", "trainer"),
     }
 
 
@@ -462,8 +466,13 @@ def test_everything_is_brought_in_order(
         ["pull", "--quiet", f"fork/minio@{PINNED}"],
         ["tag", f"fork/minio@{PINNED}", "fork/minio:1"],
         ["pull", "--quiet", "docker.gitea.com/gitea:1.26"],
-        ["pull", "--quiet", "apache/airflow:3"],
         ["pull", "--quiet", "python:3"],
+        [
+            *("build", "--tag", known["pod-identity"].name),
+            *("--build-arg", "PYTHON_IMAGE=python:3"),
+            str(folders / "pod-identity"),
+        ],
+        ["pull", "--quiet", "apache/airflow:3"],
         [
             *("build", "--tag", known["worker"].name),
             *("--build-arg", "PYTHON_IMAGE=python:3"),

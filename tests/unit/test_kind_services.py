@@ -38,7 +38,8 @@ def ask_gitea(url: str) -> object:
 
 
 def ask_minio(url: str) -> None:
-    minio.prepare(url, "lab", "a-password", "datasets", "steps", "another-password")
+    account = minio.Account("steps", "another-password", {"Statement": []})
+    minio.prepare(url, "lab", "a-password", "datasets", [account])
 
 
 def list_branches(url: str) -> str:

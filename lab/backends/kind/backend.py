@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab.backends import doctor
 from lab.backends.doctor import Finding
-from lab.backends.kind import evidence, node, services, stores
+from lab.backends.kind import evidence, identity, node, services, stores
 from lab.backends.kind import site as places
 from lab.backends.kind.doctor import CHECKS
 from lab.backends.kind.services import START_SECONDS, call_through_door, wait_for_workload
@@ -54,6 +54,11 @@ def check(config: Config) -> None:
 def diagnose(config: Config) -> list[Finding]:
     """Return what this machine has and lacks for a lab on kind."""
     return list(doctor.run_checks(config, CHECKS))
+
+
+def examine(config: Config) -> list[Finding]:
+    """Return whether a pod could read a static key, and what each service account may do in S3."""
+    return identity.examine(find_site(config))
 
 
 # --- Bringing a lab up --------------------------------------------------------------------------

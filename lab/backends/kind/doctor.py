@@ -10,12 +10,13 @@ import requests
 
 from lab.backends import doctor
 from lab.backends.doctor import Checks, to_gigabytes
-from lab.backends.kind import node
-from lab.cluster import chart, docker, images, tools
+from lab.backends.kind import node, s3_policies
+from lab.cluster import associations, chart, docker, images, tools
 from lab.cluster.docker import EMBEDDED
 from lab.cluster.images import Image
 from lab.config import Config
 from lab.errors import DiskError, MachineError
+from lab.layout import BUCKET
 
 MEMORY = 6 * 2**30  # bytes; the cluster with a whole lab and four running steps
 FRESH_DISK = 12 * 2**30  # bytes: images in Docker, as archives and in the node
@@ -127,6 +128,14 @@ def is_reachable(image: Image) -> bool:
     return True
 
 
+def check_associations(config: Config) -> str:
+    """Return how many service accounts have a role. Raises AssociationError for a wrong entry."""
+    roles = associations.read_roles(config.kit)
+    for role in roles:
+        s3_policies.read_role_policy(config.kit, role, BUCKET)
+    return f"{len(associations.list_accounts(roles))} service accounts have one"
+
+
 def check_chart(config: Config) -> str:
     """Return where Airflow's chart is or comes from. Raises MachineError if it can't be had."""
     if not chart.find_local(config):
@@ -146,5 +155,6 @@ CHECKS: Checks = {
     "tools": check_tools,
     "images": check_images,
     "chart": check_chart,
+    "roles": check_associations,
     "dataset": doctor.check_dataset,
 }

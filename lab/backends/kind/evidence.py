@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.backends.kind import node
 from lab.cluster import chart, tools
 from lab.cluster.api import Cluster
-from lab.cluster.workloads import AIRFLOW, STORES, WORKLOADS, Workload
+from lab.cluster.workloads import AIRFLOW, IDENTITY, STORES, WORKLOADS, Workload
 from lab.config import Config
 from lab.errors import LabError
 
@@ -20,7 +20,7 @@ SECONDS = 60
 TASK_LOGS = (
     f"find {node.VOLUMES}/*_airflow_airflow-logs -name 'attempt=*.log' -exec tail -v -n 60 {{}} +"
 )
-NAMESPACES = (AIRFLOW, STORES)
+NAMESPACES = (AIRFLOW, STORES, IDENTITY)
 
 
 def write_logs(config: Config, cluster: Cluster) -> dict[str, Path]:

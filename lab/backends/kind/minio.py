@@ -1,4 +1,6 @@
-"""MinIO, the S3 server on a cluster: one versioned bucket, and the steps' key to it.
+"""MinIO, the S3 server on a cluster: one versioned bucket, and an account for each role.
+
+EKS Auth's stand-in opens sessions as these accounts; a session may do what its account may.
 
 `prepare` checks before it writes, so a second call writes nothing, or completes a killed one.
 """
@@ -6,8 +8,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,8 +22,6 @@ from lab.errors import AccessError, ServiceError
 if TYPE_CHECKING:
     from minio import Minio, MinioAdmin
 
-POLICY = "steps"
-RUNS = "results/*/runs/*"  # what the tasks of a run pass to each other
 TIMEOUT = urllib3.Timeout(connect=5, read=30)  # seconds
 RETRIES = urllib3.Retry(
     total=3, backoff_factor=0.2, status_forcelist=(502, 503, 504), allowed_methods=None
@@ -35,22 +36,28 @@ def http_pool() -> urllib3.PoolManager:
     return urllib3.PoolManager(timeout=TIMEOUT, retries=RETRIES)
 
 
-def prepare(
-    url: str, user: str, password: str, bucket: str, step_key: str, step_secret: str
-) -> None:
-    """Create the versioned bucket and the steps' key, which reaches that bucket only.
+@dataclass(frozen=True)
+class Account:
+    """An account, and the one policy that it has; the policy has the account's name."""
+
+    key: str
+    secret: str = field(repr=False)
+    policy: Mapping[str, Any] = field(repr=False)
+
+
+def prepare(url: str, user: str, password: str, bucket: str, accounts: Iterable[Account]) -> None:
+    """Create the versioned bucket and the accounts, each with its policy.
 
     `user` and `password` are the root user's. Raises AccessError and ServiceError.
     """
     with translating_errors():
         ensure_bucket(s3_client(url, user, password), bucket)
         root = admin_client(url, user, password)
-        ensure_policy(root, step_policy(bucket))
-        if not has_step_policy(root, step_key) or not is_admitted(
-            url, step_key, step_secret, bucket
-        ):
-            root.user_add(step_key, step_secret)
-            root.policy_set(POLICY, user=step_key)
+        for account in accounts:
+            ensure_policy(root, account.key, account.policy)
+            if not has_own_policy(root, account.key) or not is_admitted(url, account, bucket):
+                root.user_add(account.key, account.secret)
+                root.policy_set(account.key, user=account.key)
 
 
 def s3_client(url: str, key: str, secret: str) -> Minio:
@@ -91,49 +98,30 @@ def ensure_bucket(root: Minio, bucket: str) -> None:
         root.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
 
 
-def step_policy(bucket: str) -> dict[str, Any]:
-    """Return the policy of the steps: read and add objects, and delete only records of runs.
-
-    Unless denied, MinIO lets every key change its own secret and create more keys with its rights,
-    which would outlive it.
-    """
-    on_bucket = ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"]
-    on_objects = [
-        "s3:AbortMultipartUpload",
-        "s3:GetObject",
-        "s3:ListMultipartUploadParts",
-        "s3:PutObject",
-    ]
-    name = f"arn:aws:s3:::{bucket}"
-    statements = [
-        {"Effect": "Allow", "Action": on_bucket, "Resource": [name]},
-        {"Effect": "Allow", "Action": on_objects, "Resource": [f"{name}/*"]},
-        {"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": [f"{name}/{RUNS}"]},
-        {"Effect": "Deny", "Action": ["admin:*"]},
-    ]
-    return {"Version": "2012-10-17", "Statement": statements}
-
-
-def ensure_policy(root: MinioAdmin, wanted: Mapping[str, Any]) -> None:
+def ensure_policy(root: MinioAdmin, name: str, wanted: Mapping[str, Any]) -> None:
     """Create or replace the policy unless the server has the same."""
-    found = find_by_name(root.policy_info, POLICY)
-    if found is None or canonical_statements(found) != canonical_statements(wanted):
-        root.policy_add(POLICY, policy=dict(wanted))
+    found = find_by_name(root.policy_info, name)
+    if found is None or canonical(found["Statement"]) != canonical(wanted["Statement"]):
+        root.policy_add(name, policy=dict(wanted))
 
 
-def canonical_statements(policy: Mapping[str, Any]) -> list[str]:
-    """Return a policy's statements, sorted: MinIO keeps no order of statements or actions."""
-    ordered = [
-        {key: sorted(value) if isinstance(value, list) else value for key, value in one.items()}
-        for one in policy["Statement"]
-    ]
-    return sorted(json.dumps(statement, sort_keys=True) for statement in ordered)
+def canonical(part: Any) -> str:
+    """Return a part of a policy as text: MinIO keeps no order, and writes a list of one without."""
+    parts = part if isinstance(part, list) else [part]
+    return json.dumps(sorted(map(canonical_item, parts)))
 
 
-def has_step_policy(root: MinioAdmin, key: str) -> bool:
-    """Return whether the key exists, enabled, with the steps' policy and no other."""
+def canonical_item(part: Any) -> str:
+    """Return an item as text; true is written as a word by AWS and as itself by MinIO."""
+    if isinstance(part, Mapping):
+        return json.dumps({key: canonical(value) for key, value in part.items()}, sort_keys=True)
+    return str(part).lower() if isinstance(part, bool) else str(part)
+
+
+def has_own_policy(root: MinioAdmin, key: str) -> bool:
+    """Return whether the account exists, enabled, with its own policy and no other."""
     found = find_by_name(root.user_info, key) or {}
-    return found.get("policyName") == POLICY and found.get("status") == "enabled"
+    return found.get("policyName") == key and found.get("status") == "enabled"
 
 
 def find_by_name(ask: Any, name: str) -> Mapping[str, Any] | None:
@@ -149,12 +137,12 @@ def find_by_name(ask: Any, name: str) -> Mapping[str, Any] | None:
     return found
 
 
-def is_admitted(url: str, key: str, secret: str, bucket: str) -> bool:
-    """Return whether the server accepts the key with this secret."""
+def is_admitted(url: str, account: Account, bucket: str) -> bool:
+    """Return whether the server accepts the account with this secret."""
     from minio.error import S3Error
 
     try:
-        return s3_client(url, key, secret).bucket_exists(bucket)
+        return s3_client(url, account.key, account.secret).bucket_exists(bucket)
     except S3Error as error:
         if error.code in REFUSED:
             return False

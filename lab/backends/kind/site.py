@@ -10,8 +10,9 @@ from urllib.parse import quote
 from lab.backends.kind import doors, gitea, node
 from lab.backends.kind.loading import Loading
 from lab.client import s3
-from lab.cluster import images, workloads
+from lab.cluster import associations, images, workloads
 from lab.cluster.api import Cluster
+from lab.cluster.associations import Role
 from lab.cluster.images import Image
 from lab.cluster.workloads import Workload
 from lab.config import TABLE_DAG, Config
@@ -82,6 +83,15 @@ class Site:
         """Return an account's password for the git server."""
         return self.secrets.get(f"git_{account}_password")
 
+    @cached_property
+    def roles(self) -> dict[str, Role]:
+        """The roles of the lab's service accounts, by name."""
+        return {role.name: role for role in associations.read_roles(self.config.kit)}
+
+    def role_key(self, role: str) -> str:
+        """Return the secret key of a role's account in MinIO."""
+        return self.secrets.get(f"s3_{role}_secret_key")
+
     @property
     def lab(self) -> Lab:
         """The lab's addresses and credentials."""
@@ -119,7 +129,7 @@ class Site:
         steps = replace(
             self.lab,
             s3_access_key=STEPS,
-            s3_secret_key=self.secrets.get("s3_steps_secret_key"),
+            s3_secret_key=self.role_key(STEPS),
             git_user=STEPS,
             git_password=self.password(STEPS),
         )

@@ -6,7 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from lab.backends.kind import gitea, minio, node
+from lab.backends.kind import gitea, injection, minio, node, s3_policies
 from lab.backends.kind.services import call_through_door, wait_for_workload
 from lab.backends.kind.site import Site
 from lab.client import git
@@ -24,6 +24,7 @@ RECEIVER = f"http://{pushes.RECEIVER}.{AIRFLOW}.svc.cluster.local:8080{pushes.PA
 GIT_HOST = "gitea.stores.svc.cluster.local"
 SSH_PORT = 2222
 SSH_FOLDER = "/opt/airflow/team-a-ssh"  # where Airflow's pods have the Secret
+STATIC_KEYS = (AIRFLOW, "s3-credentials")  # of labs made by 0.2.0; roles came in their place
 OVERLAY = Path("manifests", "overlays", "kind")
 
 
@@ -37,6 +38,9 @@ def prepare_stores(site: Site) -> None:
         partial(call_through_door, site, workloads.GITEA, partial(prepare_git, site)),
         partial(call_through_door, site, workloads.MINIO, partial(prepare_s3, site)),
         partial(wait_for_workload, site, workloads.POSTGRESQL),
+        partial(wait_for_workload, site, workloads.EKS_AUTH),
+        partial(wait_for_workload, site, workloads.AGENT),
+        partial(injection.wait_for_injection, site),
     )
 
 
@@ -64,14 +68,16 @@ def render(site: Site) -> str:
     references = {key: image.name for key, image in site.images.items()}
     own = site.config.project.images.values()
     rendered = manifests.add_own_templates(rendered, own, references)
+    rendered = f"{rendered}---\n{injection.render_identity(kit)}"
     (run / "manifests.yaml").write_text(rendered, "utf-8")
     return rendered
 
 
 def write_secrets(site: Site) -> None:
-    """Write every Secret that the stores and Airflow need to start."""
+    """Write every Secret that the stores and Airflow need to start; delete that of an older lab."""
     for (namespace, name), values in lab_secrets(site).items():
         site.cluster.write_secret(namespace, name, values)
+    site.cluster.delete_secret(*STATIC_KEYS)
 
 
 def lab_secrets(site: Site) -> Values:
@@ -84,7 +90,7 @@ def lab_secrets(site: Site) -> Values:
         (AIRFLOW, "team-a-ssh"): team_a_ssh(site.config),
         (AIRFLOW, "airflow-metadata"): {"connection": METADATA},
         (AIRFLOW, "airflow-login"): {"user": site.lab.airflow_user},
-        (AIRFLOW, "s3-credentials"): {"AWS_ACCESS_KEY_ID": STEPS},
+        (STORES, "role-keys"): {role: site.role_key(role) for role in site.roles},
     }
     return merge_values(random, named)
 
@@ -144,12 +150,18 @@ def run_gitea(site: Site, arguments: list[str]) -> str:
 
 
 def prepare_s3(site: Site) -> None:
-    """Make the bucket in MinIO, and the account with which steps use it."""
+    """Make the bucket in MinIO, and an account for each role, with the role's policies."""
     minio.prepare(
         site.url(workloads.MINIO),
         site.lab.s3_access_key,
         site.lab.s3_secret_key,
         BUCKET,
-        STEPS,
-        site.secrets.get("s3_steps_secret_key"),
+        [
+            minio.Account(
+                role.name,
+                site.role_key(role.name),
+                s3_policies.read_role_policy(site.config.kit, role, BUCKET),
+            )
+            for role in site.roles.values()
+        ],
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eks.keys import find_places
+from lab.cluster.static_keys import find_places
 
 STORED = {
     "Secret/s3-credentials": {"AWS_ACCESS_KEY_ID": "steps", "AWS_SECRET_ACCESS_KEY": "x"},

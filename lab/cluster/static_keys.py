@@ -27,7 +27,7 @@ BLIND = re.compile(
     "executable file not found|no such file|not found|completed pod|not running|is terminated",
     re.IGNORECASE,
 )
-IDENTITY = "AWS_CONTAINER_CREDENTIALS_FULL_URI"  # set by EKS in a pod that has an identity
+IDENTITY = "AWS_CONTAINER_CREDENTIALS_FULL_URI"  # is in each pod that has an identity
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def read_variable_names(api: Cluster, pod: Any, container: str) -> set[str]:
 
 
 def list_pods_without_identity(api: Cluster, namespace: str, accounts: Iterable[str]) -> list[str]:
-    """List the running pods of these service accounts that EKS gave no identity: older ones."""
+    """List the running pods of these service accounts that were given no identity: older ones."""
     return [
         pod.metadata.name
         for pod in list_running_pods(api, namespace)

@@ -82,7 +82,7 @@ def time_transfers(lab: Lab, config: Config, count: int) -> float:
         clone, env = Path(name) / "clone", script_environment(lab, config, Path(name))
         write_files(clone / "data", count)
         (clone / ".dvc").mkdir()
-        url = f"url = s3://{lab.s3_bucket}/bench"
+        url = f"url = s3://{lab.s3_bucket}/store/bench"
         text = "\n".join(["[core]", "remote = s3", "['remote \"s3\"']", url, ""])
         (clone / ".dvc" / "config").write_text(text, "utf-8")
         subprocess.run(["git", "init", "--quiet"], cwd=clone, env=env, check=True)
@@ -95,7 +95,7 @@ def time_s5cmd(lab: Lab, config: Config, count: int) -> float:
     """Store a directory and fetch it by s5cmd; return the seconds of both."""
     with tempfile.TemporaryDirectory() as name:
         env = script_environment(lab, config, Path(name))
-        source, there = write_files(Path(name) / "data", count), f"bench/{next(SERIAL)}"
+        source, there = write_files(Path(name) / "data", count), f"store/bench/{next(SERIAL)}"
         url = f"s3://{lab.s3_bucket}/{there}"
         endpoint = ["--endpoint-url", lab.s3_endpoint] if lab.s3_endpoint else []
         began = time.monotonic()

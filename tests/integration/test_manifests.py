@@ -295,6 +295,9 @@ NEEDED = (
     ("scheduler", "outside", 6443),  # the Kubernetes API
     ("worker", "outside", 6443),
     ("api-server", "outside", 6443),
+    ("outside", "eks-auth", 8080),  # the agent, on the node's network
+    ("eks-auth", "minio", 9000),
+    ("eks-auth", "outside", 6443),
 )
 REFUSED = (
     ("step", "postgresql", 5432),
@@ -322,6 +325,10 @@ REFUSED = (
     ("minio", "outside", 443),
     ("minio", "postgresql", 5432),
     ("postgresql", "scheduler", 8793),
+    ("step", "eks-auth", 8080),  # only by way of the agent
+    ("eks-auth", "gitea", 3000),
+    ("eks-auth", "postgresql", 5432),
+    ("eks-auth", "api-server", 8080),
 )
 
 

@@ -99,6 +99,7 @@ def ask(
         "REQUEST_METHOD": method,
         "PATH_INFO": path,
         "REMOTE_ADDR": "10.0.0.1",
+        "HTTP_HOST": "169.254.170.23",
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": io.BytesIO(body),
         **more,
@@ -156,13 +157,22 @@ def test_nothing_else_is_served(agent: Agent, method: str, path: str) -> None:
     assert ask(agent, path, method)[0] == HTTPStatus.NOT_FOUND
 
 
+@pytest.mark.parametrize("host", ["", "of-a-web-page.example", "169.254.170.2"])
+def test_who_calls_it_by_another_name_is_refused(agent: Agent, source: Source, host: str) -> None:
+    status, said = ask(agent, HTTP_AUTHORIZATION=make_token(), HTTP_HOST=host)
+    assert (status, source.asked) == (HTTPStatus.FORBIDDEN, [])
+    assert "invalid address" in said
+    again = ask(agent, HTTP_AUTHORIZATION=make_token(), HTTP_HOST="169.254.170.23:80")
+    assert again[0] == HTTPStatus.OK
+
+
 def test_it_says_that_it_is_there(agent: Agent) -> None:
     assert ask(agent, agents.HEALTH) == (HTTPStatus.OK, "ok\n")
 
 
 def test_requests_of_one_address_are_limited(source: Source, clock: Clock) -> None:
     limit = Limit(rate=2, burst=3, now=clock)
-    agent = Agent(source, limit, clock)
+    agent = Agent(source, limit=limit, now=clock)
     assert [ask_for(agent, make_token())[0] for _ in range(4)] == [200, 200, 200, 429]
     assert ask_for(agent, make_token(), "10.0.0.2")[0] == HTTPStatus.OK
     clock.at += 1
@@ -488,12 +498,21 @@ def test_a_token_of_no_pod_is_refused(user: dict[str, Any]) -> None:
 # --- Both ---------------------------------------------------------------------------------------
 
 
+@contextmanager
+def both_listening(stand_in: EksAuth) -> Iterator[str]:
+    """Serve the stand-in, and an agent that asks it; yield the agent's URL."""
+    with listening(stand_in) as auth:
+        agent = Agent(agents.connect("kind", "us-east-1", auth), "127.0.0.1")
+        with listening(agent) as url:
+            yield url
+
+
 def test_an_sdk_gets_credentials_of_the_role(
     stand_in: EksAuth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     token, file = make_living_token(), tmp_path / "token"
     file.write_text(token)
-    with listening(stand_in) as auth, listening(Agent(agents.connect("kind", "x", auth))) as url:
+    with both_listening(stand_in) as url:
         variables = {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}{agents.PATH}",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
@@ -511,7 +530,7 @@ def test_an_sdk_is_told_why_it_gets_none(stand_in: EksAuth, tmp_path: Path) -> N
     make_gone(stand_in)
     file = tmp_path / "token"
     file.write_text(make_living_token())
-    with listening(stand_in) as auth, listening(Agent(agents.connect("kind", "x", auth))) as url:
+    with both_listening(stand_in) as url:
         variables = {
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}{agents.PATH}",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),

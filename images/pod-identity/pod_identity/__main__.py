@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pod_identity.agent import ADDRESS
+
 THREADS = 16
 BACKLOG = 256  # connections that wait for a thread
 
@@ -26,7 +28,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--region", default="us-east-1")
     commands = parser.add_subparsers(required=True)
     agent = commands.add_parser("agent", help="the node's agent")
-    agent.add_argument("--address", default="169.254.170.23")
+    agent.add_argument("--address", default=ADDRESS)
     agent.add_argument("--port", type=int, default=80)
     agent.add_argument("--endpoint", default="", help="of EKS Auth, if it is not AWS's")
     agent.set_defaults(application=build_agent)
@@ -43,7 +45,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def build_agent(given: argparse.Namespace) -> Any:
     from pod_identity.agent import Agent, connect
 
-    return Agent(connect(given.cluster, given.region, given.endpoint))
+    return Agent(connect(given.cluster, given.region, given.endpoint), given.address)
 
 
 def build_eks_auth(given: argparse.Namespace) -> Any:

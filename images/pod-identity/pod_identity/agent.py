@@ -1,7 +1,8 @@
 """The node's agent: serves `GET /v1/credentials` as EKS Pod Identity's agent does.
 
 What it refuses by itself has a status of its own, as there: 400 for a token that has ended or can't
-be parsed, 429 for too many requests. Everything else is EKS Auth's answer.
+be parsed, 403 for a call by another name, 429 for too many requests. Everything else is EKS Auth's
+answer.
 """
 
 from __future__ import annotations
@@ -18,21 +19,28 @@ from pod_identity.limit import Limit
 from pod_identity.tokens import read_claims, refuse_ended, refuse_token
 from pod_identity.wsgi import Answer, Environ, Refused, Start, json_answer, send, text_answer
 
+ADDRESS = "169.254.170.23"  # the only one at which SDKs take credentials without TLS
 PATH = "/v1/credentials"
 HEALTH = "/healthz"
 CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0  # for EKS Auth
 
 
 class Agent:
-    """The WSGI application of the agent. `fetch` returns EKS Auth's credentials for a token."""
+    """The WSGI application of the agent. `fetch` returns EKS Auth's credentials for a token.
+
+    A request that calls the agent by another name than its `host` is refused: a web page that has a
+    name of its own point here can't ask.
+    """
 
     def __init__(
         self,
         fetch: Callable[[str], Credentials],
+        host: str = ADDRESS,
         limit: Limit | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.cache, self.limit, self.now = Cache(fetch, now), limit or Limit(), now
+        self.host = host
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
         return send(self.answer(environ), start)
@@ -44,6 +52,9 @@ class Agent:
             return text_answer("ok\n")
         if asked != ("GET", PATH):
             return text_answer("404 page not found\n", HTTPStatus.NOT_FOUND)
+        if environ.get("HTTP_HOST", "").partition(":")[0] != self.host:
+            said = f"Access Denied. Called agent through invalid address, please use {self.host}\n"
+            return text_answer(said, HTTPStatus.FORBIDDEN)
         if not self.limit.admits(address):
             return text_answer("Too Many Requests\n", HTTPStatus.TOO_MANY_REQUESTS)
         return self.answer_token(environ.get("HTTP_AUTHORIZATION", ""), address)

@@ -7,6 +7,7 @@ empty     a repository without a commit
 cloud     AWS for one test, as moto's server emulates it: see tests/support/cloud.py
 site      staging in it, of which nothing is created yet
 docker_here  a docker that pushes into its registry
+pods, cluster  the lab on kind, as a test of that backend alone sees it
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from lab.home import processes, secrets, state
 
 if TYPE_CHECKING:  # moto takes a second that most tests here need not spend
     from eks.site import Site
+    from lab.cluster.api import Cluster
     from tests.support.cloud import Cloud
+    from tests.support.control import Control
+    from tests.support.control.pods import Pods
     from tests.support.pushes import Docker
 
 from tests.support.stores import Project, Stores, copy_project, employees, new_project
@@ -73,6 +77,20 @@ def empty(stores: Stores, tmp_path: Path) -> Project:
     project = new_project(stores, tmp_path)
     repositories.create_repository(stores.config.data / gitserver.NAME, project.name)
     return project
+
+
+@pytest.fixture
+def pods(control: Control) -> Pods:
+    """Return what a test may do to a lab on kind beyond what every lab lets it do."""
+    from tests.support.control.pods import Pods
+
+    assert isinstance(control, Pods)
+    return control
+
+
+@pytest.fixture
+def cluster(pods: Pods) -> Cluster:
+    return pods.cluster
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from lab.errors import LabError, NotRunningError
 from lab.home import processes
 from lab.lab import Lab
 from lab.wait import NotYet, wait_until
-from tests.support.control import Control
 from tests.support.control.pods import Pods
+from tests.support.probes import sleeping_pod
 
 DAG = "dataset_pipeline"
 SECONDS = 240
@@ -28,18 +28,6 @@ IN_AIRFLOW, AS_JSON = ("--namespace", workloads.AIRFLOW), ("--output", "json")
 FROM_INPUT = ("--filename", "-")
 
 pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
-
-
-@pytest.fixture
-def pods(control: Control) -> Pods:
-    """Return what a test may do to this lab beyond what every lab lets it do."""
-    assert isinstance(control, Pods)
-    return control
-
-
-@pytest.fixture
-def cluster(pods: Pods) -> Cluster:
-    return pods.cluster
 
 
 def list_objects(cluster: Cluster, *kinds: str) -> list[dict[str, Any]]:
@@ -122,23 +110,15 @@ def test_a_step_s_pod_goes_with_its_template_and_not_before(cluster: Cluster) ->
     try:
         for name, uid in uids.items():
             owner = {"apiVersion": "v1", "kind": "PodTemplate", "name": "of-a-test", "uid": uid}
-            pod = sleeping_pod(origin["template"], name, owner)
+            pod = sleeping_pod(origin["template"], name)
+            pod["metadata"]["ownerReferences"] = [owner]
+            pod["metadata"]["labels"]["of"] = "a-test"
             cluster.kubectl("create", *FROM_INPUT, stdin=json.dumps(pod))
         expect_pods(cluster, {"of-a-test-owned"})  # the collector has looked at both by then
         cluster.kubectl("wait", "--for=condition=Ready", "pod/of-a-test-owned", *IN_AIRFLOW)
     finally:
         cluster.kubectl("delete", "podtemplate", "of-a-test", *IN_AIRFLOW)
     expect_pods(cluster, set())
-
-
-def sleeping_pod(template: Any, name: str, owner: dict[str, str]) -> dict[str, Any]:
-    """Return a pod of the template that only sleeps, of that owner."""
-    (container,) = template["spec"]["containers"]
-    spec = {**template["spec"], "containers": [{**container, "command": ["sleep", "600"]}]}
-    labels = {**template["metadata"]["labels"], "of": "a-test"}
-    metadata = {"name": name, "namespace": workloads.AIRFLOW, "labels": labels}
-    metadata["ownerReferences"] = [owner]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def expect_pods(cluster: Cluster, names: set[str]) -> None:

@@ -25,7 +25,6 @@ from lab.cluster.workloads import AIRFLOW, STORES
 from lab.lab import Lab
 from lab.layout import BUCKET
 from tests.support import webhook
-from tests.support.control import Control
 from tests.support.control.pods import Pods
 from tests.support.dag_runs import requested_run_ids
 from tests.support.needs import need_renderers
@@ -156,18 +155,6 @@ for _ in range(5):
 ends = datetime.fromisoformat(found[0]["Expiration"].replace("Z", "+00:00"))
 print(json.dumps([len(found), (ends - datetime.now(timezone.utc)).total_seconds()]))
 """
-
-
-@pytest.fixture
-def pods(control: Control) -> Pods:
-    """Return what a test may do to this lab beyond what every lab lets it do."""
-    assert isinstance(control, Pods)
-    return control
-
-
-@pytest.fixture
-def cluster(pods: Pods) -> Cluster:
-    return pods.cluster
 
 
 @pytest.fixture(scope="module")

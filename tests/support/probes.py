@@ -63,14 +63,14 @@ def read_template(cluster: Cluster, name: str = "step") -> dict[str, Any]:
 
 
 def sleeping_pod(
-    template: dict[str, Any], name: str, account: str, limits: dict[str, str]
+    template: dict[str, Any], name: str, account: str = STEP, limits: dict[str, str] = LARGE
 ) -> dict[str, Any]:
     """Return a pod of the template that only sleeps."""
     (container,) = template["spec"]["containers"]
     sizes = {"requests": {**limits, "cpu": "10m"}, "limits": limits}
     sleeping = {**container, "command": ["sleep", "1800"], "resources": sizes}
     spec = {**template["spec"], "serviceAccountName": account, "containers": [sleeping]}
-    metadata = {"name": name, "namespace": AIRFLOW, "labels": template["metadata"]["labels"]}
+    metadata = {"name": name, "namespace": AIRFLOW, "labels": dict(template["metadata"]["labels"])}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 

@@ -20,11 +20,11 @@ from lab.backends.embedded import backend as embedded
 from lab.backends.kind import backend as kind
 from lab.backends.kind import doctor as cluster_doctor
 from lab.backends.kind import node
-from lab.cluster import cache, chart, images, tools
+from lab.cluster import associations, cache, chart, images, tools
 from lab.cluster.docker import EMBEDDED
 from lab.cluster.images import Image
-from lab.config import Config
-from lab.errors import BackendError, DiskError, LabError, MachineError
+from lab.config import KIT, Config
+from lab.errors import AssociationError, BackendError, DiskError, LabError, MachineError
 from lab.home import state
 from lab.home.state import State
 
@@ -160,6 +160,26 @@ def catch_error(check: Any, config: Config, error: type[LabError] = MachineError
         check(config)
     assert caught.value.fix
     return caught.value
+
+
+# --- Roles --------------------------------------------------------------------------------------
+
+
+def test_a_role_that_can_t_be_right_is_refused_before_anything_is_made(
+    config: Config, tmp_path: Path
+) -> None:
+    kit = tmp_path / "kit"
+    for folder in (associations.POLICIES, associations.FILE.parent):
+        shutil.copytree(KIT / folder, kit / folder, ignore=shutil.ignore_patterns("plugins"))
+    given = replace(config, kit=kit)
+    assert cluster_doctor.check_associations(given) == "5 service accounts have one"
+    (kit / associations.POLICIES / "steps.json").write_text('{"Statement": [{"NotAction": "*"}]}')
+    error = catch_error(cluster_doctor.check_associations, given, AssociationError)
+    assert "steps.json can't be translated for MinIO: a statement has NotAction" in error.what
+    (kit / associations.POLICIES / "steps.json").unlink()
+    error = catch_error(cluster_doctor.check_associations, given, AssociationError)
+    assert "line 5: there is no eks/policies/steps.json" in error.what
+    assert not config.home.exists()
 
 
 # --- All checks ---------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def find_broken_file(lab: Lab) -> BrokenFile:
 
 def test_a_run_keeps_its_version_though_a_push_lands_in_it(lab: Lab) -> None:
     """Also where the push changes nothing but the body of a task, or a module beside the DAG."""
-    dag, key = "pinned_by_a_test", "test/pinned"
+    dag, key = "pinned_by_a_test", "results/test/pinned"
 
     def files(text: str) -> dict[str, str]:
         return {

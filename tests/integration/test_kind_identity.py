@@ -94,6 +94,22 @@ said.append(dvc("remote", "add", "elsewhere", "s3://lab-datasets/landing"))
 said.append(dvc("push", "-q", "-r", "elsewhere"))
 print(json.dumps(said))
 """
+# By obstore, whose way to credentials is its own and none of botocore's.
+IN_RUST = """
+import json, os
+from obstore.exceptions import PermissionDeniedError
+from obstore.store import S3Store
+store = S3Store("lab-datasets", endpoint=os.environ["AWS_ENDPOINT_URL_S3"],
+                region=os.environ["AWS_REGION"], client_options={"allow_http": True})
+store.put("store/of-obstore", b"of a test")
+said = [bytes(store.get("store/of-obstore").bytes()).decode()]
+try:
+    store.put("landing/of-obstore", b"")
+    said.append("allowed")
+except PermissionDeniedError:
+    said.append("refused")
+print(json.dumps(said))
+"""
 PLUGIN = """
 import json, lab_bucket
 from botocore.exceptions import ClientError
@@ -269,6 +285,10 @@ def test_a_step_reads_and_writes_its_prefixes_and_nothing_else(lab: Lab, step: P
 
 def test_s3fs_does_the_same(lab: Lab, step: Probe) -> None:
     assert step.run(FILES) == ["of a test", False, "refused", "refused"]
+
+
+def test_so_does_an_sdk_of_another_make(lab: Lab, step: Probe) -> None:
+    assert step.run(IN_RUST) == ["of a test", "refused"]
 
 
 def test_dvc_pushes_and_pulls_below_its_prefix_only(lab: Lab, step: Probe) -> None:

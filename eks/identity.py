@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from eks.aws import (
@@ -38,11 +37,11 @@ KNOWN_SECONDS = 120  # until EKS sees a new role
 LOGS = "remote-logs"  # the option
 
 
-def roles(environment: Environment, kit: Path = KIT) -> list[Role]:
+def roles(environment: Environment) -> list[Role]:
     """Return the roles of an environment's pods, by their names in AWS. Raises AssociationError."""
     return [
         replace(role, name=f"{environment.cluster}-{role.name}")
-        for role in associations.read_roles(kit, environment.options)
+        for role in associations.read_roles(KIT, environment.options)
     ]
 
 

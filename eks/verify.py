@@ -60,12 +60,7 @@ def watch_pods(api: Cluster, line: str) -> None:
 
 def refuse_keys(api: Cluster) -> None:
     """Raise StaticKey when a pod of ours could read a static key."""
-    found = [
-        place
-        for namespace in (AIRFLOW, STORES)
-        for place in static_keys.find_static_keys(api, namespace)
-    ]
-    if found:
+    if found := static_keys.find_static_keys(api, AIRFLOW, STORES):
         shown = "\n".join(f"    {place}" for place in found)
         raise StaticKey(
             f"static keys are within reach of {len({place.pod for place in found})} pods:\n{shown}",

@@ -41,8 +41,13 @@ class KeyPlace:
         return f"{self.pod}: {self.where}"
 
 
-def find_static_keys(api: Cluster, namespace: str) -> list[KeyPlace]:
-    """Return every place where a pod, or a pod template, of this namespace could read a key."""
+def find_static_keys(api: Cluster, *namespaces: str) -> list[KeyPlace]:
+    """Return every place where a pod, or a pod template, of these namespaces could read a key."""
+    return [place for namespace in namespaces for place in search_namespace(api, namespace)]
+
+
+def search_namespace(api: Cluster, namespace: str) -> list[KeyPlace]:
+    """Return the places of one namespace, sorted."""
     stored = {f"{kind}/{name}": data for kind, name, data in list_stored_values(api, namespace)}
     found: set[KeyPlace] = set()
     for name, spec in list_pod_specs(api, namespace):

@@ -133,7 +133,7 @@ def test_what_a_role_may_is_told_by_its_prefixes() -> None:
 
 def test_a_key_within_reach_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, list[str]] = {"airflow": ["a-pod: variable AWS_SECRET_ACCESS_KEY"]}
-    look = "lab.cluster.static_keys.find_static_keys"
+    look = "lab.cluster.static_keys.search_namespace"
     monkeypatch.setattr(look, lambda _cluster, namespace: found.get(namespace, []))
     cluster: Any = FakeCluster()
     error = identity.find_keys(cluster).error

@@ -38,11 +38,7 @@ def examine(site: Site) -> list[Finding]:
 
 def find_keys(cluster: Cluster) -> Finding:
     """Return whether a pod could read a static key, which would silently win over its role."""
-    found = [
-        place
-        for namespace in (AIRFLOW, STORES)
-        for place in static_keys.find_static_keys(cluster, namespace)
-    ]
+    found = static_keys.find_static_keys(cluster, AIRFLOW, STORES)
     if not found:
         return Finding("static keys", "no pod could read one")
     what = f"within reach of {', '.join(map(str, found))}"

@@ -68,12 +68,14 @@ def list_accounts(roles: Iterable[Role]) -> list[str]:
     return [account for role in roles for account in role.accounts]
 
 
-def select(entries: Iterable[Entry], options: Collection[str]) -> list[Entry]:
+def select(entries: Iterable[Entry], options: Collection[str | None]) -> list[Entry]:
     """Return the entries that count where these options are on."""
     return [entry for entry in entries if entry.get(OPTION) in (None, *options)]
 
 
-def list_policies(policies: Iterable[Entry], role: str, options: Collection[str]) -> list[str]:
+def list_policies(
+    policies: Iterable[Entry], role: str, options: Collection[str | None]
+) -> list[str]:
     return [entry["policy"] for entry in select(policies, options) if entry["role"] == role]
 
 
@@ -118,8 +120,8 @@ def refuse_wrong_associations(kit: Path, policies: list[Entry], associations: li
     """Raise AssociationError for an association that gives nobody anything, or two things."""
     known, lines = read_accounts(kit), dict[str, int]()
     for entry in associations:
-        account, role, options = entry["serviceAccount"], entry["role"], [entry.get(OPTION)]
-        if not list_policies(policies, role, [each for each in options if each]):
+        account, role = entry["serviceAccount"], entry["role"]
+        if not list_policies(policies, role, [entry.get(OPTION)]):
             raise entry_error(entry, f"the role {role} has no policy", f"give {role} one, above")
         if entry["namespace"] != AIRFLOW or account not in known:
             where = f"{entry['namespace']}/{account}"

@@ -106,22 +106,17 @@ def find_revision(cluster: Cluster, workload: Workload) -> str | None:
             raise NotYet(f"{workload.name} was changed a moment ago")
         if hash_ := getattr(found.status, "update_revision", None):
             return str(hash_)
-        if count_updated(found) < count_wanted(found):
+        if is_being_replaced(found):
             raise NotYet(f"{workload.name} is being replaced")
     return None
 
 
-def count_updated(found: Any) -> int:
-    """Return how many pods of a Deployment or DaemonSet are of its newest spec."""
+def is_being_replaced(found: Any) -> bool:
+    """Return whether a Deployment or DaemonSet has fewer pods of its newest spec than it wants."""
     status = found.status
-    name = "updated_replicas" if hasattr(status, "updated_replicas") else "updated_number_scheduled"
-    return int(getattr(status, name) or 0)
-
-
-def count_wanted(found: Any) -> int:
-    """Return how many pods a Deployment or DaemonSet should have."""
-    replicas = getattr(found.spec, "replicas", None)
-    return int(found.status.desired_number_scheduled if replicas is None else replicas)
+    if hasattr(found.spec, "replicas"):
+        return bool((status.updated_replicas or 0) < found.spec.replicas)
+    return bool((status.updated_number_scheduled or 0) < status.desired_number_scheduled)
 
 
 def label_values(pod: Any) -> list[str]:

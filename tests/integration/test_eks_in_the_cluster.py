@@ -24,7 +24,6 @@ from lab.errors import AccessError, NameTaken, PromotionError, StaticKey
 from lab.lab import Lab
 from lab.progress import silent_phase
 from tests.support.control import Control
-from tests.support.control.pods import Pods
 
 pytestmark = [pytest.mark.kind, pytest.mark.parametrize("lab_backend", ["kind"], indirect=True)]
 
@@ -68,10 +67,9 @@ spec:
 
 
 @pytest.fixture
-def api(control: Control) -> Cluster:
+def api(cluster: Cluster) -> Cluster:
     """Return the API of the lab's cluster."""
-    assert isinstance(control, Pods)
-    return control.cluster
+    return cluster
 
 
 def test_no_pod_of_a_lab_could_read_a_static_key(api: Cluster) -> None:

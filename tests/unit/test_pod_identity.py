@@ -308,11 +308,10 @@ def make_living_token(**claims: object) -> str:
     return make_token(**{"exp": time.time() + HOUR, **claims})
 
 
-@dataclass
 class Cluster(Kubernetes):
     """The API server, as far as it looks at tokens: one pod is there."""
 
-    gone: bool = False
+    gone = False
     refusal: Refused | None = None
 
     def __init__(self) -> None:

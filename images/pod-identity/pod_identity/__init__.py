@@ -1,6 +1,7 @@
 """Pod Identity on kind: a pod's token becomes credentials of some hours, as on EKS.
 
 agent         the node's agent: what a pod's SDK asks
+clients       clients of AWS's protocols, for both
 cache         credentials that are still good, by token
 limit         how many requests one address may send
 eks_auth      the stand-in for EKS Auth, which the agent asks

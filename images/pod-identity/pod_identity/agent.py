@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pod_identity.cache import Cache, Credentials, Unreachable
+from pod_identity.clients import open_client
 from pod_identity.decisions import logging_refusal
 from pod_identity.limit import Limit
 from pod_identity.tokens import read_claims, refuse_ended, refuse_token
@@ -22,7 +23,7 @@ from pod_identity.wsgi import Answer, Environ, Refused, Start, json_answer, send
 ADDRESS = "169.254.170.23"  # the only one at which SDKs take credentials without TLS
 PATH = "/v1/credentials"
 HEALTH = "/healthz"
-CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0  # for EKS Auth
+TIMEOUTS = (0.5, 1.0)  # seconds, for a connection to EKS Auth and for its answer
 
 
 class Agent:
@@ -90,22 +91,10 @@ def connect(cluster: str, region: str, endpoint: str = "") -> Callable[[str], Cr
     At an `endpoint` of one's own requests are not signed. Without one it is AWS's, which wants them
     signed by the node's role.
     """
-    import botocore.session
     from botocore import UNSIGNED
-    from botocore.config import Config
 
-    session = botocore.session.Session()
-    options = Config(
-        signature_version=UNSIGNED if endpoint else None,
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=ANSWER_SECONDS,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=16,
-        proxies={},
-    )
-    client = session.create_client(
-        "eks-auth", region_name=region, endpoint_url=endpoint or None, config=options
-    )
+    signature = UNSIGNED if endpoint else None
+    client = open_client("eks-auth", region, endpoint, TIMEOUTS, signature)
     return lambda token: assume_role(client, cluster, token)
 
 

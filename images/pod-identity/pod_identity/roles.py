@@ -11,9 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pod_identity.clients import open_client
 from pod_identity.kubernetes import unavailable
 
-CONNECT_SECONDS, ANSWER_SECONDS = 0.3, 0.7
+TIMEOUTS = (0.3, 0.7)  # seconds, for a connection and for an answer
 UNUSED = "arn:aws:iam::000000000000:role/unused"  # S3's server asks for none: a user is its role
 
 
@@ -50,28 +51,5 @@ class Roles:
 @lru_cache(maxsize=32)
 def connect(endpoint: str, region: str, role: str, secret: str) -> Any:
     """Return a client of the STS of S3's server, as the user of a role."""
-    from botocore.config import Config
-
-    options = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=ANSWER_SECONDS,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=16,
-        proxies={},
-    )
-    return open_botocore().create_client(
-        "sts",
-        region_name=region,
-        endpoint_url=endpoint,
-        aws_access_key_id=role,
-        aws_secret_access_key=secret,
-        config=options,
-    )
-
-
-@lru_cache(maxsize=1)
-def open_botocore() -> Any:
-    """Return botocore's session; one for all roles, since each has 6 MB of models."""
-    import botocore.session
-
-    return botocore.session.Session()
+    keys = {"aws_access_key_id": role, "aws_secret_access_key": secret}
+    return open_client("sts", region, endpoint, TIMEOUTS, **keys)

@@ -173,7 +173,7 @@ def add_mount() -> str:
 
 def wait_for_injection(site: Site) -> None:
     """Wait until a pod that is only tried out would get what it needs."""
-    accounts = list_accounts(read_roles(site.config.kit))
+    accounts = list_accounts(site.roles.values())
     look = partial(look_for_injection, site.cluster, accounts)
     wait_until(look, what="the admission policy of Pod Identity", timeout=SEEN_SECONDS)
 

@@ -682,6 +682,17 @@ def test_nothing_is_left_of_earlier_runs_when_nothing_is_kept(kept: Callable[...
     }
 
 
+def test_what_an_earlier_run_left_goes_before_its_node_has_reported_the_phase(
+    kept: Callable[..., Any],
+) -> None:
+    """A run that follows at once finds the last pod so: its container has ended, it has not."""
+    ended = build_kept_pod("just-ended", run_id="a")
+    ended.status.phase = "Running"
+    step, namespace = kept(ended)
+    step.sweep(run_context(), 0)
+    assert list(namespace.going) == [ended.metadata.uid]
+
+
 def test_a_pod_of_which_the_node_said_nothing_is_as_old_as_it_is(
     kept: Callable[..., Any],
 ) -> None:

@@ -303,7 +303,7 @@ class StepPodOperator(KubernetesPodOperator):
         try:
             found = self.client.list_namespaced_pod(NAMESPACE, label_selector=selector).items
             for pod in found:
-                if pod.status.phase in ENDED and is_expired(pod, keep_hours):
+                if not is_at_work(pod) and is_expired(pod, keep_hours):
                     self.log.info("Kept for %s hours: %s goes", keep_hours, pod.metadata.name)
                     self.remove(pod)
         except (ApiException, HTTPError) as error:

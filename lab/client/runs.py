@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 POLL = 0.3  # seconds between two polls of a run
 CALL_SECONDS = 30
 LOG_LINES = 60
+SOURCES, GROUP_END = "::group::Log message source details", "::endgroup::"  # Airflow's own lines
 RETURNED = "return_value"  # the XCom that holds what a task returned
 STALE_ERROR_SECONDS = 10  # after a push, a file's error may still be that of the earlier commit
 OVER = ENDED | {"skipped", "upstream_failed", "removed"}  # a task's states
@@ -545,20 +546,29 @@ def read_xcom(lab: Access, run: Run, task_id: str) -> Any:
 
 
 def error_from_failed_run(lab: Access, run: Run) -> RunError:
-    """Return the error of a failed run: which tasks failed, and the end of the first one's log."""
+    """Return the error of a failed run: its failed tasks, why the first one did, and its log."""
     with api_client(lab) as client:
         broken = [
             t.task_id for t in list_tasks(client, run) if t.state and t.state.value == "failed"
         ]
-    shown = "\n".join(f"--- log of {name}\n{read_log(lab, run, name)}" for name in broken[:1])
+    why = shown = ""
+    for name in broken[:1]:
+        entries = read_entries(lab, run, name)
+        why = f": {find_reason(entries)}"
+        shown = f"\n--- log of {name}\n{end_of_log(entries)}"
     return RunError(
-        f"{run.id} of {run.dag_id} failed in {', '.join(broken) or 'no task'}\n{shown}",
+        f"{run.id} of {run.dag_id} failed in {', '.join(broken) or 'no task'}{why}{shown}",
         f"the whole log is in the UI: {lab.airflow_url}/dags/{run.dag_id}/runs/{run.id}",
     )
 
 
 def read_log(lab: Access, run: Run, task_id: str) -> str:
     """Return the end of what the last attempt of a task printed, and why it failed if it did."""
+    return end_of_log(read_entries(lab, run, task_id))
+
+
+def read_entries(lab: Access, run: Run, task_id: str) -> list[Any]:
+    """Return the log of a task's last attempt: structured events, or plain strings."""
     from airflow_client.client import TaskInstanceApi
 
     with api_client(lab) as client:
@@ -568,12 +578,30 @@ def read_log(lab: Access, run: Run, task_id: str) -> str:
         reply = api.get_log_without_preload_content(
             run.dag_id, run.id, task_id, task.try_number, _request_timeout=CALL_SECONDS
         )
-    return "\n".join(log_lines(json.loads(reply.data).get("content"))[-LOG_LINES:])
+    entries: list[Any] = json.loads(reply.data).get("content") or []
+    return entries
 
 
-def log_lines(content: Any) -> list[str]:
-    """Return a log as lines of text; Airflow gives structured events or plain strings."""
-    return [line for entry in content or [] for line in lines_from_entry(entry)]
+def find_reason(entries: Sequence[Any]) -> str:
+    """Return what the last exception of a log says, or the log's last line without one."""
+    found = [entry for entry in entries if isinstance(entry, dict) and entry.get("error_detail")]
+    if found:
+        return lines_from_entry(found[-1])[1].partition("\n")[0]
+    told = [line for line in log_lines(entries) if not line.startswith("::")]
+    return told[-1] if told else "it has no log"
+
+
+def end_of_log(entries: Sequence[Any]) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log_lines(entries)[-LOG_LINES:])
+
+
+def log_lines(entries: Sequence[Any]) -> list[str]:
+    """Return a log as lines of text, without Airflow's list of the files that it is in."""
+    lines = [line for entry in entries for line in lines_from_entry(entry)]
+    if SOURCES in lines and GROUP_END in lines:
+        del lines[lines.index(SOURCES) : lines.index(GROUP_END) + 1]
+    return lines
 
 
 def lines_from_entry(entry: Any) -> list[str]:

@@ -238,7 +238,14 @@ def test_all_tasks_of_a_large_run_are_listed(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_log_is_its_events_or_its_lines() -> None:
     events = [{"event": "pulling", "level": "info"}, "plain"]
     assert runs.log_lines(events) == ["pulling", "plain"]
-    assert runs.log_lines(None) == []
+    assert runs.log_lines([]) == []
+
+
+def test_a_log_begins_with_what_the_task_printed() -> None:
+    """Airflow tells first in which files the log is."""
+    sources = {"event": "::group::Log message source details", "sources": ["a.log"]}
+    end, more = {"event": "::endgroup::"}, {"event": "::group::Pre Execute"}
+    assert runs.log_lines([sources, "a.log", end, more, end]) == [more["event"], end["event"]]
 
 
 def test_a_log_says_why_a_task_failed() -> None:
@@ -250,6 +257,20 @@ def test_a_log_says_why_a_task_failed() -> None:
         "AirflowFailException: no such column",
         "ValueError: Job Role",
     ]
+
+
+def test_why_a_task_failed_is_its_last_error_or_its_last_line() -> None:
+    first = {"exc_type": "ConnectionError", "exc_value": "refused"}
+    last = {"exc_type": "AirflowFailException", "exc_value": "no such column\nand more"}
+    cause = {"exc_type": "KeyError", "exc_value": "a"}
+    entries = [
+        {"event": "again", "error_detail": [first]},
+        {"event": "Task failed with exception", "error_detail": [last, cause]},
+        {"event": "::group::Post Execute"},
+    ]
+    assert runs.find_reason(entries) == "AirflowFailException: no such column"
+    assert runs.find_reason(["killed", *entries[2:]]) == "killed"
+    assert runs.find_reason(entries[2:]) == "it has no log"
 
 
 # --- What Airflow has parsed ----------------------------------------------------------------------

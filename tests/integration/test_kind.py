@@ -53,6 +53,13 @@ def test_the_api_server_refuses_a_pod_that_is_not_restricted(
         cluster.kubectl("create", "--dry-run=server", "--filename", "-", stdin=manifest)
 
 
+def test_no_second_server_writes_to_the_database_s_files(lab: Lab, cluster: Cluster) -> None:
+    """Deleted by force, a pod's server may end only after the next pod's has started."""
+    lock = "/var/lib/postgresql/data/lock"
+    said = f"flock --nonblock {lock} echo free || echo held"
+    assert cluster.execute(workloads.STORES, "postgresql-0", ["sh", "-c", said]) == "held\n"
+
+
 def test_a_second_up_changes_nothing(lab: Lab, pods: Pods) -> None:
     def read_state() -> dict[str, object]:
         kinds = ("statefulsets", "deployments", "services", "pvc", "configmaps", "networkpolicies")

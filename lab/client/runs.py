@@ -551,13 +551,12 @@ def error_from_failed_run(lab: Access, run: Run) -> RunError:
         broken = [
             t.task_id for t in list_tasks(client, run) if t.state and t.state.value == "failed"
         ]
-    why = shown = ""
-    for name in broken[:1]:
-        entries = read_entries(lab, run, name)
-        why = f": {find_reason(entries)}"
-        shown = f"\n--- log of {name}\n{end_of_log(entries)}"
+    what = f"{run.id} of {run.dag_id} failed in {', '.join(broken) or 'no task'}"
+    if broken:
+        entries = read_entries(lab, run, broken[0])
+        what += f": {find_reason(entries)}\n--- log of {broken[0]}\n{end_of_log(entries)}"
     return RunError(
-        f"{run.id} of {run.dag_id} failed in {', '.join(broken) or 'no task'}{why}{shown}",
+        what,
         f"the whole log is in the UI: {lab.airflow_url}/dags/{run.dag_id}/runs/{run.id}",
     )
 
